@@ -1,0 +1,1 @@
+"""Workloads timed in pairs against peers; ``python -m benchmarks``."""

@@ -1,0 +1,233 @@
+"""What to map: named regions in longitude and latitude, cut at the antimeridian; and which pixels are theirs."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from rasterio.features import rasterize
+from shapely.affinity import translate
+from shapely.geometry import MultiPolygon, box
+from shapely.geometry.base import BaseGeometry
+from shapely.ops import transform as transform_geometry
+
+from engine.errors import ConfigError
+from engine.grid import Tile, lonlat_of, to_zone
+from engine.params import AreaParams
+from engine.trust import Trust, is_plain_vector
+
+STUDY_HOLD_OUT = ("Vietnam2", "Myanmar3", "Cuba2", "India")
+"""Regions the published study held out (aws-samples/mangrove-landcover-classification, prep_mangrove_dataset)."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_KM_PER_DEGREE = 111.32  # WGS84 equator, 2 pi 6378.137 km / 360
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named part of the area."""
+
+    name: str
+    """Letters, digits, ``._-``: a safe path component."""
+
+    geometry: MultiPolygon
+    """Degrees, longitude within -180..180."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """All regions of a run; where two overlap, the first owns the pixel."""
+
+    regions: tuple[Region, ...]
+
+    @property
+    def geometry(self) -> BaseGeometry:
+        return shapely.union_all([region.geometry for region in self.regions])
+
+
+def read_area(params: AreaParams, trust: Trust) -> Area:
+    """Turn the ``area:`` section of a run into regions.
+
+    Raises
+    ------
+    ConfigError
+        If a file is not a polygon layer, a region is unknown, or the area is empty.
+    TrustError
+        If the area file lies outside the allowed roots.
+    """
+    if params.bbox is not None:
+        west, south, east, north = params.bbox
+        # A box whose west is east of its east crosses the antimeridian. One wider than 180 degrees is meant to
+        # be: its short edges keep ``wrap`` from turning it round.
+        raw = {params.name: box(west, south, east + 360 if west > east else east, north).segmentize(90)}
+    elif params.point is not None:
+        raw = {params.name: _square(*params.point, params.size_km)}
+    elif params.file is not None:
+        raw = read_polygons(
+            trust.path(params.file, what="area.file"),
+            name_field=params.name_field,
+            name=params.name,
+            what="area.file",
+        )
+    else:
+        known = study_regions()
+        unknown = [name for name in params.regions or () if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"area.regions: unknown region {unknown[0]!r}",
+                fix="known are " + ", ".join(sorted(known)),
+            )
+        raw = {name: _square(*known[name], params.size_km) for name in params.regions or ()}
+    regions = tuple(
+        Region(_UNSAFE.sub("-", name).strip(".-")[:64] or "area", wrap(geometry)) for name, geometry in raw.items()
+    )
+    names = [region.name for region in regions]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"area: two regions share a name among {names}", fix="rename one")
+    for region in regions:
+        if region.geometry.is_empty or region.geometry.area == 0:
+            raise ConfigError(f"area: region {region.name!r} is empty", fix="give a polygon")
+    return Area(regions)
+
+
+@lru_cache(maxsize=1)
+def study_regions() -> dict[str, tuple[float, float]]:
+    """Return name -> (lon, lat) of the 25 regions of the published study (``engine/regions.csv``)."""
+    lines = files("engine").joinpath("regions.csv").read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return {row["region"]: (float(row["lon"]), float(row["lat"])) for row in rows}
+
+
+def wrap(geometry: BaseGeometry) -> MultiPolygon:
+    """Repair a lon/lat polygon and cut it at the antimeridian into longitudes -180..180.
+
+    A part with an edge longer than 180 degrees crosses the antimeridian the short way (RFC 7946, 3.1.9).
+    """
+    parts: list[BaseGeometry] = []
+    for part in shapely.get_parts(shapely.force_2d(geometry)):
+        longitudes = shapely.get_coordinates(shapely.get_exterior_ring(part))[:, 0]
+        if np.abs(np.diff(longitudes)).max(initial=0) > 180:
+            turned = shapely.transform(part, lambda xy: np.where([[True, False]] & (xy < 0), xy + 360, xy))
+            part = turned if turned.area > 0 else part  # a band right round the Earth stays one
+        part = shapely.make_valid(part)
+        west, south, east, north = part.bounds
+        if west >= -180 and east <= 180 and south >= -90 and north <= 90:
+            parts.append(part)
+        else:
+            parts += (shapely.clip_by_rect(translate(part, turn), -180, -90, 180, 90) for turn in (-360, 0, 360))
+    union = shapely.union_all(parts)
+    return MultiPolygon([p for p in shapely.get_parts(union) if p.geom_type == "Polygon"])
+
+
+def region_codes(area: Area, tile: Tile) -> np.ndarray:
+    """Say which region owns each pixel of a tile.
+
+    A pixel belongs to a region when its centre lies in it, and to this tile only when its longitude lies in
+    the tile's zone, so no hectare is counted twice where zones meet.
+
+    Returns
+    -------
+    ndarray of uint16, shape (y, x)
+        0 outside the area, otherwise 1 + index into ``area.regions``.
+    """
+    codes = np.zeros(tile.shape, dtype="uint16")
+    project = to_zone(tile.zone).transform
+    west = -180 + 6 * (tile.zone - 1)
+    strip = box(west - 0.5, -80, west + 6.5, 80)
+    for index in reversed(range(len(area.regions))):
+        geometry = area.regions[index].geometry.intersection(strip)
+        if geometry.is_empty:
+            continue
+        # 0.01 degrees: the chord of a parallel at that step strays under a tenth of a pixel.
+        shapes = [(transform_geometry(project, geometry.segmentize(0.01)), index + 1)]
+        rasterize(shapes, out=codes, transform=tile.geobox.transform)
+    if codes.any():
+        codes[~_in_zone(tile)] = 0
+    return codes
+
+
+def _in_zone(tile: Tile) -> np.ndarray:
+    """Flag the pixels whose longitude lies in the tile's zone, bool (y, x)."""
+    row, col, height, width = tile.window
+    west = -180.0 + 6 * (tile.zone - 1)
+    edge_rows, edge_cols = np.meshgrid(
+        np.linspace(row, row + height - 1, 9), np.linspace(col, col + width - 1, 9), indexing="ij"
+    )
+    lon, _ = lonlat_of(tile.zone, edge_rows, edge_cols)
+    if lon.min() > west + 0.01 and lon.max() < west + 6 - 0.01:
+        return np.ones(tile.shape, dtype=bool)
+    rows, cols = np.meshgrid(np.arange(row, row + height), np.arange(col, col + width), indexing="ij")
+    lon, _ = lonlat_of(tile.zone, rows, cols)
+    # proj answers -180..180; beyond the antimeridian the difference wraps.
+    offset = (lon - west + 180.0) % 360.0 - 180.0
+    return (offset >= 0) & (offset < 6)
+
+
+def _square(longitude: float, latitude: float, size_km: float) -> BaseGeometry:
+    half_lat = size_km / 2 / _KM_PER_DEGREE
+    half_lon = half_lat / np.cos(np.radians(latitude))
+    return box(longitude - half_lon, latitude - half_lat, longitude + half_lon, latitude + half_lat)
+
+
+def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -> dict[str, BaseGeometry]:
+    """Read a polygon file in degrees: its parts by the values of ``name_field``, or all of it as ``name``.
+
+    Parameters
+    ----------
+    path : Path
+        GeoJSON, GeoPackage, shapefile, KML or GeoParquet, all layers; ``Trust.path`` must have allowed it.
+    name_field : str or None
+        Column whose values name the parts; polygons without a value are together ``unnamed``.
+    name : str
+        Name of the whole, where ``name_field`` is None.
+    what : str
+        Setting that named the file, for messages: ``area.file``, ``change.zones``.
+
+    Raises
+    ------
+    ConfigError
+        If the file is unreadable, not what its name says, has no coordinate system, no polygon, or no such column.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{what} {path} does not exist", fix="paths start from the folder the command runs in")
+    try:
+        if not is_plain_vector(path):
+            raise ValueError("not a file of its kind")
+        if path.suffix.lower() in (".parquet", ".geoparquet"):
+            frames = [gpd.read_parquet(path)]
+        else:  # a folder of a KML is a layer
+            frames = [gpd.read_file(path, layer=layer) for layer, kind in pyogrio.list_layers(path) if kind]
+    except Exception as error:
+        raise ConfigError(
+            f"{what} {path.name} cannot be read as polygons ({type(error).__name__})",
+            fix="give a GeoJSON, GeoPackage, shapefile, KML or GeoParquet",
+        ) from error
+    if not all(isinstance(frame, gpd.GeoDataFrame) and frame.crs for frame in frames) or not frames:
+        raise ConfigError(f"{what} {path.name} has no coordinate system", fix="add a .prj or crs")
+    frame = pd.concat([frame.to_crs(4326) for frame in frames], ignore_index=True)
+    if name_field is not None and name_field not in frame:
+        raise ConfigError(
+            f"{what}: column {name_field!r} is not in {path.name}",
+            fix="columns are " + ", ".join(column for column in map(str, frame.columns) if column != "geometry"),
+        )
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    if frame.empty:
+        raise ConfigError(f"{what} {path.name} holds no polygon", fix="give polygons, not points or lines")
+    # Before any union: GEOS refuses to join self-crossing rings, and one across the antimeridian would span the Earth.
+    geometries = [wrap(geometry) for geometry in frame.geometry]
+    if name_field is None:
+        return {name: shapely.union_all(geometries)}
+    labels = frame[name_field].astype(object).where(frame[name_field].notna(), "unnamed").astype(str)
+    parts: dict[str, list[BaseGeometry]] = {}
+    for label, geometry in zip(labels, geometries, strict=True):
+        parts.setdefault(label, []).append(geometry)
+    return {label: shapely.union_all(parts[label]) for label in sorted(parts)}

@@ -1,0 +1,176 @@
+"""What changed between two years, and how many hectares of what there are, by region and by zone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from engine.area import Area, Region, read_polygons, region_codes, wrap
+from engine.errors import ConfigError
+from engine.files import write_text
+from engine.grid import Tile, pixel_hectares
+from engine.kernels.compare import tally, transitions
+from engine.legend import GAIN, LOSS, NOT_OBSERVED, OUTSIDE_AREA, STABLE_MANGROVE, TRANSITIONS, Entry
+from engine.trust import Trust
+
+AREA_METHOD: Final = "pixel count x pixel area on the WGS84 ellipsoid, not error-adjusted"
+"""Stated in every table of areas: a mapped area is biased by the map's own errors (Olofsson 2014)."""
+
+
+def year_pairs(years: Sequence[int], pairs: Sequence[tuple[int, int]] | None = None) -> list[tuple[int, int]]:
+    """Return which years to compare: those asked for, or every year with the one before, then first with last.
+
+    Raises
+    ------
+    ConfigError
+        If a pair names a year outside the run, or does not go forward in time.
+
+    Examples
+    --------
+    >>> year_pairs([2000, 2010, 2020])
+    [(2000, 2010), (2010, 2020), (2000, 2020)]
+    >>> year_pairs([2020])
+    []
+    """
+    if pairs is None:
+        steps = list(pairwise(years))
+        return [*steps, (years[0], years[-1])] if len(steps) > 1 else steps
+    for first, last in pairs:
+        if first >= last or first not in years or last not in years:
+            raise ConfigError(
+                f"change.pairs: [{first}, {last}] is no pair of earlier and later year of the run",
+                fix="years are " + ", ".join(map(str, years)),
+            )
+    return list(pairs)
+
+
+def compare_tile(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Turn the class maps of two years of a tile, uint8 (y, x), into its transitions, uint8 (y, x).
+
+    What was not observed in either year is not observed: never loss, never gain. See
+    ``engine.kernels.compare.transitions`` for all rules and for what is raised.
+    """
+    return transitions(before, after)
+
+
+def read_zones(path: str, by: str, trust: Trust) -> Area:
+    """Read the polygons of ``change.zones``, named by column ``by``; of two that overlap the first by name counts.
+
+    Raises
+    ------
+    ConfigError
+        If the file holds no polygons or no such column.
+    TrustError
+        If it lies outside the allowed folders.
+    """
+    parts = read_polygons(trust.path(path, what="change.zones"), name_field=by, name="", what="change.zones")
+    return Area(tuple(Region(name, wrap(geometry)) for name, geometry in parts.items()))
+
+
+def zone_codes(zones: Area, tile: Tile, regions: np.ndarray) -> np.ndarray:
+    """Say which zone owns each pixel of a tile, inside the mapped area only.
+
+    Parameters
+    ----------
+    zones : Area
+        Of ``read_zones``.
+    tile : Tile
+    regions : ndarray of uint16, shape (y, x)
+        Region codes of the tile, 0 outside the area.
+
+    Returns
+    -------
+    ndarray of uint16, shape (y, x)
+        0 outside the zones or the area, otherwise 1 + index into ``zones.regions``.
+    """
+    return np.where(regions > 0, region_codes(zones, tile), np.uint16(0))
+
+
+def area_table(
+    codes: np.ndarray, zones: np.ndarray, tile: Tile, area: Area, *, legend: tuple[Entry, ...] = TRANSITIONS
+) -> pd.DataFrame:
+    """Count one tile's pixels and hectares of every code in every region or zone.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (y, x)
+        Transitions, or classes with ``legend=CLASSES``.
+    zones : ndarray of uint16, shape (y, x)
+        Region or zone codes: 0 outside, otherwise 1 + index into ``area.regions``.
+    tile : Tile
+    area : Area
+        Regions, or zones, that ``zones`` counts in.
+    legend : tuple of Entry
+        What the codes mean.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``zone`` (name), ``code``, ``name``, ``pixels`` and ``hectares`` (``AREA_METHOD``); a row for
+        every zone and code but *outside the area*, also where there is none.
+    """
+    zones = np.where(codes == OUTSIDE_AREA, np.uint16(0), zones)
+    pixels, hectares = tally(codes, zones, pixel_hectares(tile), zone_count=len(area.regions))
+    entries = [entry for entry in legend if entry.code != OUTSIDE_AREA]
+    listed = [entry.code for entry in entries]
+    if pixels[:, listed].sum() != pixels.sum():
+        foreign = sorted(set(np.flatnonzero(pixels.sum(axis=0)).tolist()) - set(listed))
+        raise ValueError(f"codes {foreign} are not in the legend; give the legend of these codes")
+    return pd.DataFrame(
+        {
+            "zone": np.repeat(np.array([region.name for region in area.regions], dtype=object), len(entries)),
+            "code": np.tile(np.array(listed, dtype="uint8"), len(area.regions)),
+            "name": [entry.name for entry in entries] * len(area.regions),
+            "pixels": pixels[:, listed].ravel(),
+            "hectares": hectares[:, listed].ravel(),
+        }
+    )
+
+
+def merge_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Sum the tables of tiles; rows are told apart by every column but pixels and hectares.
+
+    The sum is exactly rounded, so it does not depend on the order in which tiles finish.
+    """
+    joined = pd.concat(list(tables), ignore_index=True)
+    keys = [column for column in joined.columns if column not in ("pixels", "hectares")]
+    grouped = joined.groupby(keys, sort=False, observed=True, as_index=False)
+    return grouped.agg(pixels=("pixels", "sum"), hectares=("hectares", math.fsum))
+
+
+def change_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Reduce a table of transitions to mangrove before and after, loss, gain and net, in hectares.
+
+    Returns
+    -------
+    DataFrame
+        One row per zone (and pair of years, where the table has such columns). ``before_ha`` and ``after_ha``
+        count only what was observed in both years, so ``after - before = gain - loss = net``.
+    """
+    keys = [column for column in table.columns if column not in ("code", "name", "pixels", "hectares")]
+    wide = table.pivot_table(index=keys, columns="code", values="hectares", aggfunc="sum")
+    stable, loss, gain = wide[STABLE_MANGROVE], wide[LOSS], wide[GAIN]
+    columns = {
+        "before_ha": stable + loss,
+        "after_ha": stable + gain,
+        "loss_ha": loss,
+        "gain_ha": gain,
+        "net_ha": gain - loss,
+        "not_observed_ha": wide[NOT_OBSERVED],
+    }
+    # The pivot sorts; rows stay in the order of the table.
+    return table[keys].drop_duplicates().merge(pd.DataFrame(columns).reset_index(), on=keys)
+
+
+def write_table(path: Path | str, table: pd.DataFrame, *, notice: str = "") -> None:
+    """Write a table of areas as CSV that states its method, and the notice of the run, in every row."""
+    stated = table.assign(method=AREA_METHOD)
+    if notice:
+        stated = stated.assign(notice=notice)
+    write_text(path, stated.to_csv(index=False, float_format="%.4f", lineterminator="\n"))

@@ -1,0 +1,80 @@
+"""Turn the features of a block into probability and class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.kernels.bins import encode
+from engine.legend import (
+    MANGROVE,
+    NOT_OBSERVED,
+    OTHER,
+    OUTSIDE_AREA,
+    OUTSIDE_HABITAT,
+    PROBABILITY_MISSING,
+    PROBABILITY_SCALE,
+)
+from engine.model import Model
+
+
+def classify_block(
+    features: np.ndarray,
+    *,
+    observed: np.ndarray,
+    area: np.ndarray,
+    model: Model,
+    habitat: np.ndarray | None = None,
+    threshold: float | None = None,
+    threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classify the observed pixels of a block that lie inside the area and the habitat.
+
+    Parameters
+    ----------
+    features : ndarray of int32, shape (feature, y, x)
+        Features in the model's order; ``MISSING`` where missing.
+    observed : ndarray of bool, shape (y, x)
+        True where the year has at least one clear look.
+    area : ndarray of bool, shape (y, x)
+        True inside the mapped area.
+    model : Model
+        Fitted classifier.
+    habitat : ndarray of bool, shape (y, x), optional
+        True where mangrove can be; everywhere if not given.
+    threshold : float, optional
+        Probability from which a pixel is mangrove; default the model's.
+    threads : int
+        Threads to predict with.
+
+    Returns
+    -------
+    probability : ndarray of uint16, shape (y, x)
+        Probability of mangrove x 10 000; 65 535 where a pixel was not classified.
+    classes : ndarray of uint8, shape (y, x)
+        Codes of ``engine.legend.CLASSES``. Outside the area rules over outside the habitat, and that over not
+        observed.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree.
+    """
+    threshold = model.threshold if threshold is None else threshold
+    habitat = np.ones_like(area) if habitat is None else habitat
+    shape = features.shape[1:]
+    if not shape == observed.shape == area.shape == habitat.shape:
+        raise ValueError(
+            f"features {features.shape} must match observed {observed.shape}, area {area.shape} and "
+            f"habitat {habitat.shape}"
+        )
+    probability = np.full(shape, PROBABILITY_MISSING, dtype=np.uint16)
+    classes = np.full(shape, NOT_OBSERVED, dtype=np.uint8)
+    wanted = observed & area & habitat
+    found = model.predict_codes(encode(features[:, wanted], model.edges), threads=threads)
+    scaled = np.rint(found * PROBABILITY_SCALE).astype(np.uint16)
+    probability[wanted] = scaled
+    # On the integers written, so that the two rasters never contradict each other.
+    classes[wanted] = np.where(scaled >= round(threshold * PROBABILITY_SCALE), MANGROVE, OTHER)
+    classes[~habitat] = OUTSIDE_HABITAT
+    classes[~area] = OUTSIDE_AREA
+    return probability, classes

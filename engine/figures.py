@@ -1,0 +1,212 @@
+"""Pictures of results: one glance at composite, probability, classes and change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from engine.files import replacing
+from engine.landsat import BANDS
+from engine.legend import NOT_OBSERVED, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_RAMP, PROBABILITY_SCALE, Entry
+
+FALSE_COLOUR: Final = ("swir16", "nir08", "red")
+"""Shown as red, green, blue: mangrove is a darker, bluer green than other forest, as its ground is wet."""
+
+_MAX_PX: Final = 640  # a panel is shown smaller than this in any README
+_DPI: Final = 170
+_INK: Final = "#222222"
+_GREY: Final = (190, 190, 190)  # not observed, as in the legends
+_WARNING: Final = "#b03a00"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a row."""
+
+    title: str
+    image: np.ndarray
+    """uint8 sRGB (y, x, 3)."""
+
+    entries: tuple[Entry, ...] = ()
+    """Legend below the picture."""
+
+    ramp: bool = False
+    """Show the colour ramp of probability below the picture."""
+
+    note: str = ""
+    """Small line below the picture."""
+
+    step: int = 1
+    """Pixels of the data along one of the picture."""
+
+
+def composite_panel(title: str, composite: np.ndarray) -> Panel:
+    """Show a composite in false colour, stretched to the 2-98 per cent of what was observed.
+
+    Parameters
+    ----------
+    title : str
+    composite : ndarray of uint16, shape (band, y, x)
+        Reflectance DN in the order of ``landsat.BANDS``; 0 is not observed.
+    """
+    if composite.ndim != 3 or len(composite) != len(BANDS):
+        raise ValueError(f"composite must be ({len(BANDS)}, y, x), got shape {composite.shape}")
+    step = _step(composite.shape)
+    bands = composite[[BANDS.index(name) for name in FALSE_COLOUR], ::step, ::step].astype("float64")
+    seen = (bands > 0).all(axis=0)
+    image = np.empty((*seen.shape, 3), dtype="uint8")
+    image[:] = _GREY
+    if seen.any():
+        low, high = np.percentile(bands[:, seen], (2, 98), axis=1)
+        share = (bands[:, seen].T - low) / np.maximum(high - low, 1)
+        image[seen] = np.rint(255 * np.clip(share, 0, 1) ** 0.85)
+    entries = () if seen.all() else (Entry(NOT_OBSERVED, "not observed", _GREY),)
+    return Panel(title, image, entries, note=" · ".join(FALSE_COLOUR) + " as R · G · B", step=step)
+
+
+def probability_panel(title: str, probability: np.ndarray) -> Panel:
+    """Show probability of mangrove, uint16 (y, x) x 10 000, 65 535 where not classified."""
+    step = _step(probability.shape)
+    probability = probability[::step, ::step]
+    missing = probability == PROBABILITY_MISSING
+    values, colours = zip(*PROBABILITY_RAMP.stops, strict=True)
+    channels = [np.interp(probability / PROBABILITY_SCALE, values, channel) for channel in zip(*colours, strict=True)]
+    image = np.rint(np.stack(channels, axis=-1)).astype("uint8")
+    image[missing] = _GREY
+    entries = (Entry(NOT_OBSERVED, "not classified", _GREY),) if missing.any() else ()
+    return Panel(title, image, entries, ramp=True, step=step)
+
+
+def category_panel(title: str, codes: np.ndarray, legend: tuple[Entry, ...]) -> Panel:
+    """Show a class or transition raster, uint8 (y, x), with the entries of its legend that occur."""
+    step = _step(codes.shape)
+    codes = codes[::step, ::step]
+    table = np.zeros((256, 3), dtype="uint8")
+    for entry in legend:
+        table[entry.code] = entry.colour
+    present = set(np.unique(codes).tolist())
+    shown = tuple(entry for entry in legend if entry.code in present and entry.code != OUTSIDE_AREA)
+    return Panel(title, table[codes], shown, step=step)
+
+
+def preview(path: Path | str, panels: Sequence[Panel], *, title: str, notice: str = "", pixel_m: float = 30.0) -> None:
+    """Write panels side by side as a PNG, with legends, a scale bar and the notice of the run.
+
+    Parameters
+    ----------
+    path : path
+        The ``.png``.
+    panels : sequence of Panel
+        Of one place; best two to five.
+    title : str
+        Region and years.
+    notice : str
+        Line that must not be lost, e.g. that the data are simulated.
+    pixel_m : float
+        Ground size of a data pixel, metres.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    if not panels:
+        raise ValueError("panels is empty; give at least one")
+    # Laid out in inches, so that text and gaps stay the same whatever the shape of the area.
+    width, margin, gap = 2.45, 0.15, 0.12
+    height = width * min(1.6, max(p.image.shape[0] / p.image.shape[1] for p in panels))
+    rows = max(len(panel.entries) + panel.ramp * 2 + bool(panel.note) for panel in panels)
+    below, above = 0.12 + 0.165 * rows + 0.06, 0.72 if notice else 0.56
+    total = (2 * margin + len(panels) * width + (len(panels) - 1) * gap, above + height + below)
+    figure = Figure(figsize=total, dpi=_DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    figure.text(margin / total[0], 1 - 0.1 / total[1], title, va="top", size=10.5, weight="bold", color=_INK)
+    if notice:
+        y = 1 - 0.3 / total[1]
+        figure.text(margin / total[0], y, notice, va="top", size=7.5, weight="bold", color=_WARNING)
+    for index, panel in enumerate(panels):
+        left = margin + index * (width + gap)
+        place = (left / total[0], below / total[1], width / total[0], height / total[1])
+        axes = figure.add_axes(place)
+        axes.imshow(panel.image, interpolation="nearest", aspect="equal")
+        axes.set_anchor("NW")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(panel.title, size=8.5, loc="left", pad=4, color=_INK)
+        for spine in axes.spines.values():
+            spine.set(color="#888888", linewidth=0.5)
+        _draw_key(figure, panel, left, below - 0.1, total, width)
+        if index == 0:
+            _draw_scale_bar(axes, panel.image.shape, pixel_m * panel.step)
+    with replacing(path) as temporary:
+        # No software version in the file: the same result gives the same bytes.
+        canvas.print_png(temporary, metadata={"Software": None})
+
+
+def _step(shape: tuple[int, ...]) -> int:
+    """Return the stride that brings the longer side of (..., y, x) below the size of a panel."""
+    return max(1, math.ceil(max(shape[-2:]) / _MAX_PX))
+
+
+def _draw_key(figure: Figure, panel: Panel, left: float, top: float, total: tuple[float, float], width: float) -> None:
+    """Draw ramp, legend entries and note of a panel below it; all lengths in inches."""
+    row = 0.165
+    if panel.ramp:
+        axes = figure.add_axes((left / total[0], (top - 0.11) / total[1], 0.6 * width / total[0], 0.1 / total[1]))
+        values, colours = zip(*PROBABILITY_RAMP.stops, strict=True)
+        along = np.linspace(0, 1, 256)
+        strip = np.stack([np.interp(along, values, c) for c in zip(*colours, strict=True)], axis=-1)
+        axes.imshow(np.rint(strip)[np.newaxis].astype("uint8"), aspect="auto", extent=(0, 1, 0, 1))
+        axes.set(xticks=[0, 0.5, 1], yticks=[])
+        axes.tick_params(labelsize=7, length=2, pad=1.5, colors=_INK)
+        for spine in axes.spines.values():
+            spine.set(color="#888888", linewidth=0.5)
+        top -= 2 * row
+    for entry in panel.entries:
+        colour = np.array(entry.colour) / 255
+        swatch = (left / total[0], (top - 0.11) / total[1])
+        figure.add_artist(
+            Rectangle(
+                swatch,
+                0.17 / total[0],
+                0.1 / total[1],
+                facecolor=colour,
+                edgecolor="#888888",
+                linewidth=0.5,
+                transform=figure.transFigure,
+            )
+        )
+        figure.text((left + 0.23) / total[0], (top - 0.06) / total[1], entry.name, va="center", size=7.5, color=_INK)
+        top -= row
+    if panel.note:
+        figure.text(left / total[0], (top - 0.06) / total[1], panel.note, va="center", size=7, color="#666666")
+
+
+def _draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel_m: float) -> None:
+    """Draw a bar of a round length, at most a third of the picture, in its lower left corner."""
+    limit_m = shape[1] * pixel_m / 3
+    length_m = max(m * 10**e for e in range(7) for m in (1, 2, 5) if m * 10**e <= max(limit_m, 1))
+    label = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
+    bar = length_m / pixel_m
+    x, y = 0.05 * shape[1], 0.95 * shape[0]
+    axes.add_patch(
+        Rectangle((x, y), bar, -0.014 * shape[0], facecolor="white", edgecolor="black", linewidth=0.6, zorder=3)
+    )
+    axes.text(
+        x + bar / 2,
+        y - 0.03 * shape[0],
+        label,
+        ha="center",
+        va="bottom",
+        size=7,
+        color=_INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.2},
+    )

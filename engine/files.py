@@ -1,0 +1,66 @@
+"""Finished or absent: files appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from engine.errors import StoreError
+
+_SHAPEFILE_PARTS = (".shp", ".dbf", ".prj", ".cpg")
+
+
+def content_sha256(path: Path | str) -> str:
+    """Return the sha256 of a file's bytes; of a shapefile those of all parts that decide what is read from it."""
+    path = Path(path)
+    parts = [path]
+    if path.suffix.lower() == ".shp":
+        near = (p for p in path.parent.iterdir() if p.stem == path.stem)
+        parts = sorted(p for p in near if p.suffix.lower() in _SHAPEFILE_PARTS)
+    digests = []
+    for part in parts:
+        with part.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its name when the block ends without an error.
+
+    A reader sees the old file or the new one, never a half. After an error nothing is left behind.
+
+    Raises
+    ------
+    StoreError
+        If the folder or file cannot be written (missing rights, disk full).
+    """
+    path = Path(path)
+    # Not tempfile: it makes files that only their owner may read. Not the process id: workers of several
+    # machines may write one shared folder.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path} cannot be written ({reason})", fix="free space or choose another out") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all; one that reads so already keeps its time."""
+    with suppress(OSError):
+        if Path(path).read_bytes() == text.encode():
+            return
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,83 @@
+"""What the classifier sees of a pixel: integers, in one fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from engine.kernels.indices import INDEX_MISSING, INDICES, spectral_indices
+from engine.landsat import BANDS
+
+MISSING: Final = -(2**31)
+"""Feature value of a pixel for which it is not known."""
+
+COMPOSITE_FEATURES: Final = (*BANDS, *INDICES)
+"""Bands (DN) and indices of the median composite."""
+
+RANGE_FEATURES: Final = (
+    "ndvi_p10",
+    "ndvi_p90",
+    "ndvi_range",
+    "mndwi_p10",
+    "mndwi_p90",
+    "mndwi_range",
+    "water_frequency",
+)
+"""Tide and phenology; missing below 8 clear looks, as they drift with the number of looks."""
+
+ALL_FEATURES: Final = COMPOSITE_FEATURES + RANGE_FEATURES
+FEATURE_SETS: Final = {"composite": COMPOSITE_FEATURES, "all": ALL_FEATURES}
+
+WATER_MISSING: Final = 65_535
+"""Water frequency below 8 clear looks."""
+
+
+def feature_stack(arrays: Mapping[str, np.ndarray], names: tuple[str, ...] = ALL_FEATURES) -> np.ndarray:
+    """Stack the features of a block.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        The cube's variables: ``composite`` uint16 (band, y, x) and, for range features, ``ndvi_p10``,
+        ``ndvi_p90``, ``mndwi_p10``, ``mndwi_p90`` int16 (y, x) and ``water_frequency`` uint16 (y, x).
+    names : tuple of str
+        Features wanted, in this order.
+
+    Returns
+    -------
+    ndarray of int32, shape (feature, y, x)
+        ``MISSING`` where a pixel is not observed or a feature is not known.
+
+    Raises
+    ------
+    ValueError
+        If a name is not among ``ALL_FEATURES``.
+    """
+    unknown = [name for name in names if name not in ALL_FEATURES]
+    if unknown:
+        raise ValueError(f"unknown feature {unknown[0]!r}; known are {', '.join(ALL_FEATURES)}")
+    composite = arrays["composite"]
+    unobserved = composite[0] == 0
+    indices = spectral_indices(composite) if set(names) & set(INDICES) else None
+    stack = np.empty((len(names), *composite.shape[1:]), dtype=np.int32)
+    for layer, name in zip(stack, names, strict=True):
+        if name in BANDS:
+            layer[...] = composite[BANDS.index(name)]
+        elif name in INDICES:
+            assert indices is not None
+            layer[...] = indices[INDICES.index(name)]
+        elif name == "water_frequency":
+            layer[...] = arrays[name]
+            layer[arrays[name] == WATER_MISSING] = MISSING
+        elif name.endswith("_range"):
+            index = name.removesuffix("_range")
+            low, high = arrays[f"{index}_p10"], arrays[f"{index}_p90"]
+            layer[...] = high.astype(np.int32) - low
+            layer[low == INDEX_MISSING] = MISSING
+        else:
+            layer[...] = arrays[name]
+            layer[arrays[name] == INDEX_MISSING] = MISSING
+        layer[unobserved] = MISSING
+    return stack

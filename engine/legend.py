@@ -1,0 +1,85 @@
+"""Class and transition codes, their names and colours: written once, used by rasters, plots and pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One code of a categorical raster."""
+
+    code: int
+    name: str
+    colour: tuple[int, int, int]
+    """sRGB, 0-255; distinguishable with red-green colour blindness (after Okabe and Ito 2008)."""
+
+
+NOT_OBSERVED: Final = 0
+OTHER: Final = 1
+MANGROVE: Final = 2
+OUTSIDE_HABITAT: Final = 3
+OUTSIDE_AREA: Final = 255
+
+CLASSES: Final = (
+    Entry(NOT_OBSERVED, "not observed", (190, 190, 190)),
+    Entry(OTHER, "other", (240, 228, 200)),
+    Entry(MANGROVE, "mangrove", (0, 114, 90)),
+    Entry(OUTSIDE_HABITAT, "outside the habitat limit", (222, 222, 235)),
+    Entry(OUTSIDE_AREA, "outside the area", (255, 255, 255)),
+)
+"""Codes of every class raster. 0 is never "not mangrove"."""
+
+STABLE_OTHER: Final = 1
+STABLE_MANGROVE: Final = 2
+LOSS: Final = 3
+GAIN: Final = 4
+STABLE_OUTSIDE_HABITAT: Final = 5
+
+TRANSITIONS: Final = (
+    Entry(NOT_OBSERVED, "not observed", (190, 190, 190)),
+    Entry(STABLE_OTHER, "stable other", (240, 228, 200)),
+    Entry(STABLE_MANGROVE, "stable mangrove", (0, 114, 90)),
+    Entry(LOSS, "loss", (213, 94, 0)),
+    Entry(GAIN, "gain", (86, 180, 233)),
+    Entry(STABLE_OUTSIDE_HABITAT, "outside the habitat limit", (222, 222, 235)),
+    Entry(OUTSIDE_AREA, "outside the area", (255, 255, 255)),
+)
+"""Codes of every transition raster. A pixel not observed in either year is *not observed*."""
+
+LABEL_UNKNOWN: Final = 0
+"""Reference labels share OTHER and MANGROVE; 0 is a pixel the mask says nothing about, or was eroded away."""
+
+PROBABILITY_SCALE: Final = 10_000
+"""Probability rasters hold uint16 round(p * 10000)."""
+
+PROBABILITY_MISSING: Final = 65_535
+"""Probability of a pixel that was not classified."""
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Colours of a continuous raster, interpolated between stops."""
+
+    name: str
+    stops: tuple[tuple[float, tuple[int, int, int]], ...]
+    """``(value, sRGB)`` by rising value."""
+
+
+PROBABILITY_RAMP: Final = Ramp(
+    "probability of mangrove",
+    (
+        (0.0, (250, 245, 230)),
+        (0.25, (205, 225, 190)),
+        (0.5, (120, 190, 150)),
+        (0.75, (30, 145, 115)),
+        (1.0, (0, 68, 60)),
+    ),
+)
+"""Light to dark, so it also reads in grey; ends near the mangrove colour."""
+
+
+def names(legend: tuple[Entry, ...]) -> dict[int, str]:
+    """Return code -> name of a legend."""
+    return {entry.code: entry.name for entry in legend}

@@ -1,0 +1,303 @@
+"""A fitted classifier and its folder on disk: trees as JSON, bin edges, and what it was made from.
+
+``model.json`` holds the trees as XGBoost writes them, ``meta.json`` everything else and the sha256 of both.
+A model directory is untrusted input: sizes are bounded, hashes are checked before anything is parsed, and the
+shape of every tree before XGBoost sees it, as a child index out of range would read foreign memory. Nothing is
+ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import xgboost
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from engine.errors import ModelError
+from engine.files import write_text
+from engine.kernels.bins import MAX_BINS, MISSING_CODE
+from engine.kernels.features import ALL_FEATURES
+from engine.trust import Trust
+
+TREES_FILE: Final = "model.json"
+META_FILE: Final = "meta.json"
+MAX_BYTES: Final = {TREES_FILE: 256 * 2**20, META_FILE: 16 * 2**20}
+"""Largest files read; 200 trees of depth 6 take 2 MB, their edges and metrics 100 KB."""
+
+_MAX_TREES: Final = 2000  # TrainParams.rounds
+_MAX_NODES: Final = 2**13 - 1  # TrainParams.max_depth
+_INTEGERS: Final = ("left_children", "right_children", "parents", "split_indices", "split_type", "default_left")
+_REALS: Final = ("split_conditions", "base_weights", "loss_changes", "sum_hessian")
+
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """A binned gradient-boosted classifier; plain data, so it travels to workers as it is."""
+
+    trees: bytes
+    """XGBoost model as canonical JSON text."""
+
+    features: tuple[str, ...]
+    """Names, in the order of the codes."""
+
+    edges: tuple[np.ndarray, ...]
+    """Bin edges of each feature, int32, as ``engine.kernels.bins.encode`` takes them."""
+
+    regions: tuple[str, ...]
+    """Regions trained on."""
+
+    hold_out: tuple[str, ...] = ()
+    """Regions kept out of training."""
+
+    training_prevalence: float
+    """Mangrove share of the land the training rows stand for (their weights), so of the mapped land."""
+
+    training_rows: dict[str, int]
+    """Rows drawn by class name."""
+
+    threshold: float = 0.5
+    params: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def predict_codes(self, codes: np.ndarray, *, threads: int = 1) -> np.ndarray:
+        """Return the probability of mangrove, at the prevalence of the training weights.
+
+        Parameters
+        ----------
+        codes : ndarray of uint8, shape (feature, pixel)
+            Codes of ``self.features`` by ``self.edges``.
+        threads : int
+            Threads to use; the answer does not depend on it.
+
+        Returns
+        -------
+        ndarray of float32, shape (pixel,)
+
+        Raises
+        ------
+        ValueError
+            If the codes are not one byte for each of the model's features.
+        """
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[0] != len(self.features):
+            raise ValueError(
+                f"codes must be uint8 (feature, pixel) of {len(self.features)} features, "
+                f"got {codes.dtype} {codes.shape}"
+            )
+        if codes.shape[1] == 0:
+            return np.empty(0, np.float32)
+        return _booster(self.trees, threads).inplace_predict(codes.T, missing=MISSING_CODE)
+
+    def tree_sha256(self) -> str:
+        """Return the hash of the trees alone, which is the same wherever and however they were trained."""
+        trees = json.loads(self.trees)["learner"]["gradient_booster"]["model"]["trees"]
+        return hashlib.sha256(canonical_json(trees)).hexdigest()
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return the folder's files by name, in the order they are to be written."""
+        meta = {
+            "format": "mangroves-model-1",
+            "features": list(self.features),
+            "edges": [one.tolist() for one in self.edges],
+            "regions": list(self.regions),
+            "hold_out": list(self.hold_out),
+            "training_prevalence": self.training_prevalence,
+            "training_rows": self.training_rows,
+            "threshold": self.threshold,
+            "params": self.params,
+            "metrics": self.metrics,
+            "versions": self.versions,
+            "trees_file_sha256": hashlib.sha256(self.trees).hexdigest(),
+        }
+        meta["meta_sha256"] = hashlib.sha256(canonical_json(meta)).hexdigest()
+        return {TREES_FILE: self.trees, META_FILE: json.dumps(meta, indent=1, allow_nan=False).encode()}
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model directory; ``meta.json`` last, so that an unfinished one is refused.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be written.
+        """
+        folder = Path(folder)
+        for name, content in self.to_files().items():
+            write_text(folder / name, content.decode())
+        return folder
+
+
+def load_model(folder: Path | str, *, trust: Trust | None = None) -> Model:
+    """Read a model directory.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Where ``Model.save`` wrote.
+    trust : Trust, optional
+        Folders that may be read; to be given wherever ``folder`` comes from a run configuration.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, too large, damaged, or not what this version writes.
+    TrustError
+        If the folder lies outside the allowed roots.
+    """
+    path = trust.path(str(folder), what="model") if trust else Path(folder)
+    content = {}
+    for name, most in MAX_BYTES.items():
+        try:
+            with (path / name).open("rb") as file:
+                content[name] = file.read(most + 1)
+        except OSError as error:
+            raise ModelError(
+                f"model {path} has no readable {name}", fix="give the folder that `mangroves train` wrote"
+            ) from error
+        if len(content[name]) > most:
+            raise ModelError(f"model {path}: {name} is larger than {most >> 20} MB", fix="train it again")
+    return model_from_files(content, what=f"model {path}")
+
+
+def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model:
+    """Build a model from the files of its folder, checking hashes first and shapes second.
+
+    Raises
+    ------
+    ModelError
+        If anything does not fit together.
+    """
+    trees = content[TREES_FILE]
+    raw = _parse(content[META_FILE], f"{what}: {META_FILE}")
+    claimed = raw.pop("meta_sha256", None)
+    if claimed != hashlib.sha256(canonical_json(raw)).hexdigest():
+        raise ModelError(f"{what}: {META_FILE} does not match its own sha256", fix="train it again or copy it again")
+    if raw.pop("trees_file_sha256", None) != hashlib.sha256(trees).hexdigest():
+        raise ModelError(f"{what}: {TREES_FILE} does not match the sha256 in {META_FILE}", fix="copy it again")
+    try:
+        meta = _Meta.model_validate(raw)
+        document = _parse(trees, f"{what}: {TREES_FILE}")
+        _check_trees(document, features=len(meta.features))
+        if trees != canonical_json(document):
+            # XGBoost might read a repeated key otherwise than we checked it.
+            raise ValueError("not written by this project")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or META_FILE
+        raise ModelError(f"{what}: {where}: {first['msg'][:120]}", fix="train it with this version") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelError(
+            f"{what}: {TREES_FILE} holds no usable trees ({str(error)[:120]})", fix="train it again"
+        ) from error
+    model = Model(
+        trees=trees,
+        edges=tuple(np.array(one, dtype=np.int32) for one in meta.edges),
+        **meta.model_dump(exclude={"format", "edges"}),
+    )
+    try:
+        # XGBoost checks part of its parameters only when first asked.
+        model.predict_codes(np.zeros((len(model.features), 1), np.uint8))
+    except xgboost.core.XGBoostError as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise ModelError(f"{what}: XGBoost refuses {TREES_FILE}: {reason}", fix="train it again") from error
+    return model
+
+
+class _Meta(BaseModel):
+    """Shape of ``meta.json``, hashes aside."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: Literal["mangroves-model-1"]
+    features: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    edges: list[Annotated[list[Int32], Field(max_length=MAX_BINS - 1)]]
+    regions: Annotated[tuple[str, ...], Field(strict=False)]
+    hold_out: Annotated[tuple[str, ...], Field(strict=False)]
+    training_prevalence: Annotated[float, Field(gt=0, lt=1)]
+    training_rows: dict[str, int]
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    params: dict[str, Any]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+
+    @field_validator("features")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - set(ALL_FEATURES))
+        if unknown or len(set(value)) < len(value):
+            raise ValueError(f"unknown feature {unknown[0]!r}" if unknown else "a feature is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _edges_fit(self) -> _Meta:
+        if len(self.edges) != len(self.features):
+            raise ValueError(f"{len(self.features)} features but edges of {len(self.edges)}")
+        for name, one in zip(self.features, self.edges, strict=True):
+            if any(high <= low for low, high in pairwise(one)):
+                raise ValueError(f"edges of {name} do not increase")
+        return self
+
+
+def _check_trees(document: dict[str, Any], *, features: int) -> None:
+    """Raise ValueError (or what a wrong type raises) unless every index in the trees points inside."""
+    learner = document["learner"]
+    booster = learner["gradient_booster"]
+    trees = booster["model"]["trees"]
+    numbers = {"num_feature": features, "num_class": 0, "num_target": 1}
+    if any(int(learner["learner_model_param"][key]) != value for key, value in numbers.items()):
+        raise ValueError(f"not a two-class model of {features} features")
+    if booster["name"] != "gbtree" or learner["objective"]["name"] != "binary:logistic":
+        raise ValueError("not logistic trees")
+    if not 1 <= len(trees) <= _MAX_TREES or booster["model"]["tree_info"] != [0] * len(trees):
+        raise ValueError(f"{len(trees)} trees, or of several classes")
+    if booster["model"]["iteration_indptr"] != list(range(len(trees) + 1)):
+        raise ValueError("not one tree a round")
+    for index, tree in enumerate(trees):
+        nodes = len(tree["left_children"])
+        claimed = tree["tree_param"]
+        if not 1 <= nodes <= _MAX_NODES or int(claimed["num_nodes"]) != nodes:
+            raise ValueError(f"tree {index} claims {claimed['num_nodes']} nodes and has {nodes}")
+        if int(claimed["size_leaf_vector"]) != 1 or tree["categories_nodes"] or any(tree["split_type"]):
+            raise ValueError(f"tree {index} has leaf vectors or categories")
+        for key in _INTEGERS + _REALS:
+            known = (int,) if key in _INTEGERS else (int, float)
+            if len(tree[key]) != nodes or not all(type(x) in known and abs(x) < 2**31 for x in tree[key]):
+                raise ValueError(f"tree {index}: {key} is not one number a node")
+        left, right, parents = tree["left_children"], tree["right_children"], tree["parents"]
+        for node in range(nodes):
+            # Children come after their parent, so no walk can go round in circles.
+            if node < left[node] < nodes and node < right[node] < nodes:
+                fits = left[node] != right[node] and parents[left[node]] == parents[right[node]] == node
+            else:
+                fits = left[node] == right[node] == -1
+            if not fits or not 0 <= tree["split_indices"][node] < features:
+                raise ValueError(f"tree {index} points outside itself at node {node}")
+
+
+@lru_cache(maxsize=8)
+def _booster(trees: bytes, threads: int) -> xgboost.Booster:
+    # Once a process: parsing takes longer than classifying a block's strip.
+    return xgboost.Booster({"nthread": threads}, model_file=bytearray(trees))
+
+
+def _parse(text: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{what} is not JSON", fix="train it again or copy it again") from error
+    if not isinstance(document, dict):
+        raise ModelError(f"{what} is not a JSON object", fix="train it again or copy it again")
+    return document
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON text of a value: keys sorted, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

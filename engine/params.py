@@ -1,0 +1,298 @@
+"""What a run is asked to do: frozen value objects, made once at the edge and passed down.
+
+They are also the schema of the YAML run configuration (``jobs.config`` reads it, ``docs/config.schema.json``
+is generated from it). A run configuration is untrusted input: nothing here may widen what may be read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from engine.landsat import PLATFORMS
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Year = Annotated[int, Field(ge=1982, le=2100)]
+_DAY = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Params(BaseModel):
+    """Base of all sections: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+
+class AreaParams(Params):
+    """Where: exactly one of ``bbox``, ``point``, ``file`` or ``regions``."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees; west > east crosses the antimeridian."""
+
+    point: tuple[float, float] | None = None
+    """Longitude and latitude of the centre of a square of ``size_km``."""
+
+    file: str | None = None
+    """GeoJSON, GeoPackage, shapefile, KML or GeoParquet of polygons."""
+
+    regions: tuple[str, ...] | None = None
+    """Names of the published study's regions (``engine/regions.csv``), each a square of ``size_km``."""
+
+    name_field: str | None = None
+    """Column of ``file`` that names its regions; without it the file is one region."""
+
+    name: str = "area"
+    """Name of the region where none is given."""
+
+    size_km: Annotated[float, Field(gt=0, le=1000)] = 30.0
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> AreaParams:
+        given = [k for k in ("bbox", "point", "file", "regions") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of bbox, point, file, regions; got {given or 'none'}")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+                raise ValueError(f"bbox must be west, south, east, north in degrees, got {self.bbox}")
+        if self.point is not None and not (abs(self.point[0]) <= 180 and abs(self.point[1]) <= 80):
+            raise ValueError(f"point must be longitude, latitude in degrees, got {self.point}")
+        if self.regions == ():
+            raise ValueError("regions is empty; name at least one")
+        return self
+
+
+class SearchParams(Params):
+    """Which scenes."""
+
+    catalogs: tuple[str, ...] = ("planetary-computer",)
+    """``planetary-computer``, the URL of a STAC API, a static catalog (URL or ``catalog.json``), or an item
+    file (JSON, NDJSON, GeoParquet). Several are merged by scene id, the first wins."""
+
+    collection: str = "landsat-c2-l2"
+
+    platforms: tuple[str, ...] = PLATFORMS
+
+    tiers: tuple[Literal["T1", "T2"], ...] = ("T1",)
+    """T2 scenes may be misplaced by more than 12 m."""
+
+    max_cloud: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Scene cloud cover in per cent; default none, as scene-level filters starve the tropics."""
+
+    least_cloudy: Annotated[int, Field(ge=1)] | None = None
+    """Keep the n observations a year that see most of a region clearly, by QA, for each region of the area."""
+
+    include_etm_drift: bool = False
+    """Use Landsat 7 after 2022-04-06, when it had left its orbit."""
+
+    @field_validator("platforms")
+    @classmethod
+    def _known_platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - set(PLATFORMS))
+        if unknown or not value:
+            raise ValueError(f"unknown platform {unknown}; known are {', '.join(PLATFORMS)}")
+        return value
+
+
+class CubeParams(Params):
+    """How a year of scenes becomes one layer."""
+
+    keep: Literal["annual", "scenes"] = "annual"
+    """``scenes`` also writes the masked (time, band, y, x) cube the composite was made from."""
+
+    block_px: Annotated[int, Field(ge=256, le=2048, multiple_of=256)] | None = None
+    """Side of one task's block; default a whole tile, split where the worker's memory is too small."""
+
+    reject_cloud_confidence: bool = False
+    """Also reject pixels whose QA cloud confidence is medium or high."""
+
+    min_looks_range: Annotated[int, Field(ge=2)] = 8
+    """Clear looks below which percentiles, ranges and water frequency are missing, as they drift with that number."""
+
+    min_looks: Annotated[int, Field(ge=1)] = 3
+    """Clear looks below which a pixel counts as poorly observed in the report."""
+
+
+class MaskParams(Params):
+    """One reference mask: a raster or polygons, with the year it shows."""
+
+    path: str
+    """File, or folder of files; ``worldcover`` or ``gmw`` is fetched for the area into the run's folder."""
+
+    year: Year
+    value: tuple[int, ...] = (1,)
+    """Raster values that mean mangrove (95 in ESA WorldCover)."""
+
+    unknown: tuple[int, ...] = ()
+    """Raster values that mean nothing is known, beside the file's nodata."""
+
+    field: str | None = None
+    """Column of a vector file whose value must be among ``field_values``; default every polygon is mangrove."""
+
+    field_values: tuple[str, ...] = ()
+
+    background: Literal["other", "unknown"] = "other"
+    """What a pixel is inside the mask's extent where the mask has no mangrove."""
+
+    name: str = ""
+    licence: str = ""
+    citation: str = ""
+    definition: str = ""
+
+
+class LabelParams(Params):
+    """How masks become labels."""
+
+    masks: tuple[MaskParams, ...] = ()
+    max_gap_years: Annotated[int, Field(ge=0)] = 1
+    """A mask labels imagery of its own year +- this."""
+
+    stable_between: tuple[Year, Year] | None = None
+    """Label every year between two mask years where both agree."""
+
+    allow_stale: bool = False
+    """Use the nearest mask whatever its age; the map then says so."""
+
+    erode_px: Annotated[int, Field(ge=0, le=10)] = 1
+    """Pixels dropped on both sides of a class edge, in training rows only."""
+
+
+class HabitatParams(Params):
+    """Where mangrove can be: low land near tidal water. Both limits are optional."""
+
+    max_elevation_m: float | None = 40.0
+    dem: str = "planetary-computer"
+    """``planetary-computer`` (cop-dem-glo-30) or a raster path."""
+
+    max_distance_to_tidal_water_km: Annotated[float, Field(gt=0, le=50)] | None = 5.0
+    water: str = "planetary-computer"
+    """``planetary-computer`` (jrc-gsw occurrence) or a raster path; tidal water includes estuaries."""
+
+    water_values: tuple[int, int] = (50, 100)
+    """Range of the water raster's values that is water (per cent occurrence)."""
+
+
+class SampleParams(Params):
+    """How many pixels to draw, and how."""
+
+    rule: Literal["stratified", "study"] = "stratified"
+    """``study``: positions drawn uniformly (10 000 kept where mangrove, 1 000 kept where other), as published."""
+
+    mangrove: Annotated[float, Field(gt=0)] = 1500
+    """Per tile and year: a number of pixels (> 1) or a fraction of the class (<= 1)."""
+
+    other: Annotated[float, Field(gt=0)] = 3000
+    """As ``mangrove``."""
+
+    years: tuple[Year, ...] | None = None
+    """Default every year of the run that a mask labels."""
+
+
+class TrainParams(Params):
+    """How the classifier is fitted."""
+
+    source: str = Field(default="here", alias="from")
+    """``here`` (this area), ``study`` (the study's regions) or the path of a model directory."""
+
+    distributed: Literal["auto", "yes", "no"] = "auto"
+    features: Literal["composite", "all"] = "all"
+    """``composite``: bands and indices; ``all``: also ranges and water frequency."""
+
+    hold_out: tuple[str, ...] | None = None
+    """Regions never trained on; default the study's four where present."""
+
+    rounds: Annotated[int, Field(ge=1, le=2000)] = 200
+    max_depth: Annotated[int, Field(ge=1, le=12)] = 6
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    min_child_weight: Annotated[float, Field(ge=0)] = 1.0
+    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
+
+
+class ClassifyParams(Params):
+    """How probability becomes class."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Mangrove where probability, at map prevalence, is at least this."""
+
+
+class ChangeParams(Params):
+    """Which years to compare and how to tally."""
+
+    pairs: tuple[tuple[Year, Year], ...] | None = None
+    """Default first against last, and every year against the one before."""
+
+    zones: str | None = None
+    """Polygon file for area tallies."""
+
+    by: str | None = None
+    """Column of ``zones`` that names them."""
+
+    @model_validator(mode="after")
+    def _zones_by(self) -> ChangeParams:
+        if (self.zones is None) != (self.by is None):
+            raise ValueError("zones and by belong together: a polygon file and the column that names its zones")
+        return self
+
+
+class RunParams(Params):
+    """One run: an area, years, and how each step works."""
+
+    name: str = "run"
+    out: str = "runs"
+    """Folder that client and workers see under the same path; the run is ``out/name``."""
+
+    area: AreaParams
+    years: tuple[Year, ...]
+    season: tuple[str, str] | None = None
+    """``[MM-DD, MM-DD]``; may cross the new year and is then labelled by its end year."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    search: SearchParams = SearchParams()
+    cube: CubeParams = CubeParams()
+    labels: LabelParams = LabelParams()
+    habitat: HabitatParams | None = None
+    sample: SampleParams = SampleParams()
+    train: TrainParams = TrainParams()
+    classify: ClassifyParams = ClassifyParams()
+    change: ChangeParams = ChangeParams()
+    skip_bad: bool = False
+    """Go on without scenes that cannot be read; each is listed in the record."""
+
+    notice: str = ""
+    """Line printed on every output, e.g. that the archive is simulated."""
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value) or ".." in value:
+            raise ValueError(f"name must be letters, digits, '.', '_' or '-', got {value!r}")
+        return value
+
+    @field_validator("years", mode="before")
+    @classmethod
+    def _years(cls, value: Any) -> Any:
+        """Accept 2019, [2018, 2020] and "1988-2024"."""
+        if isinstance(value, int):
+            return (value,)
+        if isinstance(value, str):
+            first, _, last = value.partition("-")
+            if not (first.strip().isdigit() and (last or first).strip().isdigit()):
+                raise ValueError(f"years must be a list or 'first-last', got {value!r}")
+            return tuple(range(int(first), int(last or first) + 1))
+        return value
+
+    @field_validator("years")
+    @classmethod
+    def _sorted_years(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("years is empty; name at least one")
+        return tuple(sorted(set(value)))
+
+    @field_validator("season")
+    @classmethod
+    def _season(cls, value: tuple[str, str] | None) -> tuple[str, str] | None:
+        if value and not all(_DAY.fullmatch(day) for day in value):
+            raise ValueError(f"season must be two MM-DD days, got {list(value)}")
+        return value

@@ -1,0 +1,362 @@
+"""Finished rasters as people open them: COGs, their legends, QGIS styles, and one VRT a year and zone.
+
+A COG is a copy of a finished array: GDAL's COG driver cannot be written block by block. Every file is
+written beside its place, read back, compared and then renamed, so a file under its name is whole.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError  # a failed copy raises GDAL's error bare
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+
+from engine.errors import StoreError
+from engine.files import replacing, write_text
+from engine.legend import MANGROVE, NOT_OBSERVED, OTHER, OUTSIDE_AREA, OUTSIDE_HABITAT, Entry, Ramp
+
+BLOCK_PX = 512
+_GDAL_TYPES = {"uint8": "Byte", "int16": "Int16", "uint16": "UInt16", "int32": "Int32", "float32": "Float32"}
+_NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+
+
+def write_cog(
+    path: Path | str,
+    array: np.ndarray,
+    geobox: GeoBox,
+    *,
+    nodata: float | None = None,
+    legend: tuple[Entry, ...] | None = None,
+    scale: float = 1.0,
+    tags: Mapping[str, str] | None = None,
+    band_names: Sequence[str] = (),
+    overview: Literal["nearest", "mode", "average"] = "nearest",
+    description: str = "",
+) -> None:
+    """Write an array as a Cloud-Optimized GeoTIFF, and its category names beside it.
+
+    Parameters
+    ----------
+    path : path
+        The ``.tif``; with a legend ``<path>.aux.xml`` holds the category names (a TIFF has no place for them).
+    array : ndarray of uint8, int16, uint16, int32 or float32, shape (y, x) or (band, y, x)
+    geobox : GeoBox
+        Of the array's (y, x).
+    nodata : float, optional
+        Value that GIS show as transparent.
+    legend : tuple of Entry, optional
+        Colour table of a uint8 (y, x) array.
+    scale : float
+        Stored value x scale is the quantity; kept in the file, and applied by GIS.
+    tags : mapping of str to str, optional
+        What made the file: run, year, versions, notice.
+    band_names : sequence of str, optional
+    overview : str
+        Resampling of the overviews; never 'average' for classes.
+    description : str
+        One line on what the raster shows.
+
+    Raises
+    ------
+    ValueError
+        If array, geobox, legend and names do not fit together.
+    StoreError
+        If the file cannot be written, or does not read back equal.
+    """
+    path, bands = Path(path), array[np.newaxis] if array.ndim == 2 else array
+    if bands.ndim != 3 or bands.shape[1:] != tuple(geobox.shape):
+        raise ValueError(f"array must be (y, x) or (band, y, x) of {tuple(geobox.shape)}, got shape {array.shape}")
+    if geobox.crs is None:
+        raise ValueError("geobox has no coordinate system; a map needs one")
+    if bands.dtype.name not in _GDAL_TYPES:
+        raise ValueError(f"array must be {', '.join(_GDAL_TYPES)}, got {array.dtype}")
+    if legend is not None and (bands.dtype != np.uint8 or len(bands) > 1 or overview == "average"):
+        raise ValueError("a legend needs one band of uint8 and overviews by 'nearest' or 'mode'")
+    if band_names and len(band_names) != len(bands):
+        raise ValueError(f"band_names must name {len(bands)} bands, got {len(band_names)}")
+    count, height, width = bands.shape
+    options = {
+        "COMPRESS": "DEFLATE",  # every GIS reads it; zstd is missing from older builds
+        "PREDICTOR": "NO" if legend else "YES",
+        "BLOCKSIZE": str(BLOCK_PX),
+        "OVERVIEW_RESAMPLING": overview.upper(),
+        "BIGTIFF": "IF_SAFER",
+    }
+    try:
+        with MemoryFile() as memory, replacing(path) as temporary:
+            with memory.open(
+                driver="GTiff",
+                count=count,
+                height=height,
+                width=width,
+                dtype=bands.dtype.name,
+                crs=geobox.crs.to_wkt(),
+                transform=geobox.transform,
+                nodata=nodata,
+                tiled=True,
+                BIGTIFF="IF_SAFER",
+            ) as target:
+                target.write(bands)
+                target.update_tags(**(tags or {}))
+                if description:
+                    target.update_tags(TIFFTAG_IMAGEDESCRIPTION=description)
+                for band, name in enumerate(band_names, 1):
+                    target.set_band_description(band, name)
+                if scale != 1:
+                    target.scales = (scale,) * count
+                if legend is not None:
+                    target.write_colormap(1, {entry.code: (*entry.colour, 255) for entry in legend})
+            with memory.open() as source:
+                rasterio.shutil.copy(source, temporary, driver="COG", **options)
+            # GDAL may only mumble when the disk fills up while it closes a file.
+            with rasterio.open(temporary, driver="GTiff") as written:
+                whole = np.array_equal(written.read(), bands, equal_nan=bands.dtype.kind == "f")
+            if not whole:
+                raise StoreError(f"{path} does not read back as it was written", fix="check the disk")
+            sidecar = path.with_name(path.name + ".aux.xml")
+            sidecar.unlink(missing_ok=True)
+            if legend is not None:
+                write_text(sidecar, _pam(legend))
+    except (RasterioError, CPLE_BaseError) as error:
+        raise StoreError(f"{path} cannot be written ({error})", fix="free space or choose another out") from error
+
+
+def read_raster(path: Path | str, window: tuple[slice, slice] | None = None) -> tuple[np.ndarray, GeoBox]:
+    """Read a GeoTIFF, or the (y, x) ``window`` of it: array (band, y, x) and its GeoBox.
+
+    Only the GTiff driver may open the file, and none beside it. A path from a catalog or a run configuration
+    must have passed ``Trust.path`` before.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing or no GeoTIFF.
+    """
+    try:
+        with rasterio.Env(**_NO_SIDECARS), rasterio.open(path, driver="GTiff") as source:
+            geobox = GeoBox.from_rio(source)
+            if window is None:
+                return source.read(), geobox
+            rows, cols = (s.indices(n) for s, n in zip(window, source.shape, strict=True))
+            array = source.read(window=((rows[0], rows[1]), (cols[0], cols[1])))
+            return array, geobox[rows[0] : rows[1], cols[0] : cols[1]]
+    except RasterioError as error:
+        raise StoreError(f"{path} is not a readable GeoTIFF", fix="check the path, or make it again") from error
+
+
+def write_vrt(path: Path | str, tifs: Sequence[Path | str], *, legend: tuple[Entry, ...] | None = None) -> None:
+    """Join the tiles of one zone and year into a virtual mosaic with relative paths.
+
+    Parameters
+    ----------
+    path : path
+        The ``.vrt``; moved together with its tiles it stays valid.
+    tifs : sequence of path
+        Rasters on one grid (same CRS, pixel size and phase), type, bands and nodata, that do not overlap.
+    legend : tuple of Entry, optional
+        Colours and category names.
+
+    Raises
+    ------
+    ValueError
+        If there is no tile, or two do not share a grid: one VRT holds one zone.
+    StoreError
+        If a tile is unreadable or the VRT cannot be written.
+    """
+    path = Path(path)
+    tiles = sorted((_Source.open(Path(tif)) for tif in tifs), key=lambda tile: tile.path)
+    if not tiles:
+        raise ValueError("tifs is empty; a mosaic needs at least one tile")
+    first = tiles[0]
+    for tile in tiles[1:]:
+        if tile.kind != first.kind:
+            raise ValueError(
+                f"{tile.path.name} and {first.path.name} differ in CRS, pixel grid, type, bands or nodata; "
+                "write one VRT per zone and kind"
+            )
+    left = min(tile.left for tile in tiles)
+    top = min(tile.top for tile in tiles)
+    width = max(tile.left + tile.width for tile in tiles) - left
+    height = max(tile.top + tile.height for tile in tiles) - top
+    dx, _, x, _, dy, y = first.transform[:6]
+    corner = (x + dx * (left - first.left), dx, 0, y + dy * (top - first.top), 0, dy)
+
+    root = Xml.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    Xml.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = first.kind.crs
+    Xml.SubElement(root, "GeoTransform").text = ", ".join(f"{value:.17g}" for value in corner)
+    for number, name in enumerate(first.kind.band_names, 1):
+        band = Xml.SubElement(root, "VRTRasterBand", dataType=_GDAL_TYPES[first.kind.dtype], band=str(number))
+        if name:
+            Xml.SubElement(band, "Description").text = name
+        if first.kind.nodata is not None:
+            Xml.SubElement(band, "NoDataValue").text = f"{first.kind.nodata:.17g}"
+        if first.kind.scale != 1:
+            Xml.SubElement(band, "Scale").text = f"{first.kind.scale:.17g}"
+        if legend is not None:
+            Xml.SubElement(band, "ColorInterp").text = "Palette"
+            band.append(_colour_table(legend, first.kind.nodata))
+            band.append(_category_names(legend))
+        for tile in tiles:
+            source = Xml.SubElement(band, "SimpleSource")
+            relative = Path(os.path.relpath(tile.path, path.parent)).as_posix()
+            Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = relative
+            Xml.SubElement(source, "SourceBand").text = str(number)
+            size = {"xSize": str(tile.width), "ySize": str(tile.height)}
+            offset = {"xOff": str(tile.left - left), "yOff": str(tile.top - top)}
+            Xml.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
+            Xml.SubElement(source, "DstRect", offset | size)
+    write_text(path, _document(root))
+
+
+def write_qml(path: Path | str, style: tuple[Entry, ...] | Ramp) -> None:
+    """Write the QGIS 3 style of a raster: a legend as paletted classes, a ramp as pseudocolour.
+
+    QGIS applies ``<name>.qml`` to ``<name>.tif`` on opening.
+    """
+    root = Xml.Element("qgis", version="3.22", styleCategories="Symbology")
+    pipe = Xml.SubElement(root, "pipe")
+    common = {"band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""}
+    if isinstance(style, Ramp):
+        low, high = (f"{style.stops[end][0]:g}" for end in (0, -1))
+        kind = {"type": "singlebandpseudocolor", "classificationMin": low, "classificationMax": high}
+        renderer = Xml.SubElement(pipe, "rasterrenderer", kind | common)
+        shader = Xml.SubElement(
+            Xml.SubElement(renderer, "rastershader"),
+            "colorrampshader",
+            {"colorRampType": "INTERPOLATED", "classificationMode": "1", "clip": "0"}
+            | {"minimumValue": low, "maximumValue": high},
+        )
+        for value, colour in style.stops:
+            number = f"{value:g}"
+            Xml.SubElement(shader, "item", value=number, label=number, color=_hex(colour), alpha="255")
+    else:
+        renderer = Xml.SubElement(pipe, "rasterrenderer", {"type": "paletted"} | common)
+        palette = Xml.SubElement(renderer, "colorPalette")
+        for entry in style:
+            Xml.SubElement(
+                palette,
+                "paletteEntry",
+                value=str(entry.code),
+                label=entry.name,
+                color=_hex(entry.colour),
+                alpha="0" if entry.code == OUTSIDE_AREA else "255",
+            )
+    Xml.SubElement(root, "blendMode").text = "0"
+    write_text(path, "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _document(root))
+
+
+def export_gmw(classes: np.ndarray) -> np.ndarray:
+    """Recode a class raster as Global Mangrove Watch does: 1 mangrove, 0 other, 255 nodata.
+
+    What lies outside the habitat limit is 0, as GMW confines mangrove to its habitat too; what was never
+    observed, or lies outside the area, is nodata.
+
+    Examples
+    --------
+    >>> export_gmw(np.array([[0, 1, 2, 3, 255]], dtype="uint8"))
+    array([[255,   0,   1,   0, 255]], dtype=uint8)
+    """
+    if classes.dtype != np.uint8:
+        raise TypeError(f"classes must be uint8 class codes, got {classes.dtype}")
+    table = np.full(256, 255, dtype="uint8")
+    table[[NOT_OBSERVED, OTHER, MANGROVE, OUTSIDE_HABITAT]] = 255, 0, 1, 0
+    return table[classes]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What tiles of one mosaic share; ``phase`` is where the grid's pixel corners lie within one pixel."""
+
+    crs: str
+    pixel: tuple[float, float]
+    phase: tuple[float, float]
+    dtype: str
+    nodata: float | None
+    scale: float
+    band_names: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One tile of a mosaic; ``left`` and ``top`` count its pixels from the CRS origin."""
+
+    path: Path
+    kind: _Kind
+    transform: Affine
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def open(cls, path: Path) -> _Source:
+        try:
+            with rasterio.open(path, driver="GTiff") as source:
+                return cls._of(path, source)
+        except RasterioError as error:
+            raise StoreError(f"{path} is not a readable GeoTIFF", fix="make it again") from error
+
+    @classmethod
+    def _of(cls, path: Path, source: DatasetReader) -> _Source:
+        affine = source.transform
+        if affine.b or affine.d:
+            raise ValueError(f"{path.name} is rotated; a mosaic needs north-up tiles")
+        left, top = round(affine.c / affine.a, 6), round(affine.f / affine.e, 6)
+        kind = _Kind(
+            crs=f"EPSG:{source.crs.to_epsg()}" if source.crs.to_epsg() else source.crs.to_wkt(),
+            pixel=(affine.a, affine.e),
+            phase=(left % 1, top % 1),
+            dtype=source.dtypes[0],
+            nodata=source.nodata,
+            scale=source.scales[0],
+            band_names=source.descriptions,
+        )
+        return cls(path, kind, affine, math.floor(left), math.floor(top), source.width, source.height)
+
+
+def _pam(legend: tuple[Entry, ...]) -> str:
+    """Return the GDAL side file that names the categories."""
+    root = Xml.Element("PAMDataset")
+    Xml.SubElement(root, "PAMRasterBand", band="1").append(_category_names(legend))
+    return _document(root)
+
+
+def _category_names(legend: tuple[Entry, ...]) -> Xml.Element:
+    """List the names from code 0 to the highest; GDAL counts them, so gaps are empty."""
+    known = {entry.code: entry.name for entry in legend}
+    element = Xml.Element("CategoryNames")
+    for code in range(max(known) + 1):
+        Xml.SubElement(element, "Category").text = known.get(code, "")
+    return element
+
+
+def _colour_table(legend: tuple[Entry, ...], nodata: float | None) -> Xml.Element:
+    """List the colours from code 0 to the highest, nodata transparent."""
+    known = {entry.code: entry.colour for entry in legend}
+    element = Xml.Element("ColorTable")
+    for code in range(max(known) + 1):
+        red, green, blue = known.get(code, (0, 0, 0))
+        alpha = 0 if code == nodata else 255
+        Xml.SubElement(element, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=str(alpha))
+    return element
+
+
+def _document(root: Xml.Element) -> str:
+    Xml.indent(root)
+    return Xml.tostring(root, encoding="unicode") + "\n"
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)

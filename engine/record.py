@@ -1,0 +1,351 @@
+"""The record of a run: what was asked, what made it, what it cost, and what was lost on the way.
+
+Kept as ``run.json`` in the run's folder from the first moment, replaced whole at every change, so a run that
+was killed leaves a valid record that says *running*. A folder belongs to one configuration: results of two
+are never mixed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+import rasterio
+
+import engine
+from engine.errors import StoreError
+from engine.files import write_text
+from engine.trust import redact
+
+RECORD: Final = "run.json"
+ITEMS: Final = "items.parquet"
+"""The frozen item list of a run, beside its record."""
+
+_NO_RESULT: Final = (
+    "out",
+    "skip_bad",
+    "cube.block_px",
+    "train.distributed",
+    "change.pairs",
+    "change.zones",
+    "change.by",
+)
+"""Settings that do not make another run: where and how to work, what to tally, and whether to go on without bad scenes.
+
+A run that stopped at a bad scene goes on with ``skip_bad``; what it lost is listed, and a tile-year that was
+finished without it lost nothing.
+"""
+
+_LIBRARIES: Final = (
+    "dask",
+    "distributed",
+    "numba",
+    "numpy",
+    "odc-geo",
+    "pandas",
+    "pyproj",
+    "rasterio",
+    "shapely",
+    "stackstac",
+    "xarray",
+    "xgboost",
+    "zarr",
+)
+_SAVE_SECONDS: Final = 2.0
+_FIX: Final = "choose another name or pass --fresh, which sets the old run aside"
+
+
+class RunRecord:
+    """What is known of a run; ``open_record`` makes or reopens it.
+
+    Every string that enters is rid of signatures and tokens.
+    """
+
+    def __init__(self, folder: Path, data: dict[str, Any], *, resumed: bool) -> None:
+        self.folder = folder
+        self.resumed = resumed
+        """Whether an earlier command worked on this run."""
+        self._data = data
+        self._saved = 0.0
+
+    @property
+    def path(self) -> Path:
+        return self.folder / RECORD
+
+    @property
+    def config_sha256(self) -> str:
+        """Of every setting that can alter a result."""
+        return self._data["config_sha256"]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """A copy of all that is recorded, as it stands in the file."""
+        return json.loads(json.dumps(self._data))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a stage; what the block puts into the yielded dict is recorded as its counts.
+
+        A stage that was worked on in several commands keeps the sum of its seconds and the latest counts.
+        """
+        counts: dict[str, Any] = {}
+        entry = self._data["stages"].setdefault(name, {"seconds": 0.0, "runs": 0, "counts": {}})
+        self._data["sessions"][-1]["stage"] = name
+        self.save()
+        started = time.perf_counter()
+        try:
+            yield counts
+        finally:
+            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
+            entry["runs"] += 1
+            entry["counts"] = _clean(counts)
+        self.save()
+
+    def note_items(self, frozen: Path, refused: Sequence[tuple[str, str]] = ()) -> None:
+        """Record the frozen item list (count and sha256) and the scenes refused: ``(id, reason)`` each."""
+        self._data["items"] = _describe_items(frozen)
+        self._data["refused"] = [{"scene": redact(scene), "reason": redact(reason)} for scene, reason in refused]
+        self.save()
+
+    def note_masks(self, masks: Sequence[Mapping[str, Any]]) -> None:
+        """Record name, year, licence and citation of the masks trained on, and whatever else is given of them."""
+        self._data["masks"] = _clean(list(masks))
+        self.save()
+
+    def note_scene_lost(self, scene: str, cause: str, *, tile: str, year: int) -> None:
+        """Record that a tile-year went without a scene; a rerun of that tile-year does not list it twice."""
+        lost = _clean({"scene": scene, "tile": tile, "year": year, "cause": cause})
+        same = [loss for loss in self._data["lost"] if all(loss[k] == lost[k] for k in ("scene", "tile", "year"))]
+        if lost not in same:
+            self._data["lost"] = [loss for loss in self._data["lost"] if loss not in same] + [lost]
+            self._save_soon()
+
+    def save(self) -> None:
+        """Replace ``run.json``; a reader sees the old record or the new one, never a half.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be written.
+        """
+        write_text(self.path, _text(self._data))
+        self._saved = time.monotonic()
+
+    def write_beside(self, path: Path | str, **about: Any) -> Path:
+        """Write ``<path>.json``: what made an output, short enough to travel with it, and return its path.
+
+        Parameters
+        ----------
+        path : path
+            The output.
+        **about
+            What else is to be said of it, by name: ``year=2020``.
+        """
+        path = Path(path)
+        session = self._data["sessions"][-1]
+        content = {
+            "output": path.name,
+            **about,
+            "run": self._data["name"],
+            "notice": self._data["notice"],
+            "made": _now(),
+            "record": Path(os.path.relpath(self.path, path.parent)).as_posix(),
+            "config_sha256": self.config_sha256,
+            "items": self._data["items"],
+            "refused": len(self._data["refused"]),
+            "lost": len(self._data["lost"]),
+            "masks": self._data["masks"],
+            "stages": self._data["stages"],
+            "versions": session["versions"],
+        }
+        beside = path.with_name(path.name + ".json")
+        write_text(beside, _text(_clean(content)))
+        return beside
+
+    def _save_soon(self) -> None:
+        """Save unless that was done a moment ago: thousands of losses must not mean thousands of writes."""
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+
+@contextmanager
+def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = False) -> Iterator[RunRecord]:
+    """Open the record of a run: a new one, or that of an earlier command with the same configuration.
+
+    The record says *running* inside the block, then *finished*, *failed* (with the error) or *interrupted*.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of the run, on a file system; made where it is missing.
+    config : mapping
+        The resolved configuration, JSON-able.
+    fresh : bool
+        Set aside what is in the folder, as ``<folder>-<UTC time>``, and start anew.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a run of another configuration or of another version of this software, a damaged
+        record, an item list that is not the one the run froze, or files of no run; or cannot be written.
+    """
+    folder = Path(folder)
+    settings: dict[str, Any] = _clean(json.loads(json.dumps(config)))
+    if fresh and _holds_files(folder):
+        _set_aside(folder)
+    old = _read(folder)
+    if old is not None and _config_sha256(old["config"]) != _config_sha256(settings) and _only_planned(folder):
+        # Planning is what people repeat: a list nothing was made from binds nobody.
+        (folder / ITEMS).unlink(missing_ok=True)
+        old = None
+    elif old is None and _holds_files(folder):
+        raise StoreError(f"{folder} holds files but no {RECORD}, so no run can go on there", fix=_FIX)
+    if old is not None:
+        _check_same(folder, old, settings)
+    data: dict[str, Any] = {
+        "name": settings.get("name", folder.name),
+        "notice": settings.get("notice", ""),
+        "status": "running",
+        "config_sha256": _config_sha256(settings),
+        "items": None,
+        "masks": [],
+        "refused": [],
+        "lost": [],
+        "stages": {},
+        "sessions": [],
+        **(old or {}),
+        "config": settings,
+    }
+    if data["items"] is None and (folder / ITEMS).is_file():
+        data["items"] = _describe_items(folder / ITEMS)  # killed between writing the list and noting it
+    session = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
+    data["sessions"].append(session)
+    data["status"] = "running"
+    record = RunRecord(folder, data, resumed=old is not None)
+    record.save()
+    try:
+        yield record
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        data["status"] = session["status"] = "failed" if failed else "interrupted"
+        session.update(ended=_now(), error=redact(f"{type(error).__name__}: {error}"))
+        with suppress(StoreError):  # the fault that ended the run says more than a full disk now
+            record.save()
+        raise
+    data["status"] = session["status"] = "finished"
+    session["ended"] = _now()
+    record.save()
+
+
+def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse to go on with a run that something else made."""
+    if _config_sha256(old["config"]) != _config_sha256(config):
+        before, after = _flat(old["config"]), _flat(config)
+        keys = [k for k in sorted({*before, *after}) if before.get(k) != after.get(k) and k not in _NO_RESULT]
+        named = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        raise StoreError(f"run {folder} was made with another configuration (differs in: {named})", fix=_FIX)
+    made_with = old["sessions"][-1]["versions"]["mangroves"] if old["sessions"] else engine.__version__
+    if made_with != engine.__version__:
+        raise StoreError(f"run {folder} was made with mangroves {made_with}, this is {engine.__version__}", fix=_FIX)
+    frozen = folder / ITEMS
+    if old["items"] and frozen.is_file() and _describe_items(frozen)["sha256"] != old["items"]["sha256"]:
+        raise StoreError(f"{frozen} is not the item list this run froze", fix=_FIX)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return the record in a folder, None where there is none."""
+    path = folder / RECORD
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"config": dict, "config_sha256": str, "stages": dict, "sessions": list, "lost": list, "refused": list}
+        if not all(isinstance(data[key], kind) for key, kind in kinds.items()):
+            raise TypeError("not a record")
+        # Read now what is read later, so that a damaged record is refused here and nowhere else.
+        _ = [session["versions"]["mangroves"] for session in data["sessions"]]
+        _ = data["items"] and data["items"]["sha256"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_FIX) from error
+    return data
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"{folder.name}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}")
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be set aside ({error.strerror})", fix="choose another name") from error
+
+
+def _holds_files(folder: Path) -> bool:
+    """Tell whether a folder holds anything but hidden leftovers of a write that was cut off."""
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _only_planned(folder: Path) -> bool:
+    """Tell whether a run was searched and planned, but nothing was made yet."""
+    return all(path.name in (RECORD, ITEMS) or path.name.startswith(".") for path in folder.iterdir())
+
+
+def _describe_items(frozen: Path) -> dict[str, Any]:
+    """Return name, count and sha256 of a frozen item list."""
+    try:
+        count = pq.read_metadata(frozen).num_rows
+        digest = hashlib.sha256(frozen.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{frozen} is not a readable item list ({type(error).__name__})", fix=_FIX) from error
+    return {"file": frozen.name, "count": count, "sha256": digest}
+
+
+def _config_sha256(config: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in _flat(config).items() if key not in _NO_RESULT}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _clean(value: Any) -> Any:
+    """Return a JSON-able value whose strings carry no signature or token."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(key)): _clean(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(part) for part in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _clean(value.item()) if hasattr(value, "item") else redact(str(value))
+
+
+def _versions() -> dict[str, str]:
+    """Return versions of this software and of what decides its results."""
+    own = {"mangroves": engine.__version__, "python": platform.python_version(), "gdal": rasterio.__gdal_version__}
+    return {**own, "machine": platform.machine(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

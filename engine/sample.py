@@ -1,0 +1,248 @@
+"""Draw training and hold-out pixels: per tile and year a seeded draw, in strata of region and class.
+
+Rows are drawn from *all* observed, labelled pixels of the area, class edges included, because the hold-out
+is scored un-eroded; the column ``interior`` lets training leave the edges out. ``weight`` is one over the
+probability that a pixel of the row's stratum is drawn, so weighted sums stand for the whole map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import dask_geopandas
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from pyproj import Geod
+from shapely.geometry.base import BaseGeometry
+
+from engine.area import Area
+from engine.errors import SampleError
+from engine.files import replacing
+from engine.grid import PIXEL_M, Tile, is_tile_id, lonlat_of
+from engine.kernels.draw import pixel_hash, smallest, with_probability
+from engine.legend import CLASSES, MANGROVE, OTHER, names
+from engine.params import SampleParams
+
+STUDY_POSITIONS: Final = {MANGROVE: 10_000, OTHER: 1_000}
+"""Positions the published study drew uniformly over a region, kept where they fell on this class
+(aws-samples/mangrove-landcover-classification: ``numPixels`` of the image masked to mangrove, and to other)."""
+
+_HASHED_AT_ONCE: Final = 2**18
+"""Pixels: a hash takes a dozen words of memory on its way, 400 MB for a whole tile."""
+
+CLASS_NAMES: Final = {code: names(CLASSES)[code] for code in (MANGROVE, OTHER)}
+
+
+def draw_tile(
+    features: np.ndarray,
+    feature_names: Sequence[str],
+    labels: np.ndarray,
+    interior: np.ndarray,
+    regions: np.ndarray,
+    tile: Tile,
+    *,
+    year: int,
+    mask_year: int,
+    area: Area,
+    params: SampleParams,
+    seed: int,
+    valid: np.ndarray,
+) -> gpd.GeoDataFrame:
+    """Draw the sample of one tile-year.
+
+    By the ``stratified`` rule the stratum of a region and class gives its n pixels of smallest hash, and
+    weighs each N / n, N counting its observed, labelled pixels: the weights of a stratum sum to N. By the
+    ``study`` rule a position is drawn with the probability 10 000 (mangrove) or 1 000 (other) over the number
+    of pixels of its region, whatever covers it, and weighs one over that; as with Earth Engine's
+    ``numPixels``, how many fall on a class is left to chance. Neither depends on blocks, workers or order.
+
+    Parameters
+    ----------
+    features : ndarray of int32, shape (feature, y, x)
+    feature_names : sequence of str
+        Column names, in the order of ``features``.
+    labels : ndarray of uint8, shape (y, x)
+        0 unknown, 1 other, 2 mangrove.
+    interior : ndarray of bool, shape (y, x)
+        True away from class edges.
+    regions : ndarray of uint16, shape (y, x)
+        0 outside the area, 1 + index into ``area.regions``.
+    tile : Tile
+    year, mask_year : int
+        Of the imagery and of the mask.
+    area : Area
+    params : SampleParams
+    seed : int
+    valid : ndarray of bool, shape (y, x)
+        True where the composite is observed (and, where a habitat limit is set, inside it).
+
+    Returns
+    -------
+    GeoDataFrame
+        One row a pixel, ordered by grid row and column; may be empty. Columns: the features (int32), label
+        (uint8), weight (float64, pixels), region, tile (str), year, mask_year, mask_year_gap (int16),
+        grid_row, grid_col (int32), zone (uint8), interior (bool), lon, lat (float64, degrees), geometry
+        (points, EPSG:4326).
+
+    Raises
+    ------
+    ValueError
+        If an array does not have the tile's shape.
+    """
+    if features.shape != (len(feature_names), *tile.shape):
+        raise ValueError(f"features must be {(len(feature_names), *tile.shape)}, got {features.shape}")
+    for name, array in {"labels": labels, "interior": interior, "regions": regions, "valid": valid}.items():
+        if array.shape != tile.shape:
+            raise ValueError(f"{name} must be {tile.shape} as the tile, got {array.shape}")
+    eligible = np.where(valid, regions, 0)
+    strata = [
+        _draw_stratum(np.flatnonzero((eligible == code) & (labels == label)), code, label, tile, area, params, seed)
+        for code in np.unique(eligible[eligible > 0])
+        for label in (OTHER, MANGROVE)
+    ]
+    flat = np.concatenate([np.empty(0, "int64"), *(chosen for chosen, _ in strata)])
+    weight = np.concatenate([np.empty(0), *(np.full(chosen.size, weight) for chosen, weight in strata)])
+    order = np.argsort(flat)
+    flat, weight = flat[order], weight[order]
+    y, x = np.divmod(flat, tile.shape[1])
+    rows, cols = y + tile.window[0], x + tile.window[1]
+    lon, lat = lonlat_of(tile.zone, rows, cols)
+    region_names = np.array([""] + [region.name for region in area.regions], dtype=object)
+    values = features[:, y, x]
+    size = flat.size
+    columns = {name: values[index].astype("int32") for index, name in enumerate(feature_names)} | {
+        "label": labels[y, x].astype("uint8"),
+        "weight": weight,
+        "region": region_names[regions[y, x]],
+        "tile": np.full(size, tile.id, dtype=object),
+        "year": np.full(size, year, "int16"),
+        "mask_year": np.full(size, mask_year, "int16"),
+        "mask_year_gap": np.full(size, year - mask_year, "int16"),
+        "grid_row": rows.astype("int32"),
+        "grid_col": cols.astype("int32"),
+        "zone": np.full(size, tile.zone, "uint8"),
+        "interior": interior[y, x].astype(bool),
+        "lon": np.asarray(lon, "float64"),
+        "lat": np.asarray(lat, "float64"),
+    }
+    return gpd.GeoDataFrame(columns, geometry=gpd.points_from_xy(lon, lat), crs="EPSG:4326")
+
+
+def _draw_stratum(
+    flat: np.ndarray, code: int, label: int, tile: Tile, area: Area, params: SampleParams, seed: int
+) -> tuple[np.ndarray, float]:
+    """Choose among the flat pixel indices of one region and class; also the weight of each chosen."""
+    hashes = np.empty(flat.size, "uint64")
+    for first in range(0, flat.size, _HASHED_AT_ONCE):
+        some = slice(first, first + _HASHED_AT_ONCE)
+        y, x = np.divmod(flat[some], tile.shape[1])
+        hashes[some] = pixel_hash(seed, tile.zone, y + tile.window[0], x + tile.window[1])
+    if params.rule == "study":
+        pixels = _region_pixels(area.regions[code - 1].geometry)
+        probability = min(1.0, STUDY_POSITIONS[label] / pixels)
+        return flat[with_probability(hashes, probability)], 1 / probability
+    wanted = params.mangrove if label == MANGROVE else params.other
+    n = math.ceil(wanted * flat.size) if wanted <= 1 else int(wanted)
+    chosen = flat[smallest(hashes, n)]
+    return chosen, flat.size / max(chosen.size, 1)
+
+
+@lru_cache(maxsize=256)
+def _region_pixels(geometry: BaseGeometry) -> float:
+    """Return a region's ellipsoidal area in pixels: every task knows it without asking the others."""
+    square_metres, _ = Geod(ellps="WGS84").geometry_area_perimeter(geometry.segmentize(0.1))
+    return abs(square_metres) / PIXEL_M**2
+
+
+def part_path(folder: Path | str, tile: str, year: int) -> Path:
+    """Return where the sample of a tile-year is written.
+
+    Examples
+    --------
+    >>> part_path("sample", "z48_c08_r-016", 2019).as_posix()
+    'sample/z48_c08_r-016_2019.parquet'
+    """
+    if not is_tile_id(tile):
+        raise ValueError(f"tile must be a tile id, got {tile!r}")
+    return Path(folder) / f"{tile}_{year:04d}.parquet"
+
+
+def write_part(frame: gpd.GeoDataFrame, folder: Path | str, *, tile: str, year: int) -> Path:
+    """Write the sample of one tile-year as GeoParquet, whole or not at all; also an empty one, as a sign it is done.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    path = part_path(folder, tile, year)
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, compression="zstd", index=False)
+    return path
+
+
+def read_sample(folder: Path | str) -> dask_geopandas.GeoDataFrame:
+    """Open all parts of a sample lazily, one partition each, in the order of tile and year.
+
+    Raises
+    ------
+    SampleError
+        If the folder holds none.
+    """
+    parts = sorted(Path(folder).glob("z*_c*_r*_*.parquet"))
+    if not parts:
+        raise SampleError(f"{folder} holds no sample", fix="run the sample step first")
+    # Spatial partitions are not gathered: an empty part has no bounds.
+    return dask_geopandas.read_parquet([str(part) for part in parts], gather_spatial_partitions=False)
+
+
+def count_by(frame: gpd.GeoDataFrame | dask_geopandas.GeoDataFrame) -> pd.DataFrame:
+    """Count the rows of each class and region, and the pixels they stand for.
+
+    Returns
+    -------
+    DataFrame
+        Index region, sorted; columns ``mangrove``, ``other`` (rows) and ``mangrove_px``, ``other_px`` (sum of
+        weights, pixel-years).
+    """
+    columns = frame[["region", "label", "weight"]]
+    if isinstance(frame, dask_geopandas.GeoDataFrame):
+        columns = columns.compute()
+    counts = pd.DataFrame(index=pd.Index(sorted(set(columns["region"])), name="region", dtype=object))
+    for suffix, total in (("", "size"), ("_px", "sum")):
+        for code, name in CLASS_NAMES.items():
+            weights = columns.loc[columns["label"] == code].groupby("region")["weight"]
+            counts[name + suffix] = weights.agg(total).reindex(counts.index, fill_value=0)
+    return counts
+
+
+def check_sample(counts: pd.DataFrame) -> None:
+    """Refuse a sample no classifier can be fitted to.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        From ``count_by``.
+
+    Raises
+    ------
+    SampleError
+        If there is no mangrove anywhere, or nothing else.
+    """
+    rows = counts[list(CLASS_NAMES.values())].sum()
+    if rows.sum() == 0:
+        raise SampleError(
+            "the sample is empty: no labelled pixel was observed",
+            fix="check that the masks cover the area and that the cube has clear looks",
+        )
+    for name in CLASS_NAMES.values():
+        if rows[name] == 0:
+            raise SampleError(
+                f"the sample of {int(rows.sum())} rows has no {name} pixel anywhere",
+                fix="check labels.masks (value, background, year) or widen the area",
+            )

@@ -1,0 +1,136 @@
+"""Tokens for the Planetary Computer's blob storage: one call per container and lifetime, fetched when reading.
+
+Hrefs stay unsigned in lists, plans and graphs. The SDK's own cache asks again whenever less than 60 s are left,
+so a short token would be fetched for every read, it waits without a limit, and it leaves an href alone that
+carries an expired signature. So its settings, address rules and token model are used, and the cache is ours.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import planetary_computer.sas as sdk
+from planetary_computer.settings import Settings
+from pydantic import ValidationError
+
+from engine.errors import CatalogError
+from engine.trust import Trust, unsigned
+from engine.web import BUDGET_S, Web
+
+PUBLIC: Final = "ai4edatasetspublicassets"
+"""Storage account of thumbnails, which needs no signature."""
+
+_ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
+_CONTAINER: Final = re.compile(r"[a-z0-9$][a-z0-9-]{2,62}")
+"""Azure's rules: nothing else becomes part of the token service's address."""
+
+_MARGIN_S: Final = 60.0
+_MARGIN_SHARE: Final = 0.25
+_EXPIRED_WAIT_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class _Token:
+    query: str
+    refresh_at: float
+    """``time.time()`` from which another is fetched."""
+
+
+# Of the process, not of a Signer: every task unpickles its own Signer.
+_tokens: dict[str, _Token] = {}
+_locks: dict[str, threading.Lock] = {}
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs hrefs of Planetary Computer containers at the moment of reading; safe in threads and pickles.
+
+    The token service is the SDK's (``PC_SDK_SAS_URL``, ``PC_SDK_SUBSCRIPTION_KEY``). Tokens live in this process
+    only: a pickled Signer holds none.
+
+    Examples
+    --------
+    >>> Signer(Trust()).sign("https://landsatlook.usgs.gov/data/a.tif")  # not a blob container: left alone
+    'https://landsatlook.usgs.gov/data/a.tif'
+    """
+
+    trust: Trust
+    """Must allow the token service's host."""
+
+    budget_s: float = BUDGET_S
+    """Seconds in which a token must have arrived, retries included."""
+
+    def sign(self, href: str) -> str:
+        """Return the href with a valid token, or as it is where none is needed.
+
+        Raises
+        ------
+        CatalogError
+            If no valid token arrives in time.
+        TrustError
+            If the token service's host is not allowed.
+        """
+        service = _service(href)
+        if service is None:
+            return href
+        with _guard:
+            lock = _locks.setdefault(service, threading.Lock())
+        with lock:  # one call, however many threads wait for it
+            token = _tokens.get(service)
+            if token is None or time.time() >= token.refresh_at:
+                token = _tokens[service] = self._fetch(service)
+        return f"{unsigned(href)}?{token.query}"
+
+    def forget(self, href: str) -> None:
+        """Drop the token of an href's container, after the storage refused it; the next ``sign`` fetches another.
+
+        Of a signed href only the token it carries is dropped: when many readers meet one refusal, the first
+        fetches a new token and the others use that.
+        """
+        service = _service(href) or ""
+        token = _tokens.get(service)
+        if token is not None and href.partition("?")[2] in ("", token.query):
+            _tokens.pop(service, None)
+
+    def _fetch(self, service: str) -> _Token:
+        what = f"token of {'/'.join(service.rsplit('/', 2)[1:])}"
+        key = Settings.get().subscription_key
+        headers = {"Ocp-Apim-Subscription-Key": key} if key else None
+        deadline = time.monotonic() + self.budget_s
+        web = Web(self.trust, budget_s=self.budget_s)
+        while True:
+            answer = web.json(service, what=what, headers=headers)
+            try:
+                token = sdk.SASToken(**answer)
+            except (TypeError, ValidationError):
+                token = None
+            # Not chained or quoted: the answer may hold a token.
+            if token is None or not token.token.isascii() or any(c.isspace() for c in token.token):
+                raise CatalogError(f"{what}: the service's answer holds no token", fix="check PC_SDK_SAS_URL")
+            expiry = token.expiry if token.expiry.tzinfo else token.expiry.replace(tzinfo=dt.UTC)
+            now = time.time()
+            left = expiry.timestamp() - now
+            if left > 0:
+                return _Token(token.token, now + left - min(_MARGIN_S, left * _MARGIN_SHARE))
+            if time.monotonic() + _EXPIRED_WAIT_S > deadline:
+                raise CatalogError(f"{what}: only expired tokens arrive", fix="check this machine's clock")
+            time.sleep(_EXPIRED_WAIT_S)
+
+
+def _service(href: str) -> str | None:
+    """Return the address that gives the token for an href; None where none is needed."""
+    parts = urlsplit(href)
+    account, dot, domain = parts.netloc.lower().partition(".")
+    container = parts.path.strip("/").partition("/")[0]
+    if f"{dot}{domain}" != sdk.BLOB_STORAGE_DOMAIN or account == PUBLIC:
+        return None
+    if not (_ACCOUNT.fullmatch(account) and _CONTAINER.fullmatch(container)):
+        return None
+    return f"{Settings.get().sas_url}/{account}/{container}"

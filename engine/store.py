@@ -1,0 +1,165 @@
+"""Tile-year zarr stores: written whole, checksummed, marked complete last, refused when not.
+
+One shard per variable, or look of it, and inner chunks of 256 px. Chunks carry a checksum (the default codec reads a
+flipped bit silently), empty chunks are written and missing ones are errors (else an unfinished store reads as fill).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+import zarr
+from odc.geo.geobox import GeoBox
+from zarr.codecs import ZstdCodec
+
+from engine.errors import StoreError
+from engine.files import write_text
+from engine.grid import crs_of
+
+CHUNK_PX: Final = 256
+_CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks": False}
+
+
+def marker_path(path: Path) -> Path:
+    """Return the completion marker of a store: ``2019.json`` beside ``2019.zarr``."""
+    return path.with_suffix(".json")
+
+
+def array_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 of decoded arrays: names, dtypes, shapes and values, in order of name.
+
+    Examples
+    --------
+    >>> array_sha256({"a": np.zeros(2, "u1")})[:8]
+    '3598b269'
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def write_store(path: Path, dataset: xr.Dataset, marker: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a dataset as one store; readable as finished only once everything is on disk.
+
+    Parameters
+    ----------
+    path : Path
+        Folder to make, ending in ``.zarr``. What is there already is replaced.
+    dataset : Dataset
+        In memory; dims end in (y, x).
+    marker : mapping
+        What to remember beside the data: the inputs' fingerprint, counts, lost scenes.
+
+    Returns
+    -------
+    dict
+        The marker as written, with ``sha256`` of the decoded arrays.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder cannot be written.
+    """
+    arrays = {str(name): variable.values for name, variable in dataset.data_vars.items()}
+    written = {**marker, "sha256": array_sha256(arrays)}
+    try:
+        marker_path(path).unlink(missing_ok=True)  # first, so that a half-removed store is not trusted
+        if path.exists():
+            shutil.rmtree(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zarr.config.set(_CONFIG):
+            dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=_encoding(dataset))
+        write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path} ({error.strerror or error})", fix="free space or choose another out folder"
+        ) from error
+    return written
+
+
+def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    encoding: dict[str, dict[str, Any]] = {}
+    for name, variable in dataset.data_vars.items():
+        if variable.ndim < 2:
+            continue
+        height, width = (-(-n // CHUNK_PX) * CHUNK_PX for n in variable.shape[-2:])
+        outer = variable.shape[:-2]
+        shard = (1, *outer[1:]) if len(outer) > 1 else outer  # one for each look of a year
+        encoding[str(name)] = {
+            "chunks": (*(1 for _ in outer), CHUNK_PX, CHUNK_PX),
+            "shards": (*shard, height, width),
+            "compressors": (ZstdCodec(level=3, checksum=True),),
+        }
+    return encoding
+
+
+def read_marker(path: Path) -> dict[str, Any] | None:
+    """Return the completion marker of a store, or None where the store is absent or unfinished."""
+    if not path.exists():
+        return None  # deleted by a person: its marker is worth nothing
+    try:
+        return json.loads(marker_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def is_current(path: Path, fingerprint: str) -> bool:
+    """Tell whether a store is complete and was made from exactly these inputs."""
+    marker = read_marker(path)
+    return marker is not None and marker.get("fingerprint") == fingerprint
+
+
+@contextlib.contextmanager
+def open_store(path: Path) -> Iterator[xr.Dataset]:
+    """Open a finished store lazily; a missing chunk is an error, never fill.
+
+    Raises
+    ------
+    StoreError
+        If the store is absent, unfinished or damaged.
+    """
+    if read_marker(path) is None:
+        raise StoreError(f"{path} is not there or not finished", fix="run the step that makes it again")
+    try:
+        with (
+            zarr.config.set(_CONFIG),
+            xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False) as data,
+        ):
+            yield data
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}: {str(error)[:120]})",
+            fix="delete it and run the same command again",
+        ) from error
+
+
+def grid_coords(geobox: GeoBox) -> dict[str, Any]:
+    """Return x and y at pixel centres, and the CF grid mapping variable ``spatial_ref``."""
+    height, width = geobox.shape
+    a = geobox.transform
+    crs = crs_of(geobox).proj
+    mapping = {**crs.to_cf(), "GeoTransform": f"{a.c} {a.a} {a.b} {a.f} {a.d} {a.e}", "spatial_ref": crs.to_wkt()}
+    unit = "m" if crs.is_projected else "degree"
+    names = ("projection_x_coordinate", "projection_y_coordinate") if crs.is_projected else ("longitude", "latitude")
+    return {
+        "y": ("y", a.f + a.e * (np.arange(height) + 0.5), {"standard_name": names[1], "units": unit}),
+        "x": ("x", a.c + a.a * (np.arange(width) + 0.5), {"standard_name": names[0], "units": unit}),
+        "spatial_ref": ((), np.int32(0), mapping),
+    }
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """Return a sha256 over JSON-able inputs: what decides an output, and nothing that does not."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,349 @@
+"""Bodies of the dask tasks: one tile-year, one step, from store to store.
+
+A step knows arrays and one kind of file; a task joins steps for one tile-year and writes what is durable,
+with the fingerprint of its inputs, so that a second run skips it. Workers import this module and no job.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from engine.area import Area, region_codes
+from engine.change import area_table, compare_tile, zone_codes
+from engine.classify import classify_block
+from engine.cube import build_tile_year, clear_pixels
+from engine.files import write_text
+from engine.grid import Tile, pixel_hectares
+from engine.habitat import HabitatSources, habitat_tile
+from engine.kernels.features import feature_stack
+from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE, TRANSITIONS
+from engine.masks import OpenMask, label_tile
+from engine.model import Model, load_model
+from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams
+from engine.plan import TileYear
+from engine.raster import write_cog
+from engine.reader import Access
+from engine.sample import draw_tile, part_path, write_part
+from engine.stack import stack_looks
+from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_store
+
+CLASSIFY_ROWS = 512
+"""Rows classified at once: bounds the memory of the features."""
+
+
+Habitat = tuple[HabitatParams, HabitatSources]
+"""A habitat limit and the rasters it is read from."""
+
+
+def cube_task(
+    part: TileYear,
+    store: Path,
+    params: CubeParams,
+    access: Access,
+    block_px: int,
+    fingerprint: str,
+    skip_bad: bool,
+    attrs: dict[str, str],
+) -> dict[str, Any]:
+    """Make the annual cube of a tile-year, and with ``cube.keep: scenes`` the masked looks beside it."""
+    marker = build_tile_year(
+        part, store, params, access, block_px=block_px, fingerprint=fingerprint, skip_bad=skip_bad, attrs=attrs
+    )
+    if params.keep == "scenes" and marker["looks"]:
+        lost = {loss["scene"] for loss in marker["lost"]}
+        scenes = [scene for scene in part.scenes if scene.id not in lost]
+        lazy = stack_looks(scenes, part.tile.geobox, params, access)
+        looks = np.empty(lazy.shape, lazy.dtype)
+        for index, look in enumerate(lazy):  # one at a time: what lies behind a look is several times its size
+            looks[index] = look.compute(scheduler="synchronous")
+        dataset = lazy.copy(data=looks).to_dataset(name="looks").assign_attrs({"Conventions": "CF-1.11", **attrs})
+        write_store(looks_path(store), dataset, {"fingerprint": fingerprint, "tile": part.tile.id, "year": part.year})
+    return marker
+
+
+def looks_path(store: Path) -> Path:
+    """Return the store of the masked looks beside a cube: ``2019.zarr`` -> ``2019-looks.zarr``."""
+    return store.with_name(f"{store.stem}-looks.zarr")
+
+
+def cube_is_current(store: Path, params: CubeParams, fingerprint: str) -> bool:
+    """Tell whether a tile-year's cube, and its looks where they are kept, are complete and of these inputs."""
+    marker = read_marker(store)
+    if marker is None or marker.get("fingerprint") != fingerprint:
+        return False
+    return params.keep == "annual" or not marker["looks"] or is_current(looks_path(store), fingerprint)
+
+
+def clear_task(
+    part: TileYear, area: Area, access: Access, skip_bad: bool
+) -> tuple[dict[str, dict[int, int]], list[dict[str, Any]]]:
+    """Count the clear pixels of each observation in each region; also the scenes that could not be read."""
+    return clear_pixels(part, region_codes(area, part.tile), access, skip_bad=skip_bad)
+
+
+def sample_task(
+    cube: Path,
+    tile: Tile,
+    year: int,
+    area: Area,
+    masks: Sequence[OpenMask],
+    labels: LabelParams,
+    params: SampleParams,
+    habitat: Habitat | None,
+    access: Access,
+    seed: int,
+    features: tuple[str, ...],
+    folder: Path,
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part."""
+    path = part_path(folder, tile.id, year)
+    marker_path(path).unlink(missing_ok=True)
+    with open_store(cube) as data:
+        layers = _layers(data)
+    found = label_tile(masks, tile.geobox, year, labels)
+    regions = region_codes(area, tile)
+    valid = layers["clear_count"] > 0
+    excluded_ha = 0.0
+    if habitat is not None:
+        allowed = _allowed(habitat, tile, access)
+        valid &= allowed
+        excluded = (found.labels == MANGROVE) & (regions > 0) & ~allowed
+        excluded_ha = float((excluded * pixel_hectares(tile)).sum())
+    frame = draw_tile(
+        feature_stack(layers, features),
+        features,
+        found.labels,
+        found.interior,
+        regions,
+        tile,
+        year=year,
+        mask_year=found.mask_year,
+        area=area,
+        params=params,
+        seed=seed,
+        valid=valid,
+    )
+    write_part(frame, folder, tile=tile.id, year=year)
+    marker = {
+        "fingerprint": fingerprint,
+        "tile": tile.id,
+        "year": year,
+        "mask_year": found.mask_year,
+        "repaired_polygons": found.repaired,
+        "mask_mangrove_outside_habitat_ha": round(excluded_ha, 4),
+        "rows": len(frame),
+    }
+    write_text(marker_path(path), json.dumps(marker, indent=1, sort_keys=True))
+    return marker
+
+
+def classify_task(
+    cube: Path,
+    tile: Tile,
+    year: int,
+    area: Area,
+    model_folder: Path,
+    model_sha256: str,
+    habitat: Habitat | None,
+    access: Access,
+    threshold: float,
+    store: Path,
+    fingerprint: str,
+    tags: dict[str, str],
+) -> dict[str, Any]:
+    """Classify a tile-year wall to wall: a zarr store, then its COGs."""
+    started = time.perf_counter()
+    tifs = map_paths(store)
+    for tif in tifs.values():
+        tif.unlink(missing_ok=True)
+    with open_store(cube) as data:
+        layers = _layers(data)
+    model = _model(model_folder, model_sha256)
+    regions = region_codes(area, tile)
+    allowed = None if habitat is None else _allowed(habitat, tile, access)
+    probability = np.full(tile.shape, PROBABILITY_MISSING, dtype=np.uint16)
+    classes = np.full(tile.shape, OUTSIDE_AREA, dtype=np.uint8)
+    for top in range(0, tile.shape[0], CLASSIFY_ROWS):
+        rows = slice(top, top + CLASSIFY_ROWS)
+        probability[rows], classes[rows] = classify_block(
+            feature_stack({name: layer[..., rows, :] for name, layer in layers.items()}, model.features),
+            observed=layers["clear_count"][rows] > 0,
+            area=regions[rows] > 0,
+            model=model,
+            habitat=None if allowed is None else allowed[rows],
+            threshold=threshold,
+        )
+    dataset = xr.Dataset(
+        {
+            "probability": (
+                ("y", "x"),
+                probability,
+                {
+                    "long_name": "probability of mangrove at map prevalence",
+                    "scale_factor": 1 / PROBABILITY_SCALE,
+                    "_FillValue": PROBABILITY_MISSING,
+                    "grid_mapping": "spatial_ref",
+                },
+            ),
+            "class": (
+                ("y", "x"),
+                classes,
+                {
+                    "long_name": "class",
+                    "flag_values": [entry.code for entry in CLASSES],
+                    "flag_meanings": " ".join(entry.name.replace(" ", "_") for entry in CLASSES),
+                    "grid_mapping": "spatial_ref",
+                },
+            ),
+            "region": (("y", "x"), regions, {"long_name": "1 + index of the region", "grid_mapping": "spatial_ref"}),
+        },
+        coords={**grid_coords(tile.geobox), "year": year},
+        attrs={"Conventions": "CF-1.11", **tags, "regions": json.dumps([r.name for r in area.regions])},
+    )
+    marker = {
+        "fingerprint": fingerprint,
+        "tile": tile.id,
+        "year": year,
+        "areas": _records([area_table(classes, regions, tile, area, legend=CLASSES).assign(by="region")]),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    written = write_store(store, dataset, marker)
+    _write_map_cogs(tifs, probability, classes, tile, tags)
+    return written
+
+
+def _write_map_cogs(
+    tifs: dict[str, Path], probability: np.ndarray, classes: np.ndarray, tile: Tile, tags: dict[str, str]
+) -> None:
+    write_cog(
+        tifs["class"],
+        classes,
+        tile.geobox,
+        nodata=OUTSIDE_AREA,
+        legend=CLASSES,
+        tags=tags,
+        overview="mode",
+        description="mangrove map: 0 not observed, 1 other, 2 mangrove, 3 outside the habitat limit",
+    )
+    write_cog(
+        tifs["probability"],
+        probability,
+        tile.geobox,
+        nodata=PROBABILITY_MISSING,
+        scale=1 / PROBABILITY_SCALE,
+        tags=tags,
+        description="probability of mangrove at map prevalence",
+    )
+
+
+def change_task(
+    before: Path,
+    after: Path,
+    tile: Tile,
+    pair: tuple[int, int],
+    area: Area,
+    zones: Area | None,
+    store: Path,
+    fingerprint: str,
+    tags: dict[str, str],
+) -> dict[str, Any]:
+    """Compare two years of a tile: a zarr store, its COG, and its areas by region and by zone."""
+    tif = change_path(store)
+    tif.unlink(missing_ok=True)
+    maps = []
+    for path in (before, after):
+        with open_store(path) as data:
+            maps.append(_layers(data))
+    regions = maps[0]["region"]
+    codes = compare_tile(maps[0]["class"], maps[1]["class"])
+    tables = [area_table(codes, regions, tile, area).assign(by="region")]
+    if zones is not None:
+        tables.append(area_table(codes, zone_codes(zones, tile, regions), tile, zones).assign(by="zone"))
+    dataset = xr.Dataset(
+        {
+            "transition": (
+                ("y", "x"),
+                codes,
+                {
+                    "long_name": f"change {pair[0]} to {pair[1]}",
+                    "flag_values": [entry.code for entry in TRANSITIONS],
+                    "flag_meanings": " ".join(entry.name.replace(" ", "_") for entry in TRANSITIONS),
+                    "grid_mapping": "spatial_ref",
+                },
+            )
+        },
+        coords=grid_coords(tile.geobox),
+        attrs={"Conventions": "CF-1.11", **tags},
+    )
+    marker = {"fingerprint": fingerprint, "tile": tile.id, "pair": list(pair), "areas": _records(tables)}
+    written = write_store(store, dataset, marker)
+    write_cog(
+        tif,
+        codes,
+        tile.geobox,
+        nodata=OUTSIDE_AREA,
+        legend=TRANSITIONS,
+        tags=tags,
+        overview="mode",
+        description=f"mangrove change {pair[0]} to {pair[1]}",
+    )
+    return written
+
+
+def _records(tables: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+    """Return the rows of tables as plain values, for JSON."""
+    plain = {"code": int, "pixels": int, "hectares": float}
+    return [
+        {str(name): plain.get(str(name), str)(value) for name, value in row.items()}
+        for table in tables
+        for row in table.to_dict("records")
+    ]
+
+
+def map_paths(store: Path) -> dict[str, Path]:
+    """Return the COGs beside a map store: ``maps/<year>/<tile>.zarr`` -> class and probability."""
+    year = store.parent.name
+    return {kind: store.with_name(f"{kind}_{store.stem}_{year}.tif") for kind in ("class", "probability")}
+
+
+def change_path(store: Path) -> Path:
+    """Return the COG beside a change store: ``change/<first>-<last>/<tile>.zarr`` -> its ``.tif``."""
+    return store.with_name(f"change_{store.stem}_{store.parent.name}.tif")
+
+
+def map_is_current(store: Path, fingerprint: str) -> bool:
+    """Tell whether a tile-year's map store and its COGs are complete and of these inputs."""
+    return is_current(store, fingerprint) and all(path.is_file() for path in map_paths(store).values())
+
+
+def _allowed(habitat: Habitat, tile: Tile, access: Access) -> np.ndarray:
+    params, sources = habitat
+    return habitat_tile(params, tile.geobox, sources=sources, trust=access.trust, signer=access.signer)
+
+
+def _layers(data: xr.Dataset) -> dict[str, np.ndarray]:
+    return {str(name): variable.values for name, variable in data.data_vars.items()}
+
+
+@lru_cache(maxsize=2)
+def _model(folder: Path, sha256: str) -> Model:
+    # sha256 is part of the key only: a retrained model in the same folder is another model.
+    return load_model(folder)
+
+
+def remove_unlisted(folder: Path, keep: set[str]) -> None:
+    """Delete entries of a folder that are not listed: parts of an earlier draw would be sampled again."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name not in keep:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

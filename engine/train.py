@@ -1,0 +1,667 @@
+"""Fit the classifier to a sample, the same trees however the rows are spread, and score it honestly.
+
+Why the trees do not depend on row order, partitions, threads or workers: features are binned once, by exact
+additive histograms; every bin is one integer code, at most 255 a feature, so XGBoost's own quantile sketch has
+nothing left to approximate; and gradients are multiples of 2**-24, so that the double-precision sums from
+which splits and leaves are computed are exact in any order (see ``logistic_gradients``). There is no row or
+column subsampling and no early stopping.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import dask
+import dask.array
+import distributed
+import numpy as np
+import pandas as pd
+import xgboost
+import xgboost.collective
+import xgboost.dask
+
+import engine
+from engine.area import STUDY_HOLD_OUT
+from engine.errors import ConfigError, SampleError
+from engine.kernels.bins import MISSING_CODE, Histogram, bin_edges, count_values, encode, merge_histograms
+from engine.kernels.features import FEATURE_SETS
+from engine.kernels.score import PREVALENCES, at_prevalence, auc, brier, calibration_error, rates
+from engine.legend import MANGROVE, OTHER, PROBABILITY_SCALE
+from engine.model import Model, canonical_json
+from engine.params import TrainParams
+
+BLOCK_PX: Final = 333
+"""Side of a spatial block, 10 km: neighbouring pixels are near copies, so no block is on both sides of a split."""
+
+FOLDS: Final = 4
+"""Parts the blocks are dealt to; each is scored by a model that never saw it."""
+
+GRADIENT_GRID: Final = 2.0**24
+"""Gradients are multiples of 1 / GRADIENT_GRID."""
+
+MAX_ROWS: Final = 2**28
+"""Rows one model can take: 2**28 rows of mean weight 1 keep every sum of gradients below 2**53 grid steps."""
+
+_WEIGHT_GRID: Final = 2.0**12  # weights are summed as integers of 2**-12 pixel, exactly
+_MAX_WEIGHT: Final = 2.0**28  # pixels one row may stand for: 60 tiles
+_BYTES_PER_VALUE: Final = 4  # peak of training 2-4 million rows: 138 bytes a row with 8 features, 176 with 20
+_BYTES_PER_ROW: Final = 120
+_MEMORY_SHARE: Final = 0.5  # of a worker's memory that training in one task may take
+
+Keep = Callable[[pd.DataFrame], np.ndarray]
+"""Which rows of a partition to use, as a boolean array; must be picklable."""
+
+
+def train_model(
+    sample: Any,
+    *,
+    params: TrainParams,
+    threshold: float = 0.5,
+    seed: int = 1,
+    client: distributed.Client | None = None,
+    worker_memory: int | None = None,
+) -> Model:
+    """Fit a model, score it on land it never saw, and return it with its metrics.
+
+    Parameters
+    ----------
+    sample : DataFrame or dask DataFrame
+        Training table as ``engine.sample`` writes it (also geopandas and dask_geopandas).
+    params : TrainParams
+        ``params.hold_out`` names the regions to keep out; default the study's four where present.
+    threshold : float
+        Probability from which a pixel is mapped as mangrove.
+    seed : int
+        Of the split into blocks and of the random split; training itself draws nothing.
+    client : distributed.Client, optional
+        Where to work; in this process without one.
+    worker_memory : int, optional
+        Bytes a worker has; asked of the cluster if not given.
+
+    Returns
+    -------
+    Model
+        Fitted on every row outside the hold-out. Its ``metrics`` are of the held-out regions, or, where there
+        are none, of 10 km blocks, each scored by a model that never saw it; a random split stands beside.
+
+    Raises
+    ------
+    SampleError
+        If the table lacks columns, or training rows of either class.
+    ConfigError
+        If ``train.distributed: yes`` is asked without a cluster, or every region is held out.
+    """
+    table = _Table.of(sample, FEATURE_SETS[params.features], client)
+    present = table.distinct(_regions)["region"].tolist()
+    held = hold_out_regions(params, present)
+    work = partial(_fit, table, params=params, threshold=threshold, worker_memory=worker_memory)
+    base = partial(_outside, regions=held)
+    model = work(keep=base, hold_out=held)
+    if held:
+        metrics = score_hold_out(model, sample, client=client)
+    else:
+        dealt = _deal_blocks(table, seed)
+        fold_of = partial(_block_fold, dealt=dealt)
+        splits = [_Split(base, fold_of, fold) for fold in range(dealt["fold"].max() + 1)]
+        metrics = _score_folds(table, work, splits, "in-region, not transfer: 10 km blocks")
+    split = _Split(base, partial(_row_fold, seed=seed), 0)
+    random = _score_folds(table, work, [split], "random split, optimistic")
+    return replace(model, metrics={**metrics, "random_split": random})
+
+
+def hold_out_regions(params: TrainParams, present: Sequence[str]) -> tuple[str, ...]:
+    """Return the regions to keep out of training, of those present.
+
+    Raises
+    ------
+    ConfigError
+        If a region named in ``train.hold_out`` is not present, or nothing would be left to train on.
+
+    Examples
+    --------
+    >>> hold_out_regions(TrainParams(), ["Cuba1", "Cuba2"])
+    ('Cuba2',)
+    >>> hold_out_regions(TrainParams(hold_out=("Fiji",)), ["Cuba1"])
+    Traceback (most recent call last):
+    engine.errors.ConfigError: train.hold_out: no sample in 'Fiji'; regions sampled are Cuba1
+    """
+    if params.hold_out is None:
+        held = tuple(sorted(set(STUDY_HOLD_OUT) & set(present)))
+        return held if len(held) < len(set(present)) else ()
+    unknown = sorted(set(params.hold_out) - set(present))
+    if unknown:
+        raise ConfigError(
+            f"train.hold_out: no sample in {unknown[0]!r}", fix=f"regions sampled are {', '.join(sorted(present))}"
+        )
+    if set(params.hold_out) == set(present):
+        raise ConfigError("train.hold_out leaves no region to train on", fix="hold out fewer regions")
+    return tuple(sorted(set(params.hold_out)))
+
+
+def fit(
+    sample: Any,
+    *,
+    features: Sequence[str],
+    params: TrainParams,
+    hold_out_regions: Sequence[str] = (),
+    threshold: float = 0.5,
+    client: distributed.Client | None = None,
+    worker_memory: int | None = None,
+) -> Model:
+    """Fit a model to the interior rows outside the held-out regions, unscored.
+
+    Parameters
+    ----------
+    sample : DataFrame or dask DataFrame
+        Training table; needs the features (int32), label, weight, region and interior.
+    features : sequence of str
+        Columns to use, in this order.
+    params : TrainParams
+        Rounds, depth and so on; ``distributed`` says where, which never changes the trees.
+    hold_out_regions : sequence of str
+        Regions whose rows are not looked at.
+    threshold, client, worker_memory
+        As in ``train_model``.
+
+    Raises
+    ------
+    SampleError
+        If the table lacks columns, or training rows of either class.
+    """
+    held = tuple(sorted(hold_out_regions))
+    return _fit(
+        _Table.of(sample, features, client),
+        keep=partial(_outside, regions=held),
+        hold_out=held,
+        params=params,
+        threshold=threshold,
+        worker_memory=worker_memory,
+    )
+
+
+def score_hold_out(model: Model, sample: Any, *, client: distributed.Client | None = None) -> dict[str, Any]:
+    """Score a model on its held-out regions, un-eroded, against the mask.
+
+    Returns
+    -------
+    dict
+        ``scope`` and what ``summarise`` returns.
+
+    Raises
+    ------
+    SampleError
+        If the sample has no row in a held-out region.
+    """
+    table = _Table.of(sample, model.features, client)
+    outcome = table.outcomes(model, partial(_inside, regions=model.hold_out))
+    if outcome.empty:
+        raise SampleError("the sample has no row in the held-out regions", fix="sample them too, or set train.hold_out")
+    return {"scope": "transfer: held-out regions", **summarise(outcome, model.threshold)}
+
+
+def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """Turn counted outcomes into figures, each under the name of its population.
+
+    Parameters
+    ----------
+    outcome : DataFrame
+        Columns region, interior, positive, probability (uint16, x 1e4), pixels (summed weight), rows.
+    threshold : float
+        Probability from which a pixel is mapped as mangrove.
+
+    Returns
+    -------
+    dict
+        ``wall_to_wall``: each row weighted by the pixels it stands for, so at map prevalence;
+        ``study_draw``: rows as drawn; ``eroded``: wall to wall without pixels at a class edge;
+        ``regions``: wall to wall of each. A figure that is not defined is None.
+    """
+
+    def figures(rows: pd.DataFrame, weight: str) -> dict[str, float | None]:
+        probability, mass = rows["probability"].to_numpy(), rows[weight].to_numpy()
+        positive = rows["positive"].to_numpy()
+        # The map's own rule, on the integers the map holds.
+        found = rates(probability >= round(threshold * PROBABILITY_SCALE), positive, mass)
+        result = {
+            "rows": int(rows["rows"].sum()),
+            "prevalence": float(mass[positive].sum() / mass.sum()) if mass.sum() else math.nan,
+            "auc": auc(probability, positive, mass),
+            "precision": found.precision,
+            "recall": found.recall,
+            "f1": found.f1,
+            "brier": brier(probability / PROBABILITY_SCALE, positive, mass),
+            "calibration_error": calibration_error(probability / PROBABILITY_SCALE, positive, mass),
+        }
+        for share in PREVALENCES:
+            precision, f1 = at_prevalence(found.recall, found.false_positive_rate, share)
+            result[f"precision_at_{share:.0%}"], result[f"f1_at_{share:.0%}"] = precision, f1
+        # JSON has no nan: a figure that is not defined is None.
+        return {name: round(value, 6) if math.isfinite(value) else None for name, value in result.items()}
+
+    return {
+        "label": "mask",
+        "threshold": threshold,
+        "wall_to_wall": figures(outcome, "pixels"),
+        "study_draw": figures(outcome, "rows"),
+        "eroded": figures(outcome[outcome["interior"]], "pixels"),
+        "regions": {str(name): figures(rows, "pixels") for name, rows in outcome.groupby("region")},
+    }
+
+
+def logistic_gradients(margin: np.ndarray, rows: xgboost.DMatrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return gradient and hessian of the weighted logistic loss, on a grid where sums are exact.
+
+    Each value is rounded to a multiple of 2**-24; the cast to float32 keeps it one, as a float32 above 1 has
+    coarser steps and all are powers of two. XGBoost adds them up as doubles. With mean weight 1 and |g|, h <= w
+    the sum over n rows is at most n * 2**24 steps, below 2**53 for n <= ``MAX_ROWS``, and doubles hold such
+    sums without rounding: the order of addition cannot matter. It also hides the last bit in which ``exp``
+    differs between processors.
+
+    The weight travels as ``label_lower_bound``: as ``weight`` it would enter XGBoost's quantile sketch.
+    """
+    weight = rows.get_float_info("label_lower_bound").astype(np.float64)
+    probability = 1 / (1 + np.exp(-margin.reshape(-1).astype(np.float64)))
+    gradient = weight * (probability - rows.get_label())
+    hessian = weight * probability * (1 - probability)
+    return _on_grid(gradient), _on_grid(hessian)
+
+
+def _on_grid(values: np.ndarray) -> np.ndarray:
+    return (np.rint(values * GRADIENT_GRID) / GRADIENT_GRID).astype(np.float32)
+
+
+# --- the table, wherever it lies -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Partitions of a sample, and where work on them runs."""
+
+    parts: list[Any]
+    """DataFrames or delayed DataFrames."""
+
+    features: tuple[str, ...]
+    client: distributed.Client | None
+
+    @classmethod
+    def of(cls, sample: Any, features: Sequence[str], client: distributed.Client | None) -> _Table:
+        columns = [*features, "label", "weight", "region", "interior", "zone", "grid_row", "grid_col", "year"]
+        missing = [name for name in columns if name not in sample.columns]
+        if missing:
+            raise SampleError(f"sample lacks column {missing[0]!r}", fix="draw it again with `mangroves sample`")
+        floats = [name for name in features if sample.dtypes[name].kind not in "iu"]
+        if floats:
+            raise SampleError(
+                f"sample column {floats[0]!r} is {sample.dtypes[floats[0]]}", fix="features are int32; draw it again"
+            )
+        chosen = sample[columns]
+        return cls(chosen.to_delayed() if hasattr(chosen, "to_delayed") else [chosen], tuple(features), client)
+
+    def map(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return the task of ``function(part, *args)`` for every partition."""
+        shared = [dask.delayed(arg, traverse=False) for arg in args]
+        return [dask.delayed(function)(part, *shared) for part in self.parts]
+
+    def compute(self, task: Any) -> Any:
+        """Run a task where the table lies."""
+        if self.client is None or not any(dask.is_dask_collection(part) for part in self.parts):
+            return task.compute(scheduler="synchronous")
+        return self.client.compute(task).result()
+
+    def distinct(self, columns_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+        """Return the distinct rows of what a function makes of each partition, sorted."""
+        found = self.compute(_combine(_distinct, self.map(_distinct_of, columns_of)))
+        return found.sort_values(list(found.columns)).reset_index(drop=True)
+
+    def outcomes(self, model: Model, keep: Keep) -> pd.DataFrame:
+        """Return how often each probability met each label, by region: small, and exact under addition."""
+        summed = self.compute(_combine(_sum_outcomes, self.map(_count_outcomes, model, keep)))
+        return summed.assign(pixels=summed.pop("units") / _WEIGHT_GRID)
+
+
+def _combine(add: Callable[[list[Any]], Any], tasks: list[Any], width: int = 16) -> Any:
+    """Add results up in a tree, so that thousands of partitions never meet in one process."""
+    while len(tasks) > 1:
+        tasks = [dask.delayed(add)(tasks[first : first + width]) for first in range(0, len(tasks), width)]
+    return tasks[0]
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """What must be known of all rows before one can be encoded; adds up."""
+
+    histograms: list[Histogram]
+    rows: np.ndarray
+    """Rows to train on, int64 (other, mangrove)."""
+
+    units: np.ndarray
+    """Summed weight of those rows, int64 (other, mangrove) in 2**-12 pixel."""
+
+    land: np.ndarray
+    """The same with the rows at class edges, which stand for land but are not trained on."""
+
+    regions: frozenset[str]
+
+    @classmethod
+    def sum(cls, parts: list[_Tally]) -> _Tally:
+        return cls(
+            [merge_histograms(feature) for feature in zip(*(part.histograms for part in parts), strict=True)],
+            np.sum([part.rows for part in parts], axis=0),
+            np.sum([part.units for part in parts], axis=0),
+            np.sum([part.land for part in parts], axis=0),
+            frozenset().union(*(part.regions for part in parts)),
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Encoded training rows."""
+
+    codes: np.ndarray
+    """uint8 (row, feature)."""
+
+    positive: np.ndarray
+    """float32 (row,), 1 for mangrove."""
+
+    weight: np.ndarray
+    """float32 (row,), mean 1 over the whole sample."""
+
+
+_OUTCOME: Final = ["region", "interior", "positive", "probability"]
+
+
+def _distinct(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts).drop_duplicates()
+
+
+def _distinct_of(part: pd.DataFrame, columns_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    return columns_of(part).drop_duplicates()
+
+
+def _regions(part: pd.DataFrame) -> pd.DataFrame:
+    return part[["region"]].astype(str)
+
+
+def _sum_outcomes(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts).groupby(_OUTCOME, as_index=False).sum()
+
+
+def _select(part: pd.DataFrame, keep: Keep) -> pd.DataFrame:
+    return part[keep(part) & part["label"].isin((OTHER, MANGROVE)).to_numpy()]
+
+
+def _feature_array(part: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
+    return np.ascontiguousarray(part[list(features)].to_numpy(dtype=np.int32).T)
+
+
+def _units(part: pd.DataFrame) -> np.ndarray:
+    weight = part["weight"].to_numpy(dtype=np.float64)
+    if not ((weight > 0) & (weight < _MAX_WEIGHT)).all():
+        raise SampleError("sample has a weight that is not a positive number of pixels", fix="draw it again")
+    return np.rint(weight * _WEIGHT_GRID).astype(np.int64)
+
+
+def _by_class(part: pd.DataFrame, values: np.ndarray) -> np.ndarray:
+    return np.array([values[part["label"] == label].sum() for label in (OTHER, MANGROVE)], dtype=np.int64)
+
+
+def _tally(part: pd.DataFrame, features: Sequence[str], keep: Keep) -> _Tally:
+    land = _select(part, keep)
+    used = land[land["interior"].to_numpy(dtype=bool)]
+    return _Tally(
+        [count_values(values) for values in _feature_array(used, features)],
+        _by_class(used, np.ones(len(used), np.int64)),
+        _by_class(used, _units(used)),
+        _by_class(land, _units(land)),
+        frozenset(used["region"].astype(str)),
+    )
+
+
+def _encode(
+    part: pd.DataFrame, features: Sequence[str], keep: Keep, edges: Sequence[np.ndarray], scale: np.ndarray
+) -> _Rows:
+    land = _select(part, keep)
+    used = land[land["interior"].to_numpy(dtype=bool)]
+    positive = (used["label"] == MANGROVE).to_numpy()
+    codes = encode(_feature_array(used, features), edges)
+    weight = _units(used) * scale[positive.astype(np.int64)]
+    return _Rows(np.ascontiguousarray(codes.T), positive.astype(np.float32), weight.astype(np.float32))
+
+
+def _count_outcomes(part: pd.DataFrame, model: Model, keep: Keep) -> pd.DataFrame:
+    rows = _select(part, keep)
+    codes = encode(_feature_array(rows, model.features), model.edges)
+    probability = model.predict_codes(codes)
+    counted = pd.DataFrame(
+        {
+            "region": rows["region"].astype(str).to_numpy(),
+            "interior": rows["interior"].to_numpy(dtype=bool),
+            "positive": (rows["label"] == MANGROVE).to_numpy(),
+            "probability": np.rint(probability * PROBABILITY_SCALE).astype(np.uint16),
+            "units": _units(rows),
+            "rows": np.ones(len(rows), np.int64),
+        }
+    )
+    return _sum_outcomes([counted])
+
+
+# --- splits: which rows are used, as picklable functions of a partition ----------------------------------------
+
+
+def _outside(part: pd.DataFrame, regions: Sequence[str]) -> np.ndarray:
+    return ~_inside(part, regions)
+
+
+def _inside(part: pd.DataFrame, regions: Sequence[str]) -> np.ndarray:
+    return part["region"].isin(list(regions)).to_numpy()
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One fold against the rest, of the rows of ``base``."""
+
+    base: Keep
+    fold_of: Callable[[pd.DataFrame], np.ndarray]
+    fold: int
+
+    def train(self, part: pd.DataFrame) -> np.ndarray:
+        return self.base(part) & (self.fold_of(part) != self.fold)
+
+    def test(self, part: pd.DataFrame) -> np.ndarray:
+        return self.base(part) & (self.fold_of(part) == self.fold)
+
+
+def _blocks(part: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "zone": part["zone"].to_numpy(np.int64),
+            "block_row": part["grid_row"].to_numpy(np.int64) // BLOCK_PX,
+            "block_col": part["grid_col"].to_numpy(np.int64) // BLOCK_PX,
+        }
+    )
+
+
+def _deal_blocks(table: _Table, seed: int) -> pd.DataFrame:
+    """Deal the blocks of a sample to folds, at random but evenly."""
+    blocks = table.distinct(_blocks)
+    deal = np.random.default_rng(seed).permutation(len(blocks))
+    return blocks.assign(fold=deal % max(1, min(FOLDS, len(blocks))))
+
+
+def _block_fold(part: pd.DataFrame, dealt: pd.DataFrame) -> np.ndarray:
+    return _blocks(part).merge(dealt, how="left")["fold"].to_numpy()
+
+
+def _row_fold(part: pd.DataFrame, seed: int) -> np.ndarray:
+    key = np.full(len(part), seed, np.uint64)
+    for name in ("zone", "grid_row", "grid_col", "year"):
+        key = pd.util.hash_array(key ^ part[name].to_numpy(np.int64).view(np.uint64))
+    return (key % np.uint64(FOLDS)).astype(np.int64)
+
+
+def _score_folds(table: _Table, work: Callable[..., Model], splits: Sequence[_Split], scope: str) -> dict[str, Any]:
+    outcomes, failed = [], 0
+    for split in splits:
+        try:
+            model = work(keep=split.train)
+        except SampleError:
+            failed += 1  # no mangrove, or nothing else, outside this fold
+            continue
+        outcomes.append(table.outcomes(model, split.test))
+    if not outcomes:
+        return {"scope": scope, "problem": "not scored: mangrove and other are not both in two or more parts"}
+    outcome = _sum_outcomes(outcomes)
+    return {"scope": scope, "folds": len(outcomes), "folds_failed": failed, **summarise(outcome, model.threshold)}
+
+
+# --- fitting ---------------------------------------------------------------------------------------------------
+
+
+def _fit(
+    table: _Table,
+    *,
+    keep: Keep,
+    params: TrainParams,
+    threshold: float,
+    hold_out: Sequence[str] = (),
+    worker_memory: int | None = None,
+) -> Model:
+    tallies = table.map(_tally, table.features, keep)
+    counts = [tally.rows.sum() for tally in tallies]
+    total, counts = table.compute(dask.delayed((_combine(_Tally.sum, tallies), counts)))
+    rows = int(total.rows.sum())
+    for label, count in zip(("other", "mangrove"), total.rows, strict=True):
+        if count == 0:
+            raise SampleError(
+                f"no {label} row among {rows} rows to train on", fix="add masks, years or area, or hold out less"
+            )
+    if rows > MAX_ROWS:
+        raise SampleError(f"{rows} rows to train on, more than {MAX_ROWS}", fix="draw fewer per tile")
+    edges = [bin_edges(histogram) for histogram in total.histograms]
+    # Rows at class edges are not trained on, so each class's rows stand for all of that class's land.
+    scale = total.land / total.units * (rows / int(total.land.sum()))
+    encoded = [
+        dask.delayed(_encode)(part, table.features, keep, edges, scale)
+        for part, count in zip(table.parts, counts, strict=True)
+        if count
+    ]
+    bytes_needed = rows * (len(edges) * _BYTES_PER_VALUE + _BYTES_PER_ROW)
+    if _is_distributed(params, table.client, bytes_needed, worker_memory):
+        assert table.client is not None
+        trees = _train_distributed(table.client, encoded, [n for n in counts if n], len(edges), params)
+    else:
+        trees = table.compute(dask.delayed(_train_rows)(encoded, params))
+    return Model(
+        trees=trees,
+        features=table.features,
+        edges=tuple(edges),
+        regions=tuple(sorted(total.regions)),
+        hold_out=tuple(hold_out),
+        training_prevalence=float(total.land[1] / total.land.sum()),
+        training_rows={"other": int(total.rows[0]), "mangrove": int(total.rows[1])},
+        threshold=threshold,
+        params=params.model_dump(mode="json"),
+        versions={
+            "mangroves": engine.__version__,
+            "xgboost": xgboost.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _is_distributed(
+    params: TrainParams, client: distributed.Client | None, bytes_needed: int, worker_memory: int | None
+) -> bool:
+    if params.distributed == "yes" and client is None:
+        raise ConfigError("train.distributed: yes needs a cluster", fix="give --cluster, or train.distributed: auto")
+    if params.distributed != "auto" or client is None:
+        return params.distributed == "yes"
+    if worker_memory is None:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        worker_memory = min((worker["memory_limit"] for worker in workers), default=0)
+    return bool(worker_memory) and bytes_needed > _MEMORY_SHARE * worker_memory
+
+
+def _booster_params(params: TrainParams) -> dict[str, Any]:
+    return {
+        "objective": "binary:logistic",
+        "base_score": 0.5,  # else it would be estimated from the rows each worker holds
+        "tree_method": "hist",
+        "max_bin": 256,
+        "max_depth": params.max_depth,
+        "learning_rate": params.learning_rate,
+        "min_child_weight": params.min_child_weight,
+        "reg_lambda": params.reg_lambda,
+    }
+
+
+def _train_rows(parts: Sequence[_Rows], params: TrainParams) -> bytes:
+    """Train in this process on all encoded rows."""
+    threads = _threads(sum(part.positive.size for part in parts))
+    data = xgboost.QuantileDMatrix(
+        np.concatenate([part.codes for part in parts]),
+        label=np.concatenate([part.positive for part in parts]),
+        label_lower_bound=np.concatenate([part.weight for part in parts]),
+        missing=MISSING_CODE,
+        max_bin=256,
+        nthread=threads,
+    )
+    booster = xgboost.train(
+        {**_booster_params(params), "nthread": threads}, data, params.rounds, obj=logistic_gradients
+    )
+    return _trees_of(booster)
+
+
+def _train_distributed(
+    client: distributed.Client, encoded: Sequence[Any], counts: Sequence[int], features: int, params: TrainParams
+) -> bytes:
+    """Train with every worker on the rows it holds, by ``xgboost.dask``.
+
+    Its collective talks over plain sockets, whatever the security of the cluster: each worker listens on all
+    interfaces, and the tracker on one that it guesses. On a loopback cluster the tracker can be kept there.
+    """
+    held = client.compute(list(encoded))
+
+    def column(name: str, kind: type, *width: int) -> dask.array.Array:
+        parts = [
+            dask.array.from_delayed(dask.delayed(getattr)(rows, name), (count, *width), kind)
+            for rows, count in zip(held, counts, strict=True)
+        ]
+        return dask.array.concatenate(parts)
+
+    data = xgboost.dask.DaskQuantileDMatrix(
+        client,
+        column("codes", np.uint8, features),
+        column("positive", np.float32),
+        label_lower_bound=column("weight", np.float32),
+        missing=MISSING_CODE,
+        max_bin=256,
+    )
+    host = str(urlsplit(client.scheduler_info()["address"]).hostname)
+    local = xgboost.collective.Config(tracker_host_ip=host) if host in ("127.0.0.1", "::1") else None
+    result = xgboost.dask.train(
+        client, _booster_params(params), data, params.rounds, obj=logistic_gradients, coll_cfg=local
+    )
+    return _trees_of(result["booster"])
+
+
+def _trees_of(booster: xgboost.Booster) -> bytes:
+    return canonical_json(json.loads(booster.save_raw("json")))
+
+
+def _threads(rows: int) -> int:
+    """Return threads to train with: below 100 000 rows a second one only waits, and spinning, on a busy machine."""
+    try:
+        available = distributed.get_worker().state.nthreads
+    except ValueError:  # not on a worker
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, rows // 100_000))

@@ -1,0 +1,184 @@
+"""What untrusted input may reach: schemes, hosts, folders; safe names; secrets kept out of text.
+
+Catalogs, items, masks, models, tables and run configurations are untrusted. Only the command line,
+``cluster.yaml`` and the user's own settings widen a ``Trust``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from engine.errors import TrustError
+
+HOSTS: Final = frozenset(
+    {
+        "planetarycomputer.microsoft.com",
+        "landsateuwest.blob.core.windows.net",  # landsat-c2
+        "ai4edataeuwest.blob.core.windows.net",  # esa-worldcover, jrc-gsw
+        "elevationeuwest.blob.core.windows.net",  # cop-dem-glo-30
+        "landsatlook.usgs.gov",
+        "zenodo.org",  # Global Mangrove Watch
+    }
+)
+"""Hosts reached by default, over https only."""
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_STANDARD_PORTS: Final = {"https": 443, "http": 80}
+_SECRET: Final = re.compile(
+    # A parameter of an address, also one percent-encoded inside another, or a bare token.
+    r"(?i)((?:[?&]|%3F|%26)(?:sig|se|st|sp|sv|sr|skoid|sktid|skt|ske|sks|skv|x-amz-[a-z-]+)(?:=|%3D)"
+    r"|(?<![a-z])(?:sig|(?:access_|sas_?)?token|subscription-key|(?:account|api[_-]?)key|password|secret)(?:=|%3D))"
+    r"[^&\s'\"<>]+"
+)
+_USERINFO: Final = re.compile(r"(?<=://)[^/\s@'\"<>]+@")
+_DRIVER_PREFIX: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]+:")
+"""``file:``, ``GTIFF_DIR:``, ``HDF5:`` ...; a drive letter is a single one."""
+_VECTOR_HEADS: Final = {
+    ".parquet": b"PAR1",
+    ".geoparquet": b"PAR1",
+    ".gpkg": b"SQLite format 3\0",
+    ".shp": b"\0\0\x27\x0a",
+    ".geojson": b"{",
+    ".json": b"{",
+    ".kml": b"<",
+}
+_VECTOR_HEAD_BYTES: Final = 2**16  # GDAL looks for its marks in the first 1 to 6 KB
+_POINTS_ELSEWHERE: Final = {b"{": (b"gdal_streamed_alg", b"<OGR"), b"<": (b"<OGR", b"opengis.net/gml")}
+"""Marks of JSON that is a command line (GDALG), of virtual and WFS sources, of GML, which fetches its schema."""
+
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Hosts and folders that may be read.
+
+    Examples
+    --------
+    >>> Trust().url("https://example.com/a.tif", what="asset red")
+    Traceback (most recent call last):
+    engine.errors.TrustError: asset red: host example.com is not allowed; if you trust it pass --allow-host example.com
+    """
+
+    hosts: frozenset[str] = HOSTS
+    roots: tuple[Path, ...] = ()
+
+    def with_roots(self, *roots: Path | str) -> Trust:
+        """Return a copy that also allows these folders."""
+        return replace(self, roots=(*self.roots, *(Path(root).resolve() for root in roots)))
+
+    def with_hosts(self, *hosts: str) -> Trust:
+        """Return a copy that also allows these hosts (``name`` or ``name:port``); loopback also over http."""
+        return replace(self, hosts=self.hosts | {host.lower() for host in hosts})
+
+    def check(self, href: str, *, what: str) -> str:
+        """Return ``href`` as what may be opened: an allowed https URL, or the real path of an allowed file."""
+        return self.url(href, what=what) if "://" in href else str(self.path(href, what=what))
+
+    def url(self, href: str, *, what: str) -> str:
+        """Return an https URL of an allowed host.
+
+        Raises
+        ------
+        TrustError
+            For another scheme or host, credentials in the URL, or characters that GDAL would read as more
+            than a URL.
+        """
+        if len(href) > 4096 or "\\" in href or not href.isascii() or not href.isprintable() or " " in href:
+            raise TrustError(f"{what}: malformed address", fix="repair the catalog")
+        try:
+            parts = urlsplit(href)
+            host, port = (parts.hostname or "").lower(), parts.port
+        except ValueError as error:
+            raise TrustError(f"{what}: malformed address", fix="repair the catalog") from error
+        if "@" in parts.netloc:
+            raise TrustError(f"{what}: address carries credentials", fix="remove them from the catalog")
+        loopback = host in _LOOPBACK or host.endswith(".localhost")  # RFC 6761, 6.3
+        if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+            raise TrustError(f"{what}: scheme {parts.scheme!r} is not allowed", fix="use https or a local file")
+        named = f"[{host}]" if ":" in host else host
+        if port is not None and port != _STANDARD_PORTS[parts.scheme]:
+            named += f":{port}"
+        if named not in self.hosts:
+            raise TrustError(f"{what}: host {named} is not allowed", fix=f"if you trust it pass --allow-host {named}")
+        return parts._replace(fragment="").geturl()  # the scheme in lower case, as GDAL wants it
+
+    def path(self, href: str, *, what: str) -> Path:
+        """Return the resolved path of a file within the allowed roots.
+
+        Raises
+        ------
+        TrustError
+            Outside the roots after following links, or a GDAL pseudo-path such as ``/vsicurl/``.
+        """
+        odd = "://" in href or _DRIVER_PREFIX.match(href) or href.lower().startswith(("//", "\\\\", "/vsi"))
+        if odd or not href.isprintable() or not 0 < len(href) <= 4096:
+            raise TrustError(f"{what}: {redact(href)[:80]!r} is not a plain file path", fix="give a file path")
+        try:
+            path = Path(href).expanduser().resolve()
+        except (OSError, RuntimeError) as error:  # a loop of links, an unknown user, a name too long
+            raise TrustError(f"{what}: {href[:80]!r} leads nowhere", fix="give a file path") from error
+        if path.parts[1:2] and path.parts[1].lower().startswith("vsi"):
+            raise TrustError(f"{what}: {redact(href)[:80]!r} is not a plain file path", fix="give a file path")
+        if not any(path.is_relative_to(root) for root in self.roots):
+            raise TrustError(
+                f"{what}: {path} lies outside the allowed folders",
+                fix=f"if you trust it pass --allow-root {path.parent}",
+            )
+        return path
+
+
+def is_plain_vector(path: Path) -> bool:
+    """Tell whether a vector file is what its name says, and so can be read without reaching any other file or host.
+
+    GDAL goes by content under any name, and some contents only say where to read: a virtual source, a pipeline of
+    commands in JSON, an archive of either. pyogrio takes ``!`` and ``;`` in a path for marks of its own.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    beginning = _VECTOR_HEADS.get(path.suffix.lower())
+    with path.open("rb") as file:
+        head = file.read(_VECTOR_HEAD_BYTES)
+    if beginning is None or set("!;") & set(str(path)):
+        return False
+    if len(beginning) > 1:
+        return head.startswith(beginning)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    plain = text.startswith(beginning) and not any(mark in text for mark in _POINTS_ELSEWHERE[beginning])
+    return plain and (beginning == b"{" or b"<kml" in text)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with the values of signatures and tokens in URLs replaced by ``***``.
+
+    Examples
+    --------
+    >>> redact("GET https://a/b.tif?se=2026&sig=abc%3D failed")
+    'GET https://a/b.tif?se=***&sig=*** failed'
+    """
+    return _USERINFO.sub("***@", _SECRET.sub(r"\1***", text))
+
+
+def unsigned(href: str) -> str:
+    """Return an href without its query string, where signatures live, and fragment."""
+    return href.split("?", 1)[0].split("#", 1)[0] if "://" in href else href
+
+
+def safe_name(text: str, *, what: str) -> str:
+    """Return ``text`` if it can be a file name, else raise.
+
+    Raises
+    ------
+    TrustError
+        For separators, leading dots, control characters or more than 128 characters.
+    """
+    if not _SAFE_NAME.fullmatch(text) or ".." in text:
+        raise TrustError(f"{what} {text[:80]!r} is not a safe name", fix="letters, digits, '.', '_', '+', '-' only")
+    return text

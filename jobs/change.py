@@ -1,0 +1,124 @@
+"""``mangroves change``: compare years into change rasters and area tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from engine.area import Area
+from engine.change import change_table, merge_tables, read_zones, write_table, year_pairs
+from engine.legend import TRANSITIONS
+from engine.plan import Plan
+from engine.raster import write_qml, write_vrt
+from engine.store import fingerprint_of, is_current, read_marker
+from engine.tasks import change_path, change_task
+from jobs.classify import classify_maps, map_path
+from jobs.context import Options, Run, open_run, run_options
+from jobs.cube import build_cubes
+from jobs.plan import plan_run
+from jobs.search import find_scenes
+from jobs.train import check_training, fit_model
+
+
+def open_comparison(run: Run) -> tuple[list[tuple[int, int]], Area | None]:
+    """Return the pairs of years to compare and the zones to tally by; called before there are maps, to fail early."""
+    params = run.params.change
+    zones = read_zones(params.zones, params.by, run.trust) if params.zones and params.by else None
+    return year_pairs(run.params.years, params.pairs), zones
+
+
+def compare_years(run: Run, plan: Plan) -> tuple[list[Path], pd.DataFrame]:
+    """Compare every pair of years that is missing; return the mosaics and the table of change.
+
+    The table has one row a pair and region, and a pair and zone where ``change.zones`` is set: mangrove
+    before and after, loss, gain and net, in hectares inside the area.
+    """
+    pairs, zones = open_comparison(run)
+    of_year = {(part.tile, part.year): map_path(run, part) for part in plan.tile_years}
+    todo, all_calls = [], []
+    for pair in pairs:
+        for tile in plan.tiles:
+            before, after = of_year[tile, pair[0]], of_year[tile, pair[1]]
+            store = run.folder / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
+            fingerprint = fingerprint_of(
+                "change-1",
+                [(read_marker(path) or {}).get("sha256") for path in (before, after)],
+                [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
+            )
+            tags = {**run.tags, "years": f"{pair[0]}-{pair[1]}"}
+            call = (before, after, tile, pair, run.area, zones, store, fingerprint, tags)
+            all_calls.append(call)
+            if not (is_current(store, fingerprint) and change_path(store).is_file()):
+                todo.append(call)
+    run.say_skipped("change", len(all_calls), len(todo))
+    with run.record.stage("change") as counts:
+        for _ in run.tasks(change_task, todo, len(todo), "change"):
+            pass
+        counts.update(done=len(todo), skipped=len(all_calls) - len(todo))
+    tables = []
+    for _, _, _, pair, _, _, store, *_ in all_calls:
+        areas = (read_marker(store) or {"areas": []})["areas"]
+        tables.append(pd.DataFrame(areas).assign(first=pair[0], last=pair[1]))
+    if not tables:
+        return [], pd.DataFrame()
+    merged = merge_tables(tables)
+    write_table(run.folder / "transitions.csv", merged, notice=run.params.notice)
+    summary = change_table(merged)
+    write_table(run.folder / "change.csv", summary, notice=run.params.notice)
+    return [
+        join_pair(run, plan, pair, zone) for pair in pairs for zone in sorted({t.zone for t in plan.tiles})
+    ], summary
+
+
+def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Path:
+    """Write the VRT of one pair and zone over its tiles, with QGIS styles."""
+    name = f"{pair[0]}-{pair[1]}"
+    folder = run.folder / "change" / name
+    path = folder / f"change_{name}_z{zone:02d}.vrt"
+    stores = [folder / f"{tile.id}.zarr" for tile in plan.tiles if tile.zone == zone]
+    tifs = [change_path(store) for store in stores]
+    write_vrt(path, tifs, legend=TRANSITIONS)
+    for styled in (path, *tifs):
+        write_qml(styled.with_suffix(".qml"), TRANSITIONS)
+    run.describe(path, stores)
+    return path
+
+
+def show_change(run: Run, table: pd.DataFrame) -> None:
+    """Print loss, gain and net of every pair of years, and by region and zone from the first year to the last."""
+    if table.empty:
+        run.reporter.say("change    one year only, nothing to compare")
+        return
+    hectares = ["before_ha", "after_ha", "loss_ha", "gain_ha", "net_ha", "not_observed_ha"]
+    whole = table[table["by"] == "region"].groupby(["first", "last"], sort=False, as_index=False)[hectares].sum()
+    longest = table[(table["first"] == table["first"].min()) & (table["last"] == table["last"].max())]
+    rows = pd.concat([whole.assign(zone="whole area"), longest]).to_dict("records")
+    run.reporter.table(
+        "Change, hectares by pixel count inside the area (two maps differenced, not error-adjusted)",
+        ("years", "where", "before", "after", "loss", "gain", "net", "not observed"),
+        ((f"{row['first']}-{row['last']}", row["zone"], *(f"{row[name]:,.1f}" for name in hectares)) for row in rows),
+    )
+
+
+@click.command("change")
+@click.option("--zones", type=click.Path(), help="Polygon file to tally by; the same as --set change.zones=FILE.")
+@click.option("--by", help="Column of --zones that names them.")
+@run_options
+def command(options: Options, zones: str | None, by: str | None) -> None:
+    """Compare years into change rasters and tables of hectares; make what is missing first."""
+    extra = [f"change.{key}={value}" for key, value in (("zones", zones), ("by", by)) if value]
+    with open_run(options.with_overrides(*extra)) as run:
+        check_training(run)
+        open_comparison(run)
+        plan = plan_run(run, find_scenes(run))
+        build_cubes(run, plan)
+        model, folder = fit_model(run, plan)
+        classify_maps(run, plan, model, folder)
+        rasters, table = compare_years(run, plan)
+        show_change(run, table)
+        run.reporter.result(
+            {"change": [str(path) for path in rasters], "table": table.to_dict("records")},
+            "\n".join(["change rasters:", *(f"  {path}" for path in rasters)]),
+        )

@@ -1,0 +1,133 @@
+"""``mangroves classify``: probability and class, wall to wall, per tile-year."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from engine.change import merge_tables, write_table
+from engine.legend import CLASSES, OUTSIDE_HABITAT, PROBABILITY_RAMP
+from engine.model import Model
+from engine.plan import Plan, TileYear
+from engine.raster import export_gmw, read_raster, write_cog, write_qml, write_vrt
+from engine.store import fingerprint_of, read_marker
+from engine.tasks import classify_task, map_is_current, map_paths
+from jobs.context import Options, Run, open_run, run_options
+from jobs.cube import build_cubes, cube_path
+from jobs.plan import plan_run
+from jobs.search import find_scenes
+from jobs.train import check_training, fit_model
+
+GMW_NODATA = 255
+
+
+def map_path(run: Run, part: TileYear) -> Path:
+    """Return the store of a tile-year's map."""
+    return run.folder / "maps" / str(part.year) / f"{part.tile.id}.zarr"
+
+
+def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> list[Path]:
+    """Classify what is missing, join each year's tiles, and return the mosaics (VRT) of class."""
+    params = run.params
+    common = fingerprint_of(
+        "map-1",
+        model.tree_sha256(),
+        [edges.tolist() for edges in model.edges],
+        params.classify.threshold,
+        run.habitat_fingerprint,
+        [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
+    )
+    todo = []
+    for part in plan.tile_years:
+        cube = read_marker(cube_path(run, part)) or {}
+        fingerprint = fingerprint_of(common, cube.get("sha256"))
+        if not map_is_current(map_path(run, part), fingerprint):
+            todo.append(
+                (
+                    cube_path(run, part),
+                    part.tile,
+                    part.year,
+                    run.area,
+                    model_folder,
+                    model.tree_sha256(),
+                    run.habitat,
+                    run.access,
+                    params.classify.threshold,
+                    map_path(run, part),
+                    fingerprint,
+                    {**run.tags, "year": str(part.year), "trees_sha256": model.tree_sha256()},
+                )
+            )
+    run.say_skipped("classify", len(plan.tile_years), len(todo))
+    with run.record.stage("classify") as counts:
+        for _ in run.tasks(classify_task, todo, len(todo), "classify"):
+            pass
+        counts.update(done=len(todo), skipped=len(plan.tile_years) - len(todo))
+    mosaics = join_tiles(run, plan)
+    areas = class_areas(run, plan)
+    write_table(run.folder / "areas.csv", areas, notice=params.notice)
+    if run.habitat is not None:
+        for year, hectares in areas[areas["code"] == OUTSIDE_HABITAT].groupby("year")["hectares"].sum().items():
+            run.reporter.say(f"habitat   {year}: {hectares:,.1f} ha of the area lie outside the limit, class 3")
+    return mosaics
+
+
+def join_tiles(run: Run, plan: Plan) -> list[Path]:
+    """Write per year and zone a VRT over the tiles, with QGIS styles; return those of class."""
+    mosaics = []
+    for year in plan.years:
+        folder = run.folder / "maps" / str(year)
+        for zone in sorted({tile.zone for tile in plan.tiles}):
+            parts = [part for part in plan.tile_years if part.year == year and part.tile.zone == zone]
+            for kind in ("class", "probability"):
+                path = folder / f"{kind}_{year}_z{zone:02d}.vrt"
+                tifs = [map_paths(map_path(run, part))[kind] for part in parts]
+                write_vrt(path, tifs, legend=CLASSES if kind == "class" else None)
+                for styled in (path, *tifs):
+                    write_qml(styled.with_suffix(".qml"), CLASSES if kind == "class" else PROBABILITY_RAMP)
+                run.describe(path, [map_path(run, part) for part in parts])
+            mosaics.append(folder / f"class_{year}_z{zone:02d}.vrt")
+    return mosaics
+
+
+def class_areas(run: Run, plan: Plan) -> pd.DataFrame:
+    """Sum pixels and hectares of every class by year and region, from the completion markers."""
+    tables = []
+    for part in plan.tile_years:
+        marker: dict[str, Any] = read_marker(map_path(run, part)) or {"areas": []}
+        tables.append(pd.DataFrame(marker["areas"]).assign(year=part.year))
+    return merge_tables(tables)
+
+
+def export_as_gmw(run: Run, plan: Plan, trees_sha256: str) -> list[Path]:
+    """Write each class map once more with Global Mangrove Watch's codes: 1, 0, nodata 255."""
+    written = []
+    for part in run.reporter.track(plan.tile_years, len(plan.tile_years), "export"):
+        source = map_paths(map_path(run, part))["class"]
+        (classes,), geobox = read_raster(source)
+        path = source.with_name(source.name.replace("class_", "gmw_", 1))
+        tags = {**run.tags, "year": str(part.year), "trees_sha256": trees_sha256}
+        write_cog(path, export_gmw(classes), geobox, nodata=GMW_NODATA, tags=tags, overview="mode")
+        written.append(path)
+    return written
+
+
+@click.command("classify")
+@click.option("--as", "export", type=click.Choice(["gmw"]), help="Also write maps coded 1/0, nodata 255, as GMW does.")
+@run_options
+def command(options: Options, export: str | None) -> None:
+    """Map probability and class wall to wall, as zarr and COG; make what is missing first."""
+    with open_run(options) as run:
+        check_training(run)
+        plan = plan_run(run, find_scenes(run))
+        build_cubes(run, plan)
+        model, folder = fit_model(run, plan)
+        mosaics = classify_maps(run, plan, model, folder)
+        extra = export_as_gmw(run, plan, model.tree_sha256()) if export else []
+        run.reporter.result(
+            {"maps": [str(path) for path in mosaics], "gmw": [str(path) for path in extra]},
+            "\n".join(["maps:", *(f"  {path}" for path in [*mosaics, *extra])]),
+        )

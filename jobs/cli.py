@@ -1,0 +1,74 @@
+"""The ``mangroves`` command: finds the subcommand, and ends every user's mistake in one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from engine import __version__
+from engine.errors import EngineError
+from engine.trust import redact
+
+COMMANDS: Final = {
+    "run": "Map an area, end to end: search, cube, sample, train, classify, change.",
+    "plan": "Print tiles, scenes, looks, memory and hours, before anything runs.",
+    "search": "Find the scenes of a run and freeze their list.",
+    "cube": "Composite every tile-year into an annual zarr cube.",
+    "sample": "Draw labelled pixels from the cubes and the masks.",
+    "train": "Fit and score the classifier.",
+    "classify": "Map probability and class, wall to wall.",
+    "change": "Compare years into change rasters and area tables.",
+    "status": "Say how far a run is.",
+    "masks": "Fetch reference masks.",
+    "simulate": "Write a simulated Landsat archive with known truth.",
+    "doctor": "Check this machine, and the Planetary Computer.",
+}
+"""Subcommand -> what it does; each lives in ``jobs.<name>`` as ``command`` and is imported only when asked for."""
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand when it is used, so that ``--help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"jobs.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mangroves")
+def cli() -> None:
+    """Yearly mangrove maps and change rasters from the Landsat archive, on any Dask cluster.
+
+    Start with `mangroves run --demo`, which needs no network and no account.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; exit 0 when done, 1 for what the world did, 2 for wrong usage, 130 when stopped."""
+    try:
+        cli.main(arguments, prog_name="mangroves", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone: no news for anybody. Python would complain once more as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+    except EngineError as error:
+        click.echo(f"error: {redact(str(error))}", err=True)
+        sys.exit(1)

@@ -1,0 +1,206 @@
+"""What every job on a run shares: options, configuration, trust, record, cluster and progress."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from distributed import Client
+
+import engine
+from engine.area import Area, read_area
+from engine.catalog import periods_of
+from engine.cluster import check_visible, open_cluster, run_bounded
+from engine.errors import ConfigError
+from engine.files import content_sha256
+from engine.habitat import find_habitat_sources
+from engine.params import RunParams
+from engine.plan import TileYear
+from engine.reader import Access
+from engine.record import RunRecord, open_record
+from engine.sign import Signer
+from engine.store import fingerprint_of, marker_path
+from engine.tasks import Habitat
+from engine.trust import Trust
+from jobs.config import load_config
+from jobs.report import Reporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line of a job on a run."""
+
+    config: Path | None
+    overrides: tuple[str, ...]
+    cluster: str
+    cluster_file: Path | None
+    as_json: bool
+    skip_bad: bool
+    fresh: bool
+    allow_host: tuple[str, ...]
+    allow_root: tuple[Path, ...]
+
+    def with_overrides(self, *overrides: str) -> Options:
+        """Return a copy with more ``--set`` values."""
+        return replace(self, overrides=(*self.overrides, *overrides))
+
+    @property
+    def trust(self) -> Trust:
+        """What this command may read: only the command line widens it, never a configuration."""
+        roots = [Path.cwd(), *self.allow_root]
+        if self.config is not None:
+            roots.append(self.config.resolve().parent)
+        return Trust().with_roots(*roots).with_hosts(*self.allow_host)
+
+
+def run_options(job: Callable[..., None]) -> Callable[..., None]:
+    """Add the options every job on a run has, and hand them over as one ``Options``."""
+
+    @click.argument("config_file", required=False, type=click.Path(path_type=Path), metavar="[CONFIG]")
+    @click.option("--config", type=click.Path(path_type=Path), help="Run configuration (YAML); the same as CONFIG.")
+    @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override one key; may be repeated.")
+    @click.option("--cluster", default="local", show_default=True, metavar="PROFILE", help="Where to work.")
+    @click.option("--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+    @click.option("--skip-bad", is_flag=True, help="Go on without scenes that cannot be read, and list them.")
+    @click.option("--fresh", is_flag=True, help="Set aside what an earlier run of this name left.")
+    @click.option("--allow-host", multiple=True, metavar="HOST", help="Also read from this host.")
+    @click.option(
+        "--allow-root",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Also read below this folder.",
+    )
+    @functools.wraps(job)
+    def wrapped(config_file: Path | None, config: Path | None, **rest: Any) -> None:
+        if config_file and config and config_file != config:
+            raise click.UsageError("give CONFIG once, as an argument or with --config")
+        names = Options.__dataclass_fields__
+        options = Options(config=config or config_file, **{k: rest.pop(k) for k in list(rest) if k in names})
+        job(options, **rest)
+
+    return wrapped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An open run."""
+
+    params: RunParams
+    area: Area
+    folder: Path
+    access: Access
+    record: RunRecord
+    reporter: Reporter
+    client: Client
+
+    @property
+    def trust(self) -> Trust:
+        return self.access.trust
+
+    @cached_property
+    def periods(self) -> dict[int, tuple[dt.datetime, dt.datetime]]:
+        return periods_of(self.params.years, self.params.season)
+
+    @cached_property
+    def habitat(self) -> Habitat | None:
+        """The habitat limit and its rasters, found once."""
+        params = self.params.habitat
+        return None if params is None else (params, find_habitat_sources(params, self.area, trust=self.trust))
+
+    @cached_property
+    def habitat_fingerprint(self) -> list[Any] | None:
+        """What of the habitat limit decides a map; of files their content, as another may take a name."""
+        if self.habitat is None:
+            return None
+        params, sources = self.habitat
+        hrefs = [raster.href for raster in (*sources.dem, *sources.water)]
+        return [params.model_dump(), [href if "://" in href else content_sha256(href) for href in hrefs]]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What every output says of itself."""
+        tags = {"run": self.params.name, "software": f"mangroves {engine.__version__}"}
+        return {**tags, "notice": self.params.notice} if self.params.notice else tags
+
+    @contextmanager
+    def inner(self, params: RunParams) -> Iterator[Run]:
+        """Open another run on the same cluster, inside this one's folder."""
+        with begin_run(params, self.trust, self.client, self.reporter, fresh=False) as run:
+            yield run
+
+    def note_lost(self, part: TileYear, losses: Iterable[dict[str, Any]]) -> None:
+        """Record the scenes a tile-year went without."""
+        for loss in losses:
+            cause = f"{loss['asset']}: {loss['cause']}"
+            self.record.note_scene_lost(loss["scene"], cause, tile=part.tile.id, year=part.year)
+
+    def describe(self, output: Path, stores: Iterable[Path]) -> None:
+        """Write beside an output what made it, unless that was done since the stores it joins were written."""
+        beside = output.with_name(output.name + ".json")
+        latest = max((marker_path(store).stat().st_mtime_ns for store in stores), default=0)
+        if not beside.is_file() or beside.stat().st_mtime_ns < latest:
+            self.record.write_beside(output)
+
+    def say_skipped(self, stage: str, total: int, todo: int) -> None:
+        """Say how much of a stage an earlier command finished."""
+        if todo < total:
+            self.reporter.say(f"{stage:<9} {total - todo} of {total} tile-years finished earlier, skipped")
+
+    def tasks(
+        self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], total: int, label: str
+    ) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Run tasks on the cluster, a bounded number at a time, with progress; yield (arguments, result)."""
+        if total == 0:
+            return
+        yield from self.reporter.track(run_bounded(self.client, function, calls), total, label)
+
+
+@contextmanager
+def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[Run]:
+    """Open a run: validate, open its record, start its cluster, check that workers see its folder.
+
+    Parameters
+    ----------
+    options : Options
+    params : RunParams, optional
+        Instead of ``options.config``.
+    """
+    if params is None:
+        if options.config is None:
+            raise ConfigError("no configuration given", fix="name a YAML file, e.g. jobs/configs/first-look.yaml")
+        params = load_config(options.config, options.overrides)
+    if options.skip_bad:
+        params = params.model_copy(update={"skip_bad": True})
+    reporter = Reporter(as_json=options.as_json)
+    with (
+        open_cluster(options.cluster, options.cluster_file) as client,
+        begin_run(params, options.trust, client, reporter, fresh=options.fresh) as run,
+    ):
+        yield run
+
+
+@contextmanager
+def begin_run(params: RunParams, trust: Trust, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
+    """Open the folder and record of a run."""
+    if "://" in params.out:
+        raise ConfigError(f"out {params.out!r} is not a folder", fix="give a folder that every worker sees")
+    folder = trust.path(params.out, what="out") / params.name
+    area = read_area(params.area, trust)
+    config = params.model_dump(mode="json", by_alias=True)
+    # The list of scenes is frozen for this area: another one in a file of the same name is another run.
+    config["area"]["sha256"] = fingerprint_of([(region.name, region.geometry.wkb_hex) for region in area.regions])
+    check_visible(client, folder)
+    with open_record(folder, config, fresh=fresh) as record:
+        access = Access(trust.with_roots(folder), Signer(trust))
+        yield Run(
+            params=params, area=area, folder=folder, access=access, record=record, reporter=reporter, client=client
+        )

@@ -1,0 +1,100 @@
+"""``mangroves cube``: every tile-year composited into an annual zarr cube."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.plan import Plan, TileYear
+from engine.store import fingerprint_of, read_marker
+from engine.tasks import cube_is_current, cube_task
+from jobs.context import Options, Run, open_run, run_options
+from jobs.plan import plan_run
+from jobs.search import find_scenes
+
+
+def cube_path(run: Run, part: TileYear) -> Path:
+    """Return the store of a tile-year's cube."""
+    return run.folder / "cube" / part.tile.id / f"{part.year}.zarr"
+
+
+def build_cubes(run: Run, plan: Plan) -> None:
+    """Make the cubes that are missing or of other inputs."""
+    params = run.params.cube
+    todo = []
+    for part in plan.tile_years:
+        fingerprint = fingerprint_of(
+            "cube-1",
+            part.tile.zone,
+            part.tile.window,
+            part.year,
+            [(scene.id, scene.processed) for scene in part.scenes],
+            params.model_dump(exclude={"block_px"}),
+        )
+        if cube_is_current(cube_path(run, part), params, fingerprint):
+            # Said again: a command killed after the cube was written may not have recorded it.
+            run.note_lost(part, (read_marker(cube_path(run, part)) or {"lost": []})["lost"])
+        else:
+            todo.append(
+                (
+                    part,
+                    cube_path(run, part),
+                    params,
+                    run.access,
+                    plan.block_px,
+                    fingerprint,
+                    run.params.skip_bad,
+                    run.tags,
+                )
+            )
+    run.say_skipped("cube", len(plan.tile_years), len(todo))
+    with run.record.stage("cube") as counts:
+        made: list[dict[str, Any]] = []
+        for (part, *_), marker in run.tasks(cube_task, todo, len(todo), "cube"):
+            made.append(marker)
+            run.note_lost(part, marker["lost"])
+        counts.update(done=len(made), skipped=len(plan.tile_years) - len(made))
+    lost = sum(len(marker["lost"]) for marker in made)
+    if lost:
+        run.reporter.say(f"cube      went without {lost} scene(s) that could not be read; see run.json")
+
+
+def observed_summary(run: Run, plan: Plan) -> list[dict[str, Any]]:
+    """Return per year the share of pixels observed and the mean clear looks, from the completion markers."""
+    rows = []
+    for year in plan.years:
+        markers = [read_marker(cube_path(run, part)) for part in plan.tile_years if part.year == year]
+        pixels = [t.shape[0] * t.shape[1] for t in plan.tiles]
+        known = [(marker, px) for marker, px in zip(markers, pixels, strict=True) if marker]
+        total = sum(px for _, px in known) or 1
+        rows.append(
+            {
+                "year": year,
+                "observed_share": round(sum(m["observed_px"] for m, _ in known) / total, 4),
+                "poorly_observed_share": round(sum(m["poorly_observed_px"] for m, _ in known) / total, 4),
+                "mean_clear_looks": round(sum(m["mean_clear_looks"] * px for m, px in known) / total, 2),
+                "looks": sum(m["looks"] for m, _ in known),
+            }
+        )
+    return rows
+
+
+@click.command("cube")
+@run_options
+def command(options: Options) -> None:
+    """Composite every tile-year of a run: median, clear looks, ranges, water frequency."""
+    with open_run(options) as run:
+        plan = plan_run(run, find_scenes(run))
+        build_cubes(run, plan)
+        rows = observed_summary(run, plan)
+        run.reporter.table(
+            "Cubes",
+            ("year", "observed", "under 3 looks", "mean clear looks"),
+            (
+                (r["year"], f"{r['observed_share']:.1%}", f"{r['poorly_observed_share']:.1%}", r["mean_clear_looks"])
+                for r in rows
+            ),
+        )
+        run.reporter.result({"cubes": str(run.folder / "cube"), "years": rows}, f"cubes in {run.folder / 'cube'}")

@@ -1,0 +1,180 @@
+"""``mangroves sample``: labelled pixels drawn from the cubes and the masks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import click
+import pandas as pd
+
+from engine.files import content_sha256
+from engine.kernels.features import FEATURE_SETS
+from engine.mask_archives import get_masks
+from engine.masks import OpenMask, labelled_years, open_masks
+from engine.params import LabelParams
+from engine.plan import Plan, TileYear
+from engine.sample import check_sample, count_by, part_path, read_sample
+from engine.store import fingerprint_of, is_current, read_marker
+from engine.tasks import remove_unlisted, sample_task
+from jobs.context import Options, Run, open_run, run_options
+from jobs.cube import build_cubes, cube_path
+from jobs.plan import plan_run
+from jobs.search import find_scenes
+
+
+def open_labels(run: Run) -> tuple[dict[int, int], list[OpenMask]]:
+    """Return the years that masks label, each with its mask's year, and the masks; fetch those named by source.
+
+    Called before there are cubes too, so that a wrong mask is told at once and not hours later.
+
+    Raises
+    ------
+    MaskError, CatalogError
+        If no mask may label any year, or one is unusable or cannot be fetched.
+    """
+    years = labelled_years(run.params.labels, run.params.sample.years or run.params.years)
+    return years, open_masks(fetch_masks(run), trust=run.trust, area=run.area)
+
+
+def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
+    """Draw every labelled tile-year that is not drawn yet; return counts per region and class.
+
+    Raises
+    ------
+    MaskError
+        If no mask may label any year, or one is unusable.
+    SampleError
+        If a class is missing altogether.
+    """
+    params = run.params
+    years, masks = open_labels(run)
+    features = FEATURE_SETS[params.train.features]
+    folder = run.folder / "sample"
+    common = fingerprint_of(
+        "sample-1",
+        params.sample.model_dump(),
+        params.labels.model_dump(),
+        run.habitat_fingerprint,
+        params.seed,
+        features,
+        [(mask.year, [content_sha256(file.path) for file in mask.files]) for mask in masks],
+        [region.geometry.wkb_hex for region in run.area.regions],
+    )
+    parts = [part for part in plan.tile_years if part.year in years]
+    todo, keep = [], set()
+    for part in parts:
+        marker = read_marker(cube_path(run, part)) or {}
+        fingerprint = fingerprint_of(common, marker.get("sha256"))
+        path = part_path(folder, part.tile.id, part.year)
+        keep |= {path.name, path.with_suffix(".json").name}
+        if not is_current(path, fingerprint):
+            todo.append(
+                (
+                    cube_path(run, part),
+                    part.tile,
+                    part.year,
+                    run.area,
+                    masks,
+                    params.labels,
+                    params.sample,
+                    run.habitat,
+                    run.access,
+                    params.seed,
+                    features,
+                    folder,
+                    fingerprint,
+                )
+            )
+    remove_unlisted(folder, keep)
+    run.say_skipped("sample", len(parts), len(todo))
+    repaired = 0
+    with run.record.stage("sample") as counts:
+        for _, marker in run.tasks(sample_task, todo, len(todo), "sample"):
+            repaired += marker["repaired_polygons"]
+        table = count_by(read_sample(folder))
+        counts.update(rows=int(table[["mangrove", "other"]].to_numpy().sum()), repaired_polygons=repaired)
+        run.record.note_masks([describe_mask(mask) for mask in masks])
+        if run.habitat is not None:
+            counts.update(mask_mangrove_outside_habitat_ha=say_excluded_mangrove(run, parts))
+    if repaired:
+        run.reporter.say(f"sample    repaired {repaired} invalid mask polygon(s)")
+    check_sample(table)
+    return table
+
+
+def say_excluded_mangrove(run: Run, parts: Sequence[TileYear]) -> dict[str, float]:
+    """Say, and return by year, how many hectares of the mask's mangrove the habitat limit leaves out."""
+    markers = [read_marker(part_path(run.folder / "sample", part.tile.id, part.year)) or {} for part in parts]
+    excluded: dict[str, float] = defaultdict(float)
+    for part, marker in zip(parts, markers, strict=True):
+        excluded[str(part.year)] += marker.get("mask_mangrove_outside_habitat_ha", 0.0)
+    for year, hectares in sorted(excluded.items()):
+        run.reporter.say(f"habitat   {year}: {hectares:,.1f} ha of the mask's mangrove lie outside the limit")
+    return {year: round(hectares, 4) for year, hectares in sorted(excluded.items())}
+
+
+def fetch_masks(run: Run) -> LabelParams:
+    """Return the labels with every mask a local path, fetching those named by their source.
+
+    Raises
+    ------
+    MaskError, CatalogError
+        If there is no such mask, or it cannot be fetched.
+    """
+    masks = []
+    for mask in run.params.labels.masks:
+        if mask.path == "worldcover" or mask.path == "gmw":
+            folder = run.folder / "masks" / f"{mask.path}-{mask.year}"
+            if not folder.is_dir():
+                get_masks(
+                    mask.path,
+                    mask.year,
+                    run.area,
+                    folder.parent,
+                    trust=run.trust,
+                    signer=run.access.signer,
+                    progress=lambda line: run.reporter.say(f"masks     {line}"),
+                )
+            mask = mask.model_copy(update={"path": str(folder)})
+        masks.append(mask)
+    return run.params.labels.model_copy(update={"masks": tuple(masks)})
+
+
+def describe_mask(mask: OpenMask) -> dict[str, str | int]:
+    """Return what an output must say of a mask it was trained on."""
+    return {
+        "name": mask.name,
+        "year": mask.year,
+        "licence": mask.licence,
+        "citation": mask.citation,
+        "definition": mask.definition,
+    }
+
+
+def show_counts(run: Run, table: pd.DataFrame) -> None:
+    """Print the sample's rows and the pixels they stand for."""
+    run.reporter.table(
+        "Sample: rows drawn (pixel-years they stand for)",
+        ("region", "mangrove", "other"),
+        (
+            (name, f"{row.mangrove:,.0f} ({row.mangrove_px:,.0f})", f"{row.other:,.0f} ({row.other_px:,.0f})")
+            for name, row in table.iterrows()
+        ),
+    )
+
+
+@click.command("sample")
+@run_options
+def command(options: Options) -> None:
+    """Draw labelled pixels, seeded and stratified, as GeoParquet; build the cubes first where missing."""
+    with open_run(options) as run:
+        open_labels(run)
+        plan = plan_run(run, find_scenes(run))
+        build_cubes(run, plan)
+        table = draw_samples(run, plan)
+        show_counts(run, table)
+        run.reporter.result(
+            {"sample": str(run.folder / "sample"), "regions": table.reset_index().to_dict("records")},
+            f"sample in {run.folder / 'sample'}",
+        )

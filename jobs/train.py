@@ -1,0 +1,156 @@
+"""``mangroves train``: fit the classifier, score it on land it never saw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.area import study_regions
+from engine.cluster import worker_bytes
+from engine.errors import ConfigError
+from engine.files import write_text
+from engine.model import Model, load_model
+from engine.params import AreaParams
+from engine.plan import Plan
+from engine.sample import part_path, read_sample
+from engine.store import fingerprint_of, read_marker
+from engine.train import train_model
+from jobs.context import Options, Run, open_run, run_options
+from jobs.cube import build_cubes
+from jobs.plan import plan_run
+from jobs.sample import draw_samples, open_labels, show_counts
+from jobs.search import find_scenes
+
+
+def check_training(run: Run) -> None:
+    """Open what training needs before there are cubes: a wrong mask or model is told at once and not hours later.
+
+    Raises
+    ------
+    ConfigError
+        If a region to hold out is not in the area.
+    MaskError, ModelError
+        If a mask or model cannot be used.
+    """
+    source = run.params.train.source
+    if source == "here":
+        open_labels(run)
+        names = [region.name for region in run.area.regions]
+        unknown = [name for name in run.params.train.hold_out or () if name not in names]
+        if unknown:
+            raise ConfigError(f"train.hold_out: no region {unknown[0]!r}", fix=f"the area has {', '.join(names)}")
+    elif source != "study":
+        load_model(run.trust.path(source, what="train.from"))
+
+
+def fit_model(run: Run, plan: Plan) -> tuple[Model, Path]:
+    """Return the model of a run and its folder: trained here, on the study's regions, or loaded.
+
+    Raises
+    ------
+    SampleError
+        If there is nothing to train on.
+    ModelError
+        If ``train.from`` names a folder that is not a sound model.
+    """
+    source = run.params.train.source
+    if source == "here":
+        return train_here(run, plan)
+    if source == "study":
+        return train_on_study(run)
+    folder = run.trust.path(source, what="train.from")
+    model = load_model(folder)
+    run.reporter.say(f"train     model of {', '.join(model.regions)} from {folder}")
+    return model, folder
+
+
+def train_here(run: Run, plan: Plan) -> tuple[Model, Path]:
+    """Draw the sample where it is missing, and fit the model unless it is of exactly this sample."""
+    table = draw_samples(run, plan)
+    show_counts(run, table)
+    folder = run.folder / "model"
+    inputs = folder / "inputs.json"
+    sample = run.folder / "sample"
+    parts = [read_marker(part_path(sample, part.tile.id, part.year)) for part in plan.tile_years]
+    fingerprint = fingerprint_of(
+        "model-1",
+        [marker["fingerprint"] for marker in parts if marker],
+        run.params.train.model_dump(exclude={"distributed", "source"}),
+        run.params.classify.threshold,
+        run.params.seed,
+    )
+    if inputs.is_file() and json.loads(inputs.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
+        run.reporter.say("train     model finished earlier, skipped")
+        return load_model(folder), folder
+    inputs.unlink(missing_ok=True)
+    with run.record.stage("train") as counts:
+        run.reporter.say("train     fitting and scoring ...")
+        model = train_model(
+            read_sample(sample),
+            params=run.params.train,
+            threshold=run.params.classify.threshold,
+            seed=run.params.seed,
+            client=run.client,
+            worker_memory=worker_bytes(run.client),
+        )
+        model.save(folder)
+        write_text(inputs, json.dumps({"fingerprint": fingerprint}))
+        counts.update(rows=sum(model.training_rows.values()), trees_sha256=model.tree_sha256())
+    return model, folder
+
+
+def train_on_study(run: Run) -> tuple[Model, Path]:
+    """Train on the published study's 25 regions, in a run of its own inside this one."""
+    area = AreaParams(regions=tuple(study_regions()), size_km=run.params.area.size_km)
+    train = run.params.train.model_copy(update={"source": "here"})
+    params = run.params.model_copy(update={"name": "study", "out": str(run.folder), "area": area, "train": train})
+    run.reporter.say("train     on the study's 25 regions:")
+    with run.inner(params) as study:
+        check_training(study)
+        plan = plan_run(study, find_scenes(study))
+        build_cubes(study, plan)
+        return train_here(study, plan)
+
+
+def show_score(run: Run, model: Model) -> dict[str, Any]:
+    """Print what the model reached, naming population and label, and return it."""
+    metrics = model.metrics
+    rows = [(f"{metrics['scope']}, wall-to-wall", metrics.get("wall_to_wall"))]
+    rows += [(f"{metrics['scope']}, as drawn", metrics.get("study_draw"))]
+    random = metrics.get("random_split") or {}
+    rows += [(f"{random.get('scope', 'random')}, wall-to-wall", random.get("wall_to_wall"))]
+    run.reporter.table(
+        "Score against the mask",
+        ("population", "mangrove", "AUC", "precision", "recall", "F1"),
+        (
+            (
+                name,
+                f"{f['prevalence']:.1%}",
+                *(f"{f[key]:.3f}" if f[key] is not None else "-" for key in ("auc", "precision", "recall", "f1")),
+            )
+            for name, f in rows
+            if f
+        ),
+    )
+    if "problem" in metrics:
+        run.reporter.say(f"train     {metrics['problem']}")
+    return metrics
+
+
+@click.command("train")
+@run_options
+def command(options: Options) -> None:
+    """Fit and score the classifier; make cubes and sample first where missing."""
+    with open_run(options) as run:
+        check_training(run)
+        plan = plan_run(run, find_scenes(run))
+        if run.params.train.source == "here":
+            build_cubes(run, plan)
+        model, folder = fit_model(run, plan)
+        metrics = show_score(run, model)
+        run.reporter.result(
+            {"model": str(folder), "trees_sha256": model.tree_sha256(), "metrics": metrics}, f"model in {folder}"
+        )

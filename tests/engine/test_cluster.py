@@ -1,0 +1,179 @@
+"""Profiles are read or refused by name; work is bounded; errors come back as they were raised."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from engine.cluster import check_visible, open_cluster, read_profiles, run_bounded, worker_bytes, worker_count
+from engine.errors import ClusterError, ConfigError, SceneError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "profiles.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_packaged_profiles_are_found_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    profiles, path = read_profiles(None)
+    assert {"local", "threads", "address"} <= set(profiles)
+    assert path.name == "cluster.yaml"
+
+
+def test_a_file_in_the_working_folder_comes_before_the_packaged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("profiles: {mine: {kind: threads, workers: 3}}")
+    assert read_profiles(None)[0]["mine"].workers == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("profiles: [", "is not YAML"),
+        ("\x00", "is not YAML"),
+        ("profiles: !!python/object/apply:os.system [ls]", "is not YAML"),
+        ("kind: local", "has no 'profiles:' mapping"),
+        ("profiles: {a: }", "profile 'a'"),
+        ("profiles: {a: {kind: slurm}}", "profile 'a': kind: .*'local', 'threads' or 'address'"),
+        ("profiles: {a: {kind: local, memory: 2GB}}", "profile 'a': memory: Extra inputs.*memory_limit"),
+        ("profiles: {a: {kind: local, workers: 0}}", "profile 'a': workers"),
+    ],
+)
+def test_a_wrong_profile_is_named(tmp_path, text, expected):
+    with pytest.raises(ConfigError, match=expected) as caught:
+        read_profiles(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_text_or_not_there_is_refused(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"profiles: {\xe9: 1}")
+    for path in (tmp_path / "latin.yaml", tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_profiles(path)
+
+
+def test_an_unknown_profile_names_the_known(tmp_path):
+    with (
+        pytest.raises(ConfigError, match=r"no cluster profile 'b' .*known are a"),
+        open_cluster("b", write(tmp_path, "profiles: {a: {kind: threads}}")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("{kind: address}", "needs address"),
+        ("{kind: address, address: 'http://127.0.0.1:1'}", "needs address: tcp"),
+        ("{kind: address, address: 'tcp://127.0.0.1:port'}", "cannot be opened"),
+        ("{kind: threads, memory_limit: lots}", "cannot be opened"),
+        ("{kind: threads, dashboard: '0.0.0.0:8787'}", "dashboard must be on 127.0.0.1"),
+        ("{kind: threads, dashboard: ':8787'}", "dashboard must be on 127.0.0.1"),
+    ],
+)
+def test_a_cluster_that_cannot_be_opened_says_why(tmp_path, body, expected):
+    with pytest.raises(ClusterError, match=expected), open_cluster("a", write(tmp_path, f"profiles: {{a: {body}}}")):
+        pass
+
+
+@pytest.mark.slow
+def test_a_scheduler_nobody_answers_for_is_one_line(tmp_path):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{busy.getsockname()[1]}"
+        body = write(tmp_path, f"profiles: {{a: {{kind: address, address: '{address}'}}}}")
+        with pytest.raises(ClusterError, match=f"'a' cannot be opened .*{address}"), open_cluster("a", body):
+            pass
+
+
+def test_threads_state_their_number_and_memory(tmp_path):
+    path = write(tmp_path, "profiles: {a: {kind: threads, workers: 3, memory_limit: 3GB}}")
+    with open_cluster("a", path) as client:
+        assert worker_count(client) == 3
+        assert worker_bytes(client) == 10**9
+
+
+def listening(pid: str = "self") -> set[str]:
+    """Return the local addresses (hexadecimal, as the kernel lists them) this process listens on."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+        except OSError:
+            continue
+    addresses = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                addresses.add(fields[1].split(":")[0])
+    return addresses
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").is_file(), reason="needs /proc to list sockets")
+@pytest.mark.parametrize("name", ["threads", "local"])
+def test_nothing_listens_beyond_loopback(name):
+    loopback = {"0100007F", "00000000000000000000000001000000"}
+    with open_cluster(name) as client:
+        pids = set(client.run(_pid).values()) | {"self"}
+        assert {address for pid in pids for address in listening(pid)} <= loopback
+
+
+def _pid() -> str:
+    return str(os.getpid())
+
+
+def _square(number: int) -> int:
+    return number * number
+
+
+def _fail(number: int) -> int:
+    if number == 3:
+        try:
+            rasterio.open("/nowhere.tif?sig=secret")
+        except rasterio.RasterioIOError as error:
+            raise SceneError("cannot be read", scene="A", asset="red") from error
+    return number
+
+
+def test_every_call_is_answered_and_few_are_in_flight(tmp_path):
+    drawn = []
+
+    def calls():
+        for number in range(40):
+            drawn.append(number)
+            yield (number,)
+
+    with open_cluster("threads") as client:
+        answers = run_bounded(client, _square, calls(), in_flight=4)
+        first = next(answers)
+        assert len(drawn) <= 6
+        assert dict([first, *answers]) == {(n,): n * n for n in range(40)}
+
+
+@pytest.mark.parametrize("name", ["threads", pytest.param("local", marks=pytest.mark.slow)])
+def test_an_error_comes_back_as_it_was_raised_and_is_not_logged(name, capfd):
+    with open_cluster(name) as client:
+        with pytest.raises(SceneError, match="scene A, asset red: cannot be read") as caught:
+            list(run_bounded(client, _fail, [(n,) for n in range(8)]))
+        assert caught.value.about == {"scene": "A", "asset": "red"}
+        assert caught.value.__context__ is None or "secret" not in str(caught.value.__context__)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_workers_see_what_the_client_writes(tmp_path):
+    with open_cluster("threads") as client:
+        check_visible(client, tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with open_cluster("threads") as client, pytest.raises(ClusterError, match="cannot be written"):
+        check_visible(client, tmp_path / "file" / "run")

@@ -1,0 +1,259 @@
+"""The cube against plain numpy, odc-stac, the lazy stack, and itself in other blocks."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+import engine
+from engine.cube import build_tile_year, clear_pixels, composite_block, read_looks, reduce_looks
+from engine.errors import SceneError
+from engine.kernels.quality import clear_mask
+from engine.landsat import BANDS
+from engine.params import CubeParams
+from engine.plan import TileYear
+from engine.reader import Access
+from engine.stack import fuse_observations, mask_clouds, stack_items, stack_looks
+from engine.store import array_sha256, open_store
+from engine.trust import Trust
+from tests.engine.conftest import TILE
+from tests.makers import utc, write_scene
+
+PARAMS = CubeParams()
+
+
+def plain_looks(scenes, geobox):
+    """Read everything with rasterio and numpy only: (look, band, y, x), 0 where not clear."""
+    looks = {}
+    height, width = geobox.shape
+    for scene in scenes:
+        layers = {}
+        for asset, path in scene.assets.items():
+            with rasterio.open(path) as file:
+                full = file.read(1)
+                row = round((geobox.transform.f - file.transform.f) / -30)
+                col = round((geobox.transform.c - file.transform.c) / 30)
+            padded = np.full((height, width), 1 if asset == "qa_pixel" else 0, dtype="uint16")
+            for y in range(height):
+                if 0 <= row + y < full.shape[0]:
+                    left, right = max(0, col), min(full.shape[1], col + width)
+                    padded[y, left - col : right - col] = full[row + y, left:right]
+            layers[asset] = padded
+        clear = (layers["qa_pixel"] & 31) == 0
+        clear &= (layers["qa_radsat"] & (126 | 2048)) == 0
+        for band in BANDS:
+            clear &= layers[band] > 0
+        stacked = np.stack([layers[band] for band in BANDS]) * clear
+        known = looks.setdefault(scene.observation, np.zeros_like(stacked))
+        looks[scene.observation] = np.where(known[:1] > 0, known, stacked)
+    return np.stack(list(looks.values()))
+
+
+def test_the_cube_equals_rasterio_and_numpy_exactly(scenes, access):
+    layers, lost = composite_block(scenes, TILE.geobox, PARAMS, access)
+    looks = plain_looks(scenes, TILE.geobox).astype("float64")
+    looks[looks == 0] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        median = np.nanmedian(looks, axis=0)
+    expected = np.nan_to_num(np.floor(median + 0.5)).astype("uint16")
+    assert np.array_equal(layers["composite"], expected)
+    assert np.array_equal(layers["clear_count"], (~np.isnan(looks[:, 0])).sum(axis=0))
+    assert lost == []
+    assert layers["clear_count"].max() > 8
+    assert layers["clear_count"].min() == 0
+
+
+def test_two_rows_of_one_pass_count_as_one_look(scenes, access):
+    _, clear, looks, _ = read_looks(scenes[-2:], TILE.geobox, access)
+    assert looks == ["landsat-8_125_20191101"]
+    assert clear.shape[0] == 1
+
+
+def test_the_lazy_stack_equals_the_fused_task_to_the_last_digit(scenes, access):
+    lazy = stack_looks(scenes, TILE.geobox, PARAMS, access)
+    assert lazy.chunks is not None, "nothing may be computed before it is asked for"
+    eager, _ = composite_block(scenes, TILE.geobox, PARAMS, access)
+    reduced = reduce_looks(lazy, PARAMS)
+    assert array_sha256(reduced) == array_sha256(eager)
+
+
+@pytest.mark.parametrize("chunk_px", [64, 100, 1024])
+def test_the_stack_is_the_same_whatever_its_chunks(scenes, access, chunk_px):
+    stack = stack_items(scenes[:2], TILE.geobox, access=access, chunk_px=chunk_px)
+    assert stack.dims == ("time", "band", "y", "x")
+    assert float(stack.x[0]) == TILE.geobox.transform.c + 15
+    with rasterio.open(scenes[0].assets["red"]) as file:
+        window = rasterio.windows.from_bounds(*TILE.geobox.boundingbox.bbox, transform=file.transform)
+        expected = file.read(1, window=window, boundless=True, fill_value=0)
+    assert np.array_equal(stack.sel(band="red").isel(time=0).values, expected)
+    outside = stack.sel(band="qa_pixel").isel(time=0).values[stack.sel(band="red").isel(time=0).values == 0]
+    assert set(np.unique(outside)) <= {1, 21824, 22280}
+
+
+def test_a_scene_that_does_not_reach_the_grid_is_a_look_that_saw_nothing(tmp_path):
+    row, col, _, _ = TILE.window
+    here = write_scene(tmp_path, day=utc(2019, 1, 1), corner=(row, col), shape=(80, 80))
+    aside = write_scene(tmp_path, day=utc(2019, 1, 2), corner=(row, col + 80), shape=(80, 80))
+    access = Access(Trust().with_roots(tmp_path))
+    for scenes in ([aside], [here, aside]):
+        looks = stack_looks(scenes, TILE.geobox[:80, :80], PARAMS, access)
+        assert looks.sizes["time"] == len(scenes)
+        assert [bool(look.any()) for look in looks.values] == [scene is here for scene in scenes]
+
+
+def test_mask_clouds_is_lazy_and_agrees_with_the_kernel(scenes, access):
+    stack = stack_items(scenes[:3], TILE.geobox, access=access)
+    masked = mask_clouds(stack)
+    assert masked.chunks is not None
+    qa = stack.sel(band="qa_pixel").values
+    clear = clear_mask(qa, stack.sel(band="qa_radsat").values, unusable_radsat=126 | 2048)
+    clear &= (stack.sel(band=list(BANDS)).values > 0).all(axis=1)
+    assert np.array_equal(masked.sel(band="red").values > 0, clear)
+    assert fuse_observations(masked).sizes["time"] == 3
+
+
+def test_stack_and_cube_agree_with_odc_stac(scenes, access):
+    odc_stac = pytest.importorskip("odc.stac")
+    pystac = pytest.importorskip("pystac")
+    items = []
+    for scene in scenes[:4]:
+        item = pystac.Item(
+            scene.id,
+            scene.geometry.__geo_interface__,
+            scene.geometry.bounds,
+            scene.datetime,
+            {
+                "platform": scene.platform,
+                "landsat:wrs_path": str(scene.wrs_path),
+                "landsat:wrs_row": str(scene.wrs_row),
+                "landsat:collection_category": scene.tier,
+                "eo:cloud_cover": scene.cloud_cover,
+                "proj:code": f"EPSG:{scene.epsg}",
+                "proj:shape": scene.shape,
+                "proj:transform": scene.transform,
+            },
+        )
+        for name, href in scene.assets.items():
+            item.add_asset(name, pystac.Asset(href, media_type="image/tiff", roles=["data"]))
+        item.stac_extensions = ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"]
+        items.append(item)
+    from_items = engine.stack_items(items, TILE.geobox, access=access, assets=["red"])
+    from_scenes = engine.stack_items(scenes[:4], TILE.geobox, access=access, assets=["red"])
+    assert from_items.identical(from_scenes), "pystac items, with proj:code, are as good as scenes"
+    theirs = odc_stac.load(items, bands=list(scenes[0].assets), geobox=TILE.geobox, groupby="id", dtype="uint16")
+    ours = stack_items(scenes[:4], TILE.geobox, access=access)
+    for band in BANDS:
+        assert np.array_equal(theirs[band].values, ours.sel(band=band).values), band
+    qa = theirs["qa_pixel"].values.copy()
+    qa[qa == 0] = 1  # odc pads QA with its own nodata
+    assert np.array_equal(qa, ours.sel(band="qa_pixel").values)
+    clear = clear_mask(qa, theirs["qa_radsat"].values, unusable_radsat=126 | 2048)
+    values = np.stack([theirs[band].values for band in BANDS], axis=1)
+    clear &= (values > 0).all(axis=1)
+    median = np.ma.median(np.ma.array(values, mask=~clear[:, None].repeat(6, axis=1)), axis=0).filled(0)
+    cube, _ = composite_block(scenes[:4], TILE.geobox, PARAMS, access)
+    assert np.array_equal(cube["composite"], np.floor(median + 0.5).astype("uint16"))
+
+
+def test_block_size_never_changes_a_value(scenes, access, tmp_path):
+    part = TileYear(TILE, 2019, tuple(scenes))
+    markers = [
+        build_tile_year(part, tmp_path / f"{px}.zarr", PARAMS, access, block_px=px, fingerprint="f")
+        for px in (256, 2048)
+    ]
+    assert markers[0]["sha256"] == markers[1]["sha256"]
+
+
+def test_the_store_opens_placed_and_scaled_in_xarray(scenes, access, tmp_path):
+    rioxarray = pytest.importorskip("rioxarray")
+    assert rioxarray
+    store = tmp_path / "2019.zarr"
+    build_tile_year(TileYear(TILE, 2019, tuple(scenes)), store, PARAMS, access, block_px=2048, fingerprint="f")
+    cube = xr.open_zarr(store, consolidated=False, decode_coords="all")
+    assert cube.rio.crs.to_epsg() == 32648
+    assert tuple(cube.rio.transform())[:6] == tuple(TILE.geobox.transform)[:6]
+    assert int(cube.year) == 2019
+    reflectance = cube["composite"].sel(band="red")
+    assert 0 < float(reflectance.mean()) < 0.4
+    assert np.isnan(reflectance.values[cube["clear_count"].values == 0]).all()
+
+
+def test_a_year_without_scenes_is_not_observed_anywhere(access, tmp_path):
+    store = tmp_path / "2001.zarr"
+    marker = build_tile_year(TileYear(TILE, 2001, ()), store, PARAMS, access, block_px=2048, fingerprint="f")
+    assert marker["observed_px"] == 0
+    with open_store(store) as cube:
+        assert int(cube["composite"].max()) == 0
+
+
+def test_a_scene_of_another_zone_is_warped_by_nearest_pixel(tmp_path, access):
+    from pyproj import Transformer
+
+    from engine.reader import read_asset
+
+    centre = TILE.geobox.center_pixel.boundingbox
+    x, y = Transformer.from_crs(32648, 32649, always_xy=True).transform(centre.left, centre.top)
+    corner = (round((15 - y) / 30) - 150, round((x - 15) / 30) - 140)
+    scene = write_scene(tmp_path, day=utc(2019, 5, 5), zone=49, corner=corner)
+    box = TILE.geobox
+    ours = read_asset(scene, "red", box, Access(Trust().with_roots(tmp_path)))
+    with rasterio.open(scene.assets["red"]) as file:
+        full = file.read(1)
+        to_scene = Transformer.from_crs(32648, 32649, always_xy=True)
+        for row, col in [(0, 0), (130, 150), (100, 200), (259, 299)]:
+            x, y = to_scene.transform(*(box.transform * (col + 0.5, row + 0.5)))
+            r, c = (int(np.floor(v)) for v in reversed(~file.transform * (x, y)))
+            expected = full[r, c] if 0 <= r < full.shape[0] and 0 <= c < full.shape[1] else 0
+            assert ours[row, col] == expected
+    assert (ours > 0).mean() > 0.3
+
+
+def test_a_southern_scene_is_read_without_resampling(tmp_path):
+    from engine.grid import Tile
+    from engine.reader import read_asset
+
+    tile = Tile(55, 8, 30, (61500, 16500, 64, 64))
+    scene = write_scene(tmp_path, day=utc(2019, 5, 5), zone=55, corner=(61490, 16480))
+    values = read_asset(scene, "red", tile.geobox, Access(Trust().with_roots(tmp_path)))
+    with rasterio.open(scene.assets["red"]) as file:
+        assert np.array_equal(values, file.read(1)[10:74, 20:84])
+
+
+def test_an_unreadable_scene_stops_the_run_or_is_listed(scenes, access, tmp_path):
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"<html>gone</html>")
+    bad = replace(scenes[0], assets={**scenes[0].assets, "red": str(broken)})
+    access = type(access)(access.trust.with_roots(tmp_path))
+    with pytest.raises(SceneError, match=f"scene {bad.id}, asset red: broken.tif cannot be read"):
+        composite_block([bad, *scenes[1:]], TILE.geobox, PARAMS, access)
+    layers, lost = composite_block([bad, *scenes[1:]], TILE.geobox, PARAMS, access, skip_bad=True)
+    assert [loss["scene"] for loss in lost] == [bad.id]
+    without, _ = composite_block(scenes[1:], TILE.geobox, PARAMS, access)
+    assert array_sha256(layers) == array_sha256(without)
+
+
+def test_a_file_that_is_not_where_its_item_says_is_refused(scenes, access):
+    moved = replace(scenes[0], transform=(30.0, 0.0, 500_025.0, 0.0, -30.0, 900_015.0))
+    with pytest.raises(SceneError, match="the item says"):
+        composite_block([moved], TILE.geobox, PARAMS, access)
+
+
+def test_clear_pixels_count_inside_each_region_only(scenes, access):
+    regions = np.zeros(TILE.shape, dtype="uint16")
+    regions[100:150, 100:150] = 1
+    regions[150:160, 100:150] = 3
+    counts, lost = clear_pixels(TileYear(TILE, 2019, tuple(scenes)), regions, access)
+    assert lost == []
+    looks = plain_looks(scenes, TILE.geobox)
+    assert len(counts) == len(looks)
+    for clear, look in zip(counts.values(), looks, strict=True):
+        assert set(clear) <= {1, 3}
+        for region in (1, 3):
+            seen = (look[0][regions == region] > 0).sum()
+            assert seen <= clear.get(region, 0) <= (regions == region).sum()

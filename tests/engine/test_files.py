@@ -1,0 +1,49 @@
+"""A file under its name is whole."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from engine.errors import StoreError
+from engine.files import content_sha256, replacing, write_text
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_text(path, "old\n")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        write_half()
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_can_be_read_by_others_as_any_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_text(tmp_path / "b" / "c.txt", "é\n")
+    assert (tmp_path / "b" / "c.txt").read_bytes() == b"\xc3\xa9\n"
+    assert (tmp_path / "b" / "c.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_that_is_a_file_is_told_in_one_line(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StoreError, match=r"out/a\.txt cannot be written \(.+\); free space or choose another out"):
+        write_text(tmp_path / "out" / "a.txt", "x")
+
+
+def test_the_content_of_a_shapefile_is_that_of_all_its_parts(tmp_path):
+    for suffix in (".shp", ".dbf", ".prj", ".txt"):
+        (tmp_path / f"a{suffix}").write_text(suffix)
+    before = content_sha256(tmp_path / "a.shp")
+    (tmp_path / "a.txt").write_text("something else")
+    assert content_sha256(tmp_path / "a.shp") == before
+    (tmp_path / "a.dbf").write_text("other attributes")
+    assert content_sha256(tmp_path / "a.shp") != before
+    assert content_sha256(tmp_path / "a.txt") == hashlib.sha256(b"something else").hexdigest()

@@ -1,0 +1,72 @@
+"""What a plan promises of memory and disk, held against what tasks take."""
+
+from __future__ import annotations
+
+import datetime as dt
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shapely.geometry import MultiPolygon, box
+
+from engine import plan as planning
+from engine.area import Area, Region
+from engine.errors import PlanError
+from engine.grid import Tile
+from engine.params import CubeParams
+from engine.plan import Plan, TileYear, check_disk, make_plan, task_bytes
+from engine.reader import Access
+from engine.scenes import Scene
+from engine.tasks import cube_task
+from engine.trust import Trust
+from tests.makers import utc, write_scene
+
+TILE = Tile(48, 8, -16, (-32768, 16384, 1024, 1024))
+
+
+def looks_of(scene: Scene, count: int) -> tuple[Scene, ...]:
+    """Return the files of one scene as many looks."""
+    days = [scene.datetime + dt.timedelta(days=11 * index) for index in range(count)]
+    return tuple(replace(scene, id=f"LC08_L2SP_125053_{day:%Y%m%d}_02_T1", datetime=day) for day in days)
+
+
+def peak_of(part: TileYear, folder: Path, params: CubeParams, block_px: int) -> int:
+    """Run a cube task and return the most memory its process ever held, bytes."""
+    cube_task(part, folder / "2019.zarr", params, Access(Trust().with_roots(folder)), block_px, "", False, {})
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
+@pytest.mark.parametrize(("keep", "block_px"), [("annual", 1024), ("scenes", 256)])
+def test_a_cube_task_stays_within_its_stated_memory(tmp_path, keep, block_px):
+    scene = write_scene(tmp_path, day=utc(2019, 1, 1), corner=(-32800, 16350), shape=(1090, 1090))
+    part = TileYear(TILE, 2019, looks_of(scene, 30))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        peak = pool.submit(peak_of, part, tmp_path, CubeParams(keep=keep), block_px).result()
+    assert peak < task_bytes(part.looks, block_px, 1024, keep_scenes=keep == "scenes")
+
+
+def test_keeping_the_looks_is_counted_in_memory_and_on_disk(scenes):
+    area = Area((Region("a", MultiPolygon([box(104.9, 8.7, 105.2, 9.0)])),))
+    year = {2019: (utc(2019, 1, 1), utc(2020, 1, 1))}
+    plain, kept = (make_plan(area, year, scenes, block_px=256, keep_scenes=keep) for keep in (False, True))
+    side = max(max(tile.shape) for tile in plain.tiles)
+    looks = max(part.looks for part in plain.tile_years)
+    assert kept.task_bytes - plain.task_bytes == looks * 12 * side * side
+    assert kept.write_bytes > plain.write_bytes
+    with pytest.raises(PlanError, match=r"drop cube\.keep: scenes"):
+        make_plan(area, year, scenes, worker_bytes=plain.task_bytes, keep_scenes=True)
+
+
+def test_outputs_that_are_there_already_need_no_room_again(tmp_path, monkeypatch):
+    plan = Plan((TileYear(TILE, 2019, ()),), 1024, 0, 0)
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10**7}))
+    with pytest.raises(PlanError, match=r"outputs need about 0\.0 GB, .* has 0\.0 GB free; free space"):
+        check_disk(plan, tmp_path)
+    (tmp_path / "cube").mkdir()
+    (tmp_path / "cube" / "a").write_bytes(bytes(plan.write_bytes - 10**7))
+    check_disk(plan, tmp_path)

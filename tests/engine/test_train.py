@@ -1,0 +1,288 @@
+"""Training: the same trees however the rows are spread, and scores of land never trained on."""
+
+from __future__ import annotations
+
+import dask.dataframe as dd
+import dask_geopandas
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import train
+from engine.errors import ConfigError, SampleError
+from engine.kernels.features import ALL_FEATURES, MISSING
+from engine.legend import MANGROVE
+from engine.params import TrainParams
+from engine.train import GRADIENT_GRID, fit, logistic_gradients, score_hold_out, summarise, train_model
+from tests.engine.samples import make_sample
+
+FEW = TrainParams(rounds=12, max_depth=4)
+SAMPLE = make_sample()
+REFERENCE = fit(SAMPLE, features=ALL_FEATURES, params=FEW).tree_sha256()
+
+
+def fitted(sample, *, params=FEW, **options):
+    return fit(sample, features=ALL_FEATURES, params=params, **options).tree_sha256()
+
+
+# --- the same trees --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["label", "blue", "weight", "region"])
+def test_the_order_of_the_rows_does_not_change_the_trees(order):
+    assert fitted(SAMPLE.sort_values(order)) == REFERENCE
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 7])
+def test_partitions_do_not_change_the_trees(partitions):
+    shuffled = SAMPLE.sample(frac=1, random_state=partitions)
+    assert fitted(dd.from_pandas(shuffled, npartitions=partitions, sort=False)) == REFERENCE
+
+
+def test_empty_partitions_do_not_matter():
+    parts = [SAMPLE.iloc[:0], SAMPLE.iloc[:1000], SAMPLE.iloc[:0], SAMPLE.iloc[1000:]]
+    assert fitted(dd.concat([dd.from_pandas(part, npartitions=1) for part in parts])) == REFERENCE
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_do_not_change_the_trees(threads, monkeypatch):
+    monkeypatch.setattr(train, "_threads", lambda rows: threads)
+    assert fitted(SAMPLE) == REFERENCE
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    with Client(cluster) as client:
+        client.wait_for_workers(2)
+        yield client
+
+
+@pytest.mark.parametrize("distributed", ["auto", "yes", "no"])
+@pytest.mark.parametrize("order", ["weight", "blue"])
+def test_two_workers_give_the_trees_of_one_process(client, distributed, order):
+    # Sorted, so that the workers' rows differ as much as they can.
+    spread = dd.from_pandas(SAMPLE.sort_values(order).reset_index(drop=True), npartitions=5)
+    params = FEW.model_copy(update={"distributed": distributed})
+    assert fitted(spread, params=params, client=client) == REFERENCE
+
+
+def test_a_sample_beyond_a_workers_memory_is_distributed(client, monkeypatch):
+    used = []
+    distributed = train._train_distributed
+    monkeypatch.setattr(train, "_train_distributed", lambda *args: used.append(1) or distributed(*args))
+    spread = dd.from_pandas(SAMPLE, npartitions=4)
+    assert fitted(spread, client=client, worker_memory=2**30) == REFERENCE
+    assert not used
+    assert fitted(spread, client=client, worker_memory=2**16) == REFERENCE
+    assert used
+
+
+@pytest.mark.slow
+def test_one_and_three_workers_give_the_trees_of_one_process():
+    params = FEW.model_copy(update={"distributed": "yes"})
+    spread = dd.from_pandas(SAMPLE.sort_values("red").reset_index(drop=True), npartitions=7)
+    for workers in (1, 3):
+        with (
+            LocalCluster(
+                n_workers=workers, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            client.wait_for_workers(workers)
+            assert fitted(spread, params=params, client=client) == REFERENCE
+
+
+def test_gradients_lie_on_the_grid_and_are_the_logistic_ones():
+    rng = np.random.default_rng(0)
+    margin = rng.normal(0, 6, 500).astype(np.float32)
+    weight = rng.lognormal(0, 4, 500).astype(np.float32)  # up to 1e5: the cast to float32 rounds too
+    label = (rng.random(500) < 0.5).astype(np.float32)
+    rows = xgboost.DMatrix(np.zeros((500, 1)), label=label, label_lower_bound=weight)
+    gradient, hessian = (values.astype(np.float64) for values in logistic_gradients(margin, rows))
+    for values in (gradient, hessian):
+        assert (values * GRADIENT_GRID == np.rint(values * GRADIENT_GRID)).all()
+    chance = 1 / (1 + np.exp(-margin.astype(float)))
+    np.testing.assert_allclose(gradient, weight * (chance - label), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(hessian, weight * chance * (1 - chance), rtol=1e-6, atol=1e-7)
+    # So any order of addition gives the same double.
+    assert len({gradient[rng.permutation(500)].cumsum()[-1] for _ in range(20)}) == 1
+
+
+# --- what the model means --------------------------------------------------------------------------------------
+
+
+def test_probability_is_at_map_prevalence():
+    # One feature of two values. Where it is 1, half of the 200 rows are mangrove, each standing for 1 pixel,
+    # and each other row for 9: on the map one pixel in ten there is mangrove.
+    size = 400
+    sample = make_sample(size).assign(interior=True, region="x")
+    sample[list(ALL_FEATURES)] = 0
+    sample["blue"] = np.repeat([0, 1], 200).astype(np.int32)
+    sample["label"] = np.where(np.arange(size) >= 300, 2, 1).astype(np.uint8)
+    sample["weight"] = np.where(sample["label"] == MANGROVE, 1.0, 9.0)
+    model = fit(
+        sample, features=("blue",), params=TrainParams(rounds=300, max_depth=1, reg_lambda=0, min_child_weight=0)
+    )
+    assert model.edges[0].tolist() == [1]
+    low, high = model.predict_codes(np.array([[0, 1]], np.uint8))
+    assert high == pytest.approx(0.10, abs=0.002)
+    assert low < 0.005
+    assert model.training_prevalence == pytest.approx(100 / (100 + 300 * 9))
+
+
+def test_eroded_rows_are_not_trained_on_but_their_land_counts():
+    sample = make_sample(2000, regions=("x",))
+    edge = (sample["label"] == MANGROVE) & (np.arange(2000) % 2 == 0)
+    eroded = sample.assign(interior=~edge)
+    model = fit(eroded, features=ALL_FEATURES, params=FEW)
+    mangrove = sample["label"] == MANGROVE
+    assert model.training_rows["mangrove"] == (mangrove & ~edge).sum()
+    assert model.training_prevalence == pytest.approx(
+        sample["weight"][mangrove].sum() / sample["weight"].sum(), rel=1e-6
+    )
+    # What the edge rows look like makes no difference.
+    eroded.loc[edge, "blue"] = 1
+    assert fit(eroded, features=ALL_FEATURES, params=FEW).tree_sha256() == model.tree_sha256()
+
+
+# --- hold-out --------------------------------------------------------------------------------------------------
+
+
+def test_held_out_regions_never_enter_training():
+    model = fit(SAMPLE, features=ALL_FEATURES, params=FEW, hold_out_regions=("Cuba2",))
+    spoiled = SAMPLE.copy()
+    spoiled.loc[spoiled["region"] == "Cuba2", "label"] = 1
+    spoiled.loc[spoiled["region"] == "Cuba2", "red"] = 12345
+    spoiled.loc[spoiled["region"] == "Cuba2", "weight"] = 999.0
+    again = fit(spoiled, features=ALL_FEATURES, params=FEW, hold_out_regions=("Cuba2",))
+    assert model.trees == again.trees
+    assert model.regions == ("Cuba1", "Fiji")
+    assert model.hold_out == ("Cuba2",)
+    assert all((one == other).all() for one, other in zip(model.edges, again.edges, strict=True))
+
+
+def test_the_studys_regions_are_held_out_where_present():
+    model = train_model(SAMPLE, params=FEW)
+    assert model.hold_out == ("Cuba2",)
+    assert model.metrics["scope"] == "transfer: held-out regions"
+    assert list(model.metrics["regions"]) == ["Cuba2"]
+    assert model.metrics["wall_to_wall"]["rows"] == (SAMPLE["region"] == "Cuba2").sum()
+    assert model.metrics["wall_to_wall"]["prevalence"] == pytest.approx(0.05, abs=0.01)
+    assert model.metrics["study_draw"]["prevalence"] == pytest.approx(1 / 3, abs=0.05)
+    assert model.metrics["eroded"]["rows"] < model.metrics["wall_to_wall"]["rows"]
+    assert model.metrics["wall_to_wall"]["auc"] > 0.8
+    assert model.metrics["random_split"]["scope"] == "random split, optimistic"
+
+
+def test_without_hold_out_blocks_are_scored_as_in_region():
+    sample = make_sample(2000, regions=("Fiji",))
+    model = train_model(sample, params=FEW)
+    assert model.hold_out == ()
+    assert model.metrics["scope"].startswith("in-region, not transfer")
+    assert model.metrics["folds"] == 4
+    assert model.metrics["wall_to_wall"]["rows"] == 2000
+    assert train_model(sample, params=FEW).metrics == model.metrics
+
+
+def test_one_block_cannot_be_scored_and_says_so():
+    sample = make_sample(300, regions=("Fiji",), extent_px=300).assign(grid_row=5)
+    metrics = train_model(sample, params=FEW).metrics
+    assert "not scored" in metrics["problem"]
+    assert "wall_to_wall" not in metrics
+    assert metrics["random_split"]["wall_to_wall"]["rows"] > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(20, 400), st.integers(300, 4000), st.integers(1, 4))
+def test_no_block_is_on_both_sides_of_a_split(seed, rows, extent_px, parts):
+    sample = make_sample(rows, seed=seed, extent_px=extent_px)
+    table = train._Table.of(sample, ALL_FEATURES, None)
+    dealt = train._deal_blocks(table, seed)
+    side = {}
+    for part in np.array_split(np.arange(rows), parts):
+        frame = sample.iloc[part]
+        for fold, zone, row, col in zip(
+            train._block_fold(frame, dealt), frame["zone"], frame["grid_row"], frame["grid_col"], strict=True
+        ):
+            assert side.setdefault((zone, row // 333, col // 333), fold) == fold
+    sizes = np.bincount(dealt["fold"])
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_scores_name_their_population():
+    # 2 mangrove and 2 other rows; one other row of 8 pixels is taken for mangrove.
+    outcome = pd.DataFrame(
+        {
+            "region": ["a", "a", "b", "b"],
+            "interior": [True, True, True, False],
+            "positive": [True, True, False, False],
+            "probability": np.array([9000, 8000, 7000, 1000], np.uint16),
+            "pixels": [1.0, 1.0, 8.0, 10.0],
+            "rows": [1, 1, 1, 1],
+        }
+    )
+    figures = summarise(outcome, 0.5)
+    assert figures["wall_to_wall"]["precision"] == pytest.approx(0.2)
+    assert figures["study_draw"]["precision"] == pytest.approx(2 / 3, abs=1e-6)
+    assert figures["wall_to_wall"]["recall"] == figures["wall_to_wall"]["auc"] == 1
+    assert figures["wall_to_wall"]["precision_at_31%"] == pytest.approx(0.31 / (0.31 + 0.69 * 8 / 18), abs=1e-6)
+    assert figures["eroded"]["prevalence"] == pytest.approx(0.2)
+    assert figures["regions"]["a"]["auc"] is None
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+
+def test_a_geoparquet_sample_gives_the_same_trees(tmp_path):
+    frame = gpd.GeoDataFrame(SAMPLE, geometry=gpd.points_from_xy(np.zeros(len(SAMPLE)), 0), crs="EPSG:4326")
+    for number in range(2):
+        frame.iloc[number::2].to_parquet(tmp_path / f"part{number}.parquet")
+    table = dask_geopandas.read_parquet(tmp_path, gather_spatial_partitions=False)
+    assert fitted(table) == REFERENCE
+    model = fit(table, features=ALL_FEATURES, params=FEW, hold_out_regions=("Fiji",))
+    whole = fit(SAMPLE, features=ALL_FEATURES, params=FEW, hold_out_regions=("Fiji",))
+    assert score_hold_out(model, table) == score_hold_out(whole, SAMPLE)
+
+
+def test_a_feature_that_is_always_missing_is_carried_along():
+    sample = SAMPLE.assign(ndvi_p10=np.int32(MISSING))
+    assert fit(sample, features=ALL_FEATURES, params=FEW).edges[ALL_FEATURES.index("ndvi_p10")].size == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.drop(columns="nbr"), "sample lacks column 'nbr'"),
+        (lambda s: s.assign(red=0.5), "'red' is float64"),
+        (lambda s: s[s["label"] == 1], "no mangrove row among"),
+        (lambda s: s[s["label"] == 2], "no other row among"),
+        (lambda s: s.iloc[:0], "no other row among 0 rows"),
+        (lambda s: s.assign(weight=0.0), "weight that is not a positive number"),
+        (lambda s: s.assign(weight=np.nan), "weight that is not a positive number"),
+    ],
+)
+def test_an_unusable_sample_is_refused_in_one_line(change, message):
+    with pytest.raises(SampleError, match=message) as caught:
+        fit(change(SAMPLE), features=ALL_FEATURES, params=FEW)
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_requests_are_refused():
+    with pytest.raises(ConfigError, match="needs a cluster"):
+        fitted(SAMPLE, params=FEW.model_copy(update={"distributed": "yes"}))
+    with pytest.raises(ConfigError, match="leaves no region"):
+        train_model(SAMPLE, params=FEW.model_copy(update={"hold_out": ("Cuba1", "Cuba2", "Fiji")}))
+    model = fit(SAMPLE, features=ALL_FEATURES, params=FEW)
+    with pytest.raises(SampleError, match="no row in the held-out regions"):
+        score_hold_out(model, SAMPLE)

@@ -1,0 +1,97 @@
+"""Small scenes written as real COG-like files, for tests of reading."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import Transformer
+from shapely.geometry import box
+from shapely.ops import transform as transform_geometry
+
+from engine.landsat import BANDS
+from engine.scenes import Scene
+
+ASSETS = (*BANDS, "qa_pixel", "qa_radsat")
+CLEAR, CLOUD, FILL = 21824, 22280, 1
+
+
+def write_scene(
+    folder: Path,
+    *,
+    day: dt.datetime,
+    zone: int = 48,
+    corner: tuple[int, int],
+    shape: tuple[int, int] = (300, 280),
+    platform: str = "landsat-8",
+    wrs: tuple[int, int] = (125, 53),
+    seed: int = 0,
+    cloud: float = 0.3,
+    fill_columns: int = 6,
+    pixel_m: int = 30,
+) -> Scene:
+    """Write one scene whose corner is grid pixel ``corner`` (row, col) of its zone; values are random.
+
+    The first ``fill_columns`` columns are fill; ``cloud`` of the rest is cloudy in lumps of 8 px.
+    """
+    rng = np.random.default_rng([seed, int(day.timestamp()) % 2**31, *wrs])
+    number = platform[-1]
+    letter = {"7": "E", "5": "T", "4": "T"}.get(number, "C")
+    name = f"L{letter}0{number}_L2SP_{wrs[0]:03d}{wrs[1]:03d}_{day:%Y%m%d}_02_T1"
+    height, width = shape
+    row, col = corner
+    transform = Affine(pixel_m, 0, 15 + pixel_m * col, 0, -pixel_m, 15 - pixel_m * row)
+    lumps = rng.random((height // 8 + 1, width // 8 + 1)) < cloud
+    cloudy = lumps.repeat(8, 0).repeat(8, 1)[:height, :width]
+    layers = {band: rng.integers(7300, 20000, shape).astype("uint16") for band in BANDS}
+    layers["qa_pixel"] = np.where(cloudy, CLOUD, CLEAR).astype("uint16")
+    layers["qa_radsat"] = np.where(rng.random(shape) < 0.01, 4, 0).astype("uint16")
+    for asset, layer in layers.items():
+        layer[:, :fill_columns] = FILL if asset == "qa_pixel" else 0
+    layers["nir08"][rng.random(shape) < 0.005] = 0  # fill in one band only
+    folder.mkdir(parents=True, exist_ok=True)
+    assets = {}
+    for asset, layer in layers.items():
+        path = folder / f"{name}_{asset}.tif"
+        profile = {
+            "driver": "GTiff",
+            "height": height,
+            "width": width,
+            "count": 1,
+            "dtype": "uint16",
+            "crs": f"EPSG:{32600 + zone}",
+            "transform": transform,
+            "tiled": True,
+            "blockxsize": 256,
+            "blockysize": 256,
+            "compress": "deflate",
+            "predictor": 2,
+            "nodata": FILL if asset == "qa_pixel" else 0,
+        }
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(layer, 1)
+        assets[asset] = str(path)
+    left, top = transform.c, transform.f
+    outline = box(left, top - pixel_m * height, left + pixel_m * width, top)
+    project = Transformer.from_crs(32600 + zone, 4326, always_xy=True).transform
+    return Scene(
+        id=name,
+        platform=platform,
+        datetime=day,
+        wrs_path=wrs[0],
+        wrs_row=wrs[1],
+        tier="T1",
+        epsg=32600 + zone,
+        shape=shape,
+        transform=tuple(transform)[:6],
+        geometry=transform_geometry(project, outline),
+        assets=assets,
+        cloud_cover=100 * cloud,
+    )
+
+
+def utc(year: int, month: int, day: int, hour: int = 3, minute: int = 0, second: int = 0) -> dt.datetime:
+    return dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
