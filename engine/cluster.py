@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,12 @@ KINDS: Final = ("local", "threads", "address")
 
 REACH_SECONDS: Final = 20
 """To wait for a scheduler elsewhere, and then for its first worker."""
+
+PACKAGED: Final = (
+    Path(__file__).resolve().parents[1] / "cluster.yaml",
+    Path(sys.prefix) / "share" / "mangroves" / "cluster.yaml",
+)
+"""The default profiles: in a checkout, and where a wheel puts them."""
 
 WORKER_ENVIRONMENT: Final = {
     # One task a thread: nothing below it may start threads of its own, or spin while it waits for them.
@@ -72,8 +79,7 @@ def read_profiles(cluster_file: Path | None) -> tuple[dict[str, Profile], Path]:
     ConfigError
         If the file is missing, is not YAML, or a profile is not valid.
     """
-    packaged = Path(__file__).resolve().parents[1] / "jobs" / "cluster.yaml"
-    path = cluster_file or next((p for p in (Path("cluster.yaml"), packaged) if p.is_file()), packaged)
+    path = cluster_file or next((path for path in (Path("cluster.yaml"), *PACKAGED) if path.is_file()), PACKAGED[-1])
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
