@@ -89,8 +89,9 @@ def train_model(
     Returns
     -------
     Model
-        Fitted on every row outside the hold-out. Its ``metrics`` are of the held-out regions, or, where there
-        are none, of 10 km blocks, each scored by a model that never saw it; a random split stands beside.
+        Fitted on every row outside the hold-out and the 10 km blocks it touches. Its ``metrics`` are of the
+        held-out regions, or, where there are none, of 10 km blocks, each scored by a model that never saw it; a
+        random split stands beside.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def train_model(
     present = table.distinct(_regions)["region"].tolist()
     held = hold_out_regions(params, present)
     work = partial(_fit, table, params=params, threshold=threshold, worker_memory=worker_memory)
-    base = partial(_outside, regions=held)
+    base = _apart_from(table, held)
     model = work(keep=base, hold_out=held)
     if held:
         metrics = score_hold_out(model, sample, client=client)
@@ -156,7 +157,7 @@ def fit(
     client: distributed.Client | None = None,
     worker_memory: int | None = None,
 ) -> Model:
-    """Fit a model to the interior rows outside the held-out regions, unscored.
+    """Fit a model, unscored, to the interior rows outside the held-out regions and the 10 km blocks these touch.
 
     Parameters
     ----------
@@ -177,9 +178,10 @@ def fit(
         If the table lacks columns, or training rows of either class.
     """
     held = tuple(sorted(hold_out_regions))
+    table = _Table.of(sample, features, client)
     return _fit(
-        _Table.of(sample, features, client),
-        keep=partial(_outside, regions=held),
+        table,
+        keep=_apart_from(table, held),
         hold_out=held,
         params=params,
         threshold=threshold,
@@ -221,7 +223,7 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
     -------
     dict
         ``wall_to_wall``: each row weighted by the pixels it stands for, so at map prevalence;
-        ``study_draw``: rows as drawn; ``eroded``: wall to wall without pixels at a class edge;
+        ``as_drawn``: rows as drawn; ``eroded``: wall to wall without pixels at a class edge;
         ``regions``: wall to wall of each. A figure that is not defined is None.
     """
 
@@ -250,7 +252,7 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
         "label": "mask",
         "threshold": threshold,
         "wall_to_wall": figures(outcome, "pixels"),
-        "study_draw": figures(outcome, "rows"),
+        "as_drawn": figures(outcome, "rows"),
         "eroded": figures(outcome[outcome["interior"]], "pixels"),
         "regions": {str(name): figures(rows, "pixels") for name, rows in outcome.groupby("region")},
     }
@@ -456,8 +458,14 @@ def _count_outcomes(part: pd.DataFrame, model: Model, keep: Keep) -> pd.DataFram
 # --- splits: which rows are used, as picklable functions of a partition ----------------------------------------
 
 
-def _outside(part: pd.DataFrame, regions: Sequence[str]) -> np.ndarray:
-    return ~_inside(part, regions)
+def _apart_from(table: _Table, regions: Sequence[str]) -> Keep:
+    """Return which rows may be trained on: those outside some regions and outside every block these touch."""
+    return partial(_apart, regions=regions, blocks=table.distinct(partial(_blocks_in, regions=regions)))
+
+
+def _apart(part: pd.DataFrame, regions: Sequence[str], blocks: pd.DataFrame) -> np.ndarray:
+    shared = _blocks(part).merge(blocks, how="left", indicator=True)["_merge"] == "both"
+    return ~_inside(part, regions) & ~shared.to_numpy()
 
 
 def _inside(part: pd.DataFrame, regions: Sequence[str]) -> np.ndarray:
@@ -487,6 +495,10 @@ def _blocks(part: pd.DataFrame) -> pd.DataFrame:
             "block_col": part["grid_col"].to_numpy(np.int64) // BLOCK_PX,
         }
     )
+
+
+def _blocks_in(part: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
+    return _blocks(part[_inside(part, regions)])
 
 
 def _deal_blocks(table: _Table, seed: int) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def check_training(run: Run) -> None:
     Raises
     ------
     ConfigError
-        If a region to hold out is not in the area.
+        If a region to hold out is not in the area trained on.
     MaskError, ModelError
         If a mask or model cannot be used.
     """
@@ -42,7 +44,10 @@ def check_training(run: Run) -> None:
         unknown = [name for name in run.params.train.hold_out or () if name not in names]
         if unknown:
             raise ConfigError(f"train.hold_out: no region {unknown[0]!r}", fix=f"the area has {', '.join(names)}")
-    elif source != "study":
+    elif source == "study":
+        with open_study(run) as study:
+            check_training(study)
+    else:
         load_model(run.trust.path(source, what="train.from"))
 
 
@@ -103,23 +108,29 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Path]:
 
 
 def train_on_study(run: Run) -> tuple[Model, Path]:
-    """Train on the published study's 25 regions, in a run of its own inside this one."""
-    area = AreaParams(regions=tuple(study_regions()), size_km=run.params.area.size_km)
-    train = run.params.train.model_copy(update={"source": "here"})
-    params = run.params.model_copy(update={"name": "study", "out": str(run.folder), "area": area, "train": train})
+    """Train on the published study's 25 regions, with this run's years, masks and settings."""
     run.reporter.say("train     on the study's 25 regions:")
-    with run.inner(params) as study:
-        check_training(study)
+    with open_study(run) as study:
         plan = plan_run(study, find_scenes(study))
         build_cubes(study, plan)
         return train_here(study, plan)
+
+
+@contextmanager
+def open_study(run: Run) -> Iterator[Run]:
+    """Open the run of the published study's 25 regions inside this one."""
+    area = AreaParams(regions=tuple(study_regions()), size_km=run.params.area.size_km)
+    train = run.params.train.model_copy(update={"source": "here"})
+    params = run.params.model_copy(update={"name": "study", "out": str(run.folder), "area": area, "train": train})
+    with run.inner(params) as study:
+        yield study
 
 
 def show_score(run: Run, model: Model) -> dict[str, Any]:
     """Print what the model reached, naming population and label, and return it."""
     metrics = model.metrics
     rows = [(f"{metrics['scope']}, wall-to-wall", metrics.get("wall_to_wall"))]
-    rows += [(f"{metrics['scope']}, as drawn", metrics.get("study_draw"))]
+    rows += [(f"{metrics['scope']}, as drawn", metrics.get("as_drawn"))]
     random = metrics.get("random_split") or {}
     rows += [(f"{random.get('scope', 'random')}, wall-to-wall", random.get("wall_to_wall"))]
     run.reporter.table(

@@ -172,6 +172,17 @@ def test_held_out_regions_never_enter_training():
     assert all((one == other).all() for one, other in zip(model.edges, again.edges, strict=True))
 
 
+def test_training_rows_in_a_block_the_hold_out_touches_are_left_out():
+    # Two regions meet inside one block of 333 px: columns 0-332 and 333-665 are blocks, Fiji begins at 400.
+    sample = make_sample(2000, regions=("x",), extent_px=666).assign(grid_row=lambda rows: rows["grid_row"] % 333)
+    west = sample["grid_col"] < 400
+    sample = sample.assign(region=np.where(west, "Cuba1", "Fiji"))
+    model = fit(sample, features=ALL_FEATURES, params=FEW, hold_out_regions=("Fiji",))
+    apart = sample[sample["grid_col"] < 333]
+    assert sum(model.training_rows.values()) == apart["interior"].sum() < (west & sample["interior"]).sum()
+    assert model.trees == fit(apart, features=ALL_FEATURES, params=FEW).trees
+
+
 def test_the_studys_regions_are_held_out_where_present():
     model = train_model(SAMPLE, params=FEW)
     assert model.hold_out == ("Cuba2",)
@@ -179,7 +190,7 @@ def test_the_studys_regions_are_held_out_where_present():
     assert list(model.metrics["regions"]) == ["Cuba2"]
     assert model.metrics["wall_to_wall"]["rows"] == (SAMPLE["region"] == "Cuba2").sum()
     assert model.metrics["wall_to_wall"]["prevalence"] == pytest.approx(0.05, abs=0.01)
-    assert model.metrics["study_draw"]["prevalence"] == pytest.approx(1 / 3, abs=0.05)
+    assert model.metrics["as_drawn"]["prevalence"] == pytest.approx(1 / 3, abs=0.05)
     assert model.metrics["eroded"]["rows"] < model.metrics["wall_to_wall"]["rows"]
     assert model.metrics["wall_to_wall"]["auc"] > 0.8
     assert model.metrics["random_split"]["scope"] == "random split, optimistic"
@@ -234,7 +245,7 @@ def test_scores_name_their_population():
     )
     figures = summarise(outcome, 0.5)
     assert figures["wall_to_wall"]["precision"] == pytest.approx(0.2)
-    assert figures["study_draw"]["precision"] == pytest.approx(2 / 3, abs=1e-6)
+    assert figures["as_drawn"]["precision"] == pytest.approx(2 / 3, abs=1e-6)
     assert figures["wall_to_wall"]["recall"] == figures["wall_to_wall"]["auc"] == 1
     assert figures["wall_to_wall"]["precision_at_31%"] == pytest.approx(0.31 / (0.31 + 0.69 * 8 / 18), abs=1e-6)
     assert figures["eroded"]["prevalence"] == pytest.approx(0.2)
