@@ -75,7 +75,11 @@ class SearchResult:
     """Years of the search without any scene."""
 
 
-def periods_of(years: Iterable[int], season: tuple[str, str] | None = None) -> dict[int, Period]:
+def periods_of(
+    years: Iterable[int],
+    season: tuple[str, str] | None = None,
+    dates: Mapping[int, tuple[dt.date, dt.date]] | None = None,
+) -> dict[int, Period]:
     """Return the period of each year: the calendar year in UTC, or a season named by the year it ends in.
 
     Parameters
@@ -83,6 +87,8 @@ def periods_of(years: Iterable[int], season: tuple[str, str] | None = None) -> d
     years : iterable of int
     season : (str, str), optional
         First and last day as ``MM-DD``; where the first is later, it lies in the year before.
+    dates : mapping of int to (date, date), optional
+        First and last day of some years, whatever the season is.
 
     Examples
     --------
@@ -95,6 +101,9 @@ def periods_of(years: Iterable[int], season: tuple[str, str] | None = None) -> d
         start, _ = _day(year - (first > last), first)
         _, end = _day(year, last)
         periods[year] = (start, end)
+        if dates and year in dates:
+            start, end = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in dates[year])
+            periods[year] = (start, end + dt.timedelta(days=1))
     return periods
 
 

@@ -112,8 +112,8 @@ def area_table(
     Returns
     -------
     DataFrame
-        Columns ``zone`` (name), ``code``, ``name``, ``pixels`` and ``hectares`` (``AREA_METHOD``); a row for
-        every zone and code but *outside the area*, also where there is none.
+        Columns ``where`` (name of the region or zone), ``code``, ``name``, ``pixels`` and ``hectares``
+        (``AREA_METHOD``); a row for each of them and every code but *outside the area*, also where there is none.
     """
     zones = np.where(codes == OUTSIDE_AREA, np.uint16(0), zones)
     pixels, hectares = tally(codes, zones, pixel_hectares(tile), zone_count=len(area.regions))
@@ -124,7 +124,7 @@ def area_table(
         raise ValueError(f"codes {foreign} are not in the legend; give the legend of these codes")
     return pd.DataFrame(
         {
-            "zone": np.repeat(np.array([region.name for region in area.regions], dtype=object), len(entries)),
+            "where": np.repeat(np.array([region.name for region in area.regions], dtype=object), len(entries)),
             "code": np.tile(np.array(listed, dtype="uint8"), len(area.regions)),
             "name": [entry.name for entry in entries] * len(area.regions),
             "pixels": pixels[:, listed].ravel(),
@@ -150,7 +150,7 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per zone (and pair of years, where the table has such columns). ``before_ha`` and ``after_ha``
+        One row per region or zone (and pair of years, where the table has such columns). ``before_ha`` and ``after_ha``
         count only what was observed in both years, so ``after - before = gain - loss = net``.
     """
     keys = [column for column in table.columns if column not in ("code", "name", "pixels", "hectares")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -55,6 +56,31 @@ def replacing(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder for the block; ``.NAME.lock`` beside it is freed however the process ends.
+
+    Raises
+    ------
+    StoreError
+        If another process holds it, or the file cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = folder.with_name(f".{folder.name}.lock").open("w")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{folder} cannot be written ({reason})", fix="free space or choose another out") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"another command works on {folder}", fix="wait for it, or stop it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def write_text(path: Path | str, text: str) -> None:

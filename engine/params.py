@@ -6,6 +6,7 @@ is generated from it). A run configuration is untrusted input: nothing here may 
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import Annotated, Any, Literal
 
@@ -248,6 +249,10 @@ class RunParams(Params):
     season: tuple[str, str] | None = None
     """``[MM-DD, MM-DD]``; may cross the new year and is then labelled by its end year."""
 
+    dates: dict[Year, tuple[dt.date, dt.date]] = {}
+    """First and last day of the scenes of some years, in place of calendar year or season:
+    ``{2020: [2019-10-01, 2021-03-31]}`` for a year with too few."""
+
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     search: SearchParams = SearchParams()
     cube: CubeParams = CubeParams()
@@ -296,3 +301,12 @@ class RunParams(Params):
         if value and not all(_DAY.fullmatch(day) for day in value):
             raise ValueError(f"season must be two MM-DD days, got {list(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _dates_of_years(self) -> RunParams:
+        for year, (first, last) in self.dates.items():
+            if year not in self.years:
+                raise ValueError(f"dates names {year}, which is not among years")
+            if first > last:
+                raise ValueError(f"dates of {year} must be first and last day, got {first} after {last}")
+        return self

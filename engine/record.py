@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ import rasterio
 
 import engine
 from engine.errors import StoreError
-from engine.files import write_text
+from engine.files import locked, write_text
 from engine.trust import redact
 
 RECORD: Final = "run.json"
@@ -130,6 +130,15 @@ class RunRecord:
             self._data["lost"] = [loss for loss in self._data["lost"] if loss not in same] + [lost]
             self._save_soon()
 
+    def forget_lost(self, scenes: Iterable[str], *, tile: str, year: int) -> None:
+        """Take back what was recorded lost of scenes that a tile-year reads once more."""
+        ids = set(scenes)
+        self._data["lost"] = [
+            loss
+            for loss in self._data["lost"]
+            if (loss["tile"], loss["year"]) != (tile, year) or loss["scene"] not in ids
+        ]
+
     def save(self) -> None:
         """Replace ``run.json``; a reader sees the old record or the new one, never a half.
 
@@ -196,22 +205,20 @@ def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = 
     Raises
     ------
     StoreError
-        If the folder holds a run of another configuration or of another version of this software, a damaged
+        If another command works on the run; if the folder holds a run of another configuration or of another version of this software, a damaged
         record, an item list that is not the one the run froze, or files of no run; or cannot be written.
     """
     folder = Path(folder)
-    settings: dict[str, Any] = _clean(json.loads(json.dumps(config)))
+    with locked(folder):
+        yield from _open_record(folder, _clean(json.loads(json.dumps(config))), fresh=fresh)
+
+
+def _open_record(folder: Path, settings: dict[str, Any], *, fresh: bool) -> Iterator[RunRecord]:
     if fresh and _holds_files(folder):
         _set_aside(folder)
-    old = _read(folder)
-    if old is not None and _config_sha256(old["config"]) != _config_sha256(settings) and _only_planned(folder):
-        # Planning is what people repeat: a list nothing was made from binds nobody.
+    old = _earlier(folder, settings)
+    if old is None:
         (folder / ITEMS).unlink(missing_ok=True)
-        old = None
-    elif old is None and _holds_files(folder):
-        raise StoreError(f"{folder} holds files but no {RECORD}, so no run can go on there", fix=_FIX)
-    if old is not None:
-        _check_same(folder, old, settings)
     data: dict[str, Any] = {
         "name": settings.get("name", folder.name),
         "notice": settings.get("notice", ""),
@@ -245,6 +252,24 @@ def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = 
     data["status"] = session["status"] = "finished"
     session["ended"] = _now()
     record.save()
+
+
+def check_record(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder in which a run of this configuration cannot go on, and touch nothing; raises as ``open_record``."""
+    _earlier(folder, _clean(json.loads(json.dumps(config))))
+
+
+def _earlier(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record that a run of these settings goes on with, None where it begins."""
+    old = _read(folder)
+    if old is None and _holds_files(folder):
+        raise StoreError(f"{folder} holds files but no {RECORD}, so no run can go on there", fix=_FIX)
+    if old is None:
+        return None
+    if _config_sha256(old["config"]) != _config_sha256(settings) and _only_planned(folder):
+        return None  # planning is what people repeat: a list nothing was made from binds nobody
+    _check_same(folder, old, settings)
+    return old
 
 
 def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> None:

@@ -126,8 +126,26 @@ class Scene:
 
     @property
     def observation(self) -> str:
-        """Key of the look: all scenes of one platform, path and UTC day are one look and are fused."""
-        return f"{self.platform}_{self.wrs_path:03d}_{self.datetime:%Y%m%d}"
+        """Key of the look: all scenes of one platform, path and day are one look and are fused.
+
+        The day is the path's solar day: near 150 degrees east a pass at 10 in the morning crosses UTC's midnight.
+        """
+        return f"{self.platform}_{self.wrs_path:03d}_{self.datetime + _solar_offset(self.wrs_path):%Y%m%d}"
+
+
+def _solar_offset(wrs_path: int) -> dt.timedelta:
+    """Return local mean solar time less UTC where a WRS-2 path crosses the equator.
+
+    Path 1 crosses it at 64.6 degrees west, each further one of the 233 lies 360 / 233 degrees west of the last
+    (Landsat 7 Science Data Users Handbook, 5.4).
+
+    Examples
+    --------
+    >>> round(_solar_offset(94).total_seconds() / 3600, 1)  # Papua New Guinea, 151.7 degrees east
+    10.1
+    """
+    degrees = (-64.6 - (wrs_path - 1) * 360 / 233 + 180) % 360 - 180
+    return dt.timedelta(hours=degrees / 15)
 
 
 def observations(scenes: Iterable[Scene]) -> dict[str, list[Scene]]:

@@ -67,6 +67,8 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Path], pd.DataFrame]:
     write_table(run.folder / "transitions.csv", merged, notice=run.params.notice)
     summary = change_table(merged)
     write_table(run.folder / "change.csv", summary, notice=run.params.notice)
+    for name in ("transitions.csv", "change.csv"):
+        run.describe(run.folder / name, [store for _, _, _, _, _, _, store, *_ in all_calls])
     return [
         join_pair(run, plan, pair, zone) for pair in pairs for zone in sorted({t.zone for t in plan.tiles})
     ], summary
@@ -94,11 +96,11 @@ def show_change(run: Run, table: pd.DataFrame) -> None:
     hectares = ["before_ha", "after_ha", "loss_ha", "gain_ha", "net_ha", "not_observed_ha"]
     whole = table[table["by"] == "region"].groupby(["first", "last"], sort=False, as_index=False)[hectares].sum()
     longest = table[(table["first"] == table["first"].min()) & (table["last"] == table["last"].max())]
-    rows = pd.concat([whole.assign(zone="whole area"), longest]).to_dict("records")
+    rows = pd.concat([whole.assign(where="whole area"), longest]).to_dict("records")
     run.reporter.table(
         "Change, hectares by pixel count inside the area (two maps differenced, not error-adjusted)",
         ("years", "where", "before", "after", "loss", "gain", "net", "not observed"),
-        ((f"{row['first']}-{row['last']}", row["zone"], *(f"{row[name]:,.1f}" for name in hectares)) for row in rows),
+        ((f"{row['first']}-{row['last']}", row["where"], *(f"{row[name]:,.1f}" for name in hectares)) for row in rows),
     )
 
 

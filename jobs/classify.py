@@ -69,6 +69,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
     mosaics = join_tiles(run, plan)
     areas = class_areas(run, plan)
     write_table(run.folder / "areas.csv", areas, notice=params.notice)
+    run.describe(run.folder / "areas.csv", [map_path(run, part) for part in plan.tile_years])
     if run.habitat is not None:
         for year, hectares in areas[areas["code"] == OUTSIDE_HABITAT].groupby("year")["hectares"].sum().items():
             run.reporter.say(f"habitat   {year}: {hectares:,.1f} ha of the area lie outside the limit, class 3")

@@ -24,7 +24,7 @@ from engine.habitat import find_habitat_sources
 from engine.params import RunParams
 from engine.plan import TileYear
 from engine.reader import Access
-from engine.record import RunRecord, open_record
+from engine.record import RunRecord, check_record, open_record
 from engine.sign import Signer
 from engine.store import fingerprint_of, marker_path
 from engine.tasks import Habitat
@@ -108,7 +108,7 @@ class Run:
 
     @cached_property
     def periods(self) -> dict[int, tuple[dt.datetime, dt.datetime]]:
-        return periods_of(self.params.years, self.params.season)
+        return periods_of(self.params.years, self.params.season, self.params.dates)
 
     @cached_property
     def habitat(self) -> Habitat | None:
@@ -180,6 +180,9 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
         params = load_config(options.config, options.overrides)
     if options.skip_bad:
         params = params.model_copy(update={"skip_bad": True})
+    folder, _, config = _place(params, options.trust)
+    if not options.fresh:
+        check_record(folder, config)  # a mistake is told before a cluster is started for it
     reporter = Reporter(as_json=options.as_json)
     with (
         open_cluster(options.cluster, options.cluster_file) as client,
@@ -191,6 +194,17 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
 @contextmanager
 def begin_run(params: RunParams, trust: Trust, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
     """Open the folder and record of a run."""
+    folder, area, config = _place(params, trust)
+    check_visible(client, folder)
+    with open_record(folder, config, fresh=fresh) as record:
+        access = Access(trust.with_roots(folder), Signer(trust))
+        yield Run(
+            params=params, area=area, folder=folder, access=access, record=record, reporter=reporter, client=client
+        )
+
+
+def _place(params: RunParams, trust: Trust) -> tuple[Path, Area, dict[str, Any]]:
+    """Return a run's folder, its area, and its configuration as recorded."""
     if "://" in params.out:
         raise ConfigError(f"out {params.out!r} is not a folder", fix="give a folder that every worker sees")
     folder = trust.path(params.out, what="out") / params.name
@@ -198,9 +212,4 @@ def begin_run(params: RunParams, trust: Trust, client: Client, reporter: Reporte
     config = params.model_dump(mode="json", by_alias=True)
     # The list of scenes is frozen for this area: another one in a file of the same name is another run.
     config["area"]["sha256"] = fingerprint_of([(region.name, region.geometry.wkb_hex) for region in area.regions])
-    check_visible(client, folder)
-    with open_record(folder, config, fresh=fresh) as record:
-        access = Access(trust.with_roots(folder), Signer(trust))
-        yield Run(
-            params=params, area=area, folder=folder, access=access, record=record, reporter=reporter, client=client
-        )
+    return folder, area, config

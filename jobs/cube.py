@@ -33,9 +33,11 @@ def build_cubes(run: Run, plan: Plan) -> None:
             [(scene.id, scene.processed) for scene in part.scenes],
             params.model_dump(exclude={"block_px"}),
         )
-        if cube_is_current(cube_path(run, part), params, fingerprint):
+        lost = (read_marker(cube_path(run, part)) or {"lost": []})["lost"]
+        # A cube that went without scenes stands only as long as that is accepted.
+        if cube_is_current(cube_path(run, part), params, fingerprint) and (run.params.skip_bad or not lost):
             # Said again: a command killed after the cube was written may not have recorded it.
-            run.note_lost(part, (read_marker(cube_path(run, part)) or {"lost": []})["lost"])
+            run.note_lost(part, lost)
         else:
             todo.append(
                 (
@@ -54,6 +56,7 @@ def build_cubes(run: Run, plan: Plan) -> None:
         made: list[dict[str, Any]] = []
         for (part, *_), marker in run.tasks(cube_task, todo, len(todo), "cube"):
             made.append(marker)
+            run.record.forget_lost(marker["scenes"], tile=part.tile.id, year=part.year)
             run.note_lost(part, marker["lost"])
         counts.update(done=len(made), skipped=len(plan.tile_years) - len(made))
     lost = sum(len(marker["lost"]) for marker in made)

@@ -116,6 +116,15 @@ def test_a_year_is_the_calendar_year_in_utc() -> None:
     }
 
 
+def test_dates_replace_the_year_or_season_of_the_years_they_name() -> None:
+    dates = {2019: (dt.date(2018, 7, 1), dt.date(2020, 6, 30))}
+    periods = periods_of([2018, 2019], ("01-01", "03-31"), dates)
+    assert {year: (f"{start:%F}", f"{end:%F}") for year, (start, end) in periods.items()} == {
+        2018: ("2018-01-01", "2018-04-01"),
+        2019: ("2018-07-01", "2020-07-01"),
+    }
+
+
 def test_a_season_across_the_new_year_is_named_by_its_end() -> None:
     start, end = periods_of([2019], ("12-15", "03-10"))[2019]
     assert (f"{start:%F}", f"{end:%F}") == ("2018-12-15", "2019-03-11")

@@ -67,8 +67,8 @@ def test_the_area_table_gives_ellipsoidal_hectares_per_region(area):
     codes[:10, 30:50] = 3
     codes[50:] = 255
     table = area_table(codes, regions, TILE, area)
-    assert list(table.columns) == ["zone", "code", "name", "pixels", "hectares"]
-    loss = table[table.name == "loss"].set_index("zone")
+    assert list(table.columns) == ["where", "code", "name", "pixels", "hectares"]
+    loss = table[table.name == "loss"].set_index("where")
     assert loss.pixels.to_dict() == {"west": 100, "east": 100}
     assert loss.hectares["west"] == pytest.approx(10 * pixel_hectares(TILE)[30:40].sum())
     assert 100 * 0.0899 < loss.hectares["west"] < 100 * 0.0901
@@ -95,7 +95,7 @@ def test_zones_are_repaired_joined_by_name_and_counted_inside_the_area_only(area
     regions = region_codes(area, TILE)
     codes = zone_codes(zones, TILE, regions)
     table = area_table(np.full(TILE.shape, 4, "uint8"), codes, TILE, zones)
-    gain = table[table.name == "gain"].set_index("zone").pixels
+    gain = table[table.name == "gain"].set_index("where").pixels
     assert gain["south"] == 5 * 80  # 15 rows drawn, 5 of them in the area
     assert gain["unnamed"] == 5 * 10
     assert gain["park"] - 10 * 20 == pytest.approx(200, abs=25)  # the bow tie is half of its 20 x 20 box
@@ -118,7 +118,7 @@ def test_a_zones_file_that_points_elsewhere_is_refused(tmp_path, zones_file):
 def test_tables_of_tiles_add_up_in_any_order():
     rng = np.random.default_rng(2)
     tables = [
-        pd.DataFrame({"zone": ["a", "b"], "code": [3, 3], "name": "loss", "pixels": [1, 2], "hectares": rng.random(2)})
+        pd.DataFrame({"where": ["a", "b"], "code": [3, 3], "name": "loss", "pixels": [1, 2], "hectares": rng.random(2)})
         for _ in range(50)
     ]
     merged = merge_tables(tables)
@@ -153,7 +153,7 @@ def test_loss_gain_and_net_agree_with_mangrove_before_and_after(area):
         [2010, 2020],
         [2000, 2020],
     ]
-    assert table.zone.tolist() == ["west", "east"] * 3
+    assert table["where"].tolist() == ["west", "east"] * 3
     np.testing.assert_allclose(table.after_ha - table.before_ha, table.net_ha)
     west = (regions == 1) & (maps[2000] == 2) & (maps[2010] == 1)
     assert table.loss_ha[0] == pytest.approx((west * pixel_hectares(TILE)).sum())

@@ -67,6 +67,20 @@ def test_a_record_says_what_made_the_run_and_what_it_cost(tmp_path):
     assert session["started"] <= session["ended"]
 
 
+def test_two_commands_do_not_work_on_one_run_at_once(tmp_path):
+    folder = tmp_path / "fiji"
+    with open_record(folder, CONFIG):
+        before = _read(folder)
+        for fresh in (False, True):
+            with pytest.raises(StoreError, match="another command works on .*fiji; wait for it, or stop it"):
+                open_record(folder, CONFIG, fresh=fresh).__enter__()
+        assert _read(folder) == before
+        with open_record(folder / "study", CONFIG):
+            pass  # a run inside this one is another
+    with open_record(folder, CONFIG) as record:
+        assert record.resumed
+
+
 def test_a_second_command_goes_on_with_the_record(tmp_path):
     for _ in range(2):
         with open_record(tmp_path / "fiji", CONFIG) as record:
@@ -130,7 +144,7 @@ def test_fresh_sets_the_old_run_aside_whole(tmp_path):
     with open_record(tmp_path / "fiji", {**CONFIG, "years": [2001]}, fresh=True) as record:
         assert not record.resumed
     assert sorted(p.name for p in (tmp_path / "fiji").iterdir()) == ["run.json"]
-    [aside] = [p for p in tmp_path.iterdir() if p.name != "fiji"]
+    [aside] = tmp_path.glob("fiji-*")
     assert aside.name.startswith("fiji-2")
     assert _read(aside)["config"]["years"] == [2019, 2020]
     assert (aside / "cube").is_dir()
@@ -246,7 +260,7 @@ def test_a_run_killed_half_way_leaves_a_valid_record_and_goes_on(tmp_path):
 def test_an_output_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with (
-        pytest.raises(StoreError, match=r"run\.json cannot be written \(.+\); free space or choose another out"),
+        pytest.raises(StoreError, match=r"fiji cannot be written \(.+\); free space or choose another out"),
         open_record(tmp_path / "runs" / "fiji", CONFIG),
     ):
         pytest.fail("opened")

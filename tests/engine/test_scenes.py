@@ -398,6 +398,20 @@ def test_scenes_of_one_pass_are_one_observation(item: Item) -> None:
     assert observations([south, north]) == {"landsat-9_010_20220129": [north, south]}
 
 
+def test_a_pass_across_midnight_in_utc_is_one_observation(item: Item) -> None:
+    """Path 94 crosses Papua New Guinea at 10 in the morning, which is midnight in UTC."""
+    rows = []
+    for row, when in (
+        ("064", "2022-01-28T23:59:50Z"),
+        ("065", "2022-01-29T00:00:14Z"),
+        ("065", "2022-02-14T00:00:14Z"),
+    ):
+        item["id"] = f"LC09_L2SP_094{row}_{when[:10].replace('-', '')}_02_T1"
+        item[P] |= {"landsat:wrs_path": "094", "landsat:wrs_row": row, "datetime": when}
+        rows.append(scene_from_item(item))
+    assert observations(rows) == {"landsat-9_094_20220129": rows[:2], "landsat-9_094_20220214": rows[2:]}
+
+
 def test_the_clearest_looks_are_kept_whole_and_in_order(item: Item) -> None:
     days = {}
     for day, row in [(3, 65), (3, 66), (19, 65), (27, 65)]:

@@ -50,6 +50,8 @@ def test_a_missing_configuration_is_named(tmp_path):
         ("area", {}, "give exactly one of bbox, point, file, regions; got none"),
         ("area", {"bbox": [0, 10, 1, -10]}, "bbox must be west, south, east, north in degrees"),
         ("area", {"regions": ["Atlantis"]}, "unknown region 'Atlantis'"),
+        ("dates", {2031: ["2031-01-01", "2031-12-31"]}, "dates names 2031, which is not among years"),
+        ("dates", {2016: ["2016-12-31", "2016-01-01"]}, "dates of 2016 must be first and last day"),
         ("season", ["13-01", "12-31"], "season must be two MM-DD days"),
         ("season", ["02-30", "12-31"], "02-30 is not a day"),
         ("cube.block_px", 300, "cube.block_px"),
@@ -289,6 +291,7 @@ def test_an_unreadable_cog_is_named_and_mended_in_place_the_run_goes_on(own_job,
 
 def test_skip_bad_goes_on_and_lists_what_was_lost(own_job):
     path = a_band(own_job)
+    whole = path.read_bytes()
     path.write_bytes(b"II*\0")
     answer = own_job.call("cube", "--skip-bad")
     assert answer.code == 0, answer.err
@@ -296,6 +299,12 @@ def test_skip_bad_goes_on_and_lists_what_was_lost(own_job):
     (lost,) = own_job.record["lost"]
     assert lost["scene"] == path.parent.name
     assert lost["cause"].startswith("nir08: ")
+    assert "finished earlier" in own_job.call("cube", "--skip-bad").err.splitlines()[-1]
+    # Without the option the cube that lost a scene does not stand.
+    assert "--skip-bad" in own_job.call("cube").error
+    path.write_bytes(whole)
+    assert own_job.call("cube").code == 0
+    assert own_job.record["lost"] == []
 
 
 # Output
