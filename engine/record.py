@@ -205,8 +205,9 @@ def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = 
     Raises
     ------
     StoreError
-        If another command works on the run; if the folder holds a run of another configuration or of another version of this software, a damaged
-        record, an item list that is not the one the run froze, or files of no run; or cannot be written.
+        If another command works on the run; if the folder holds a run of another configuration or of another
+        version of this software, a damaged record, an item list that is not the one the run froze, or files of no
+        run; or if it cannot be written.
     """
     folder = Path(folder)
     with locked(folder):
@@ -255,7 +256,7 @@ def _open_record(folder: Path, settings: dict[str, Any], *, fresh: bool) -> Iter
 
 
 def check_record(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder in which a run of this configuration cannot go on, and touch nothing; raises as ``open_record``."""
+    """Raise what ``open_record`` would of a folder in which this configuration cannot go on; touch nothing."""
     _earlier(folder, _clean(json.loads(json.dumps(config))))
 
 

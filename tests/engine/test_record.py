@@ -72,7 +72,7 @@ def test_two_commands_do_not_work_on_one_run_at_once(tmp_path):
     with open_record(folder, CONFIG):
         before = _read(folder)
         for fresh in (False, True):
-            with pytest.raises(StoreError, match="another command works on .*fiji; wait for it, or stop it"):
+            with pytest.raises(StoreError, match=r"another command works on .*fiji; wait for it, or stop it"):
                 open_record(folder, CONFIG, fresh=fresh).__enter__()
         assert _read(folder) == before
         with open_record(folder / "study", CONFIG):
