@@ -57,7 +57,16 @@ LEAST_AUC: Final = 0.90
 
 def demo_config(archive: Archive, folder: Path) -> dict[str, Any]:
     """Return the run configuration of the demo: what a user would write for this archive."""
-    masks = [{"path": str(path), "year": year, "name": f"simulated {year}"} for year, path in archive.masks.items()]
+    masks = [
+        {
+            "path": str(path),
+            "year": year,
+            "name": f"simulated {year}",
+            "licence": "Apache-2.0",
+            "citation": f"made by mangroves {engine.__version__} from seed {archive.params.seed}; shows no real place",
+        }
+        for year, path in archive.masks.items()
+    ]
     return {
         "name": "run",
         "out": str(folder),
