@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,9 @@ from engine.grid import crs_of
 
 CHUNK_PX: Final = 256
 _CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks": False}
+
+# Consolidated metadata is not in the specification yet, but without it `xarray.open_zarr` opens slowly, and warns.
+warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
 
 
 def marker_path(path: Path) -> Path:
@@ -79,7 +83,7 @@ def write_store(path: Path, dataset: xr.Dataset, marker: Mapping[str, Any]) -> d
             shutil.rmtree(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with zarr.config.set(_CONFIG):
-            dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=_encoding(dataset))
+            dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
         write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
     except OSError as error:
         raise StoreError(
@@ -134,7 +138,7 @@ def open_store(path: Path) -> Iterator[xr.Dataset]:
     try:
         with (
             zarr.config.set(_CONFIG),
-            xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False) as data,
+            xr.open_zarr(path, consolidated=True, chunks=None, mask_and_scale=False) as data,
         ):
             yield data
     except (RuntimeError, ValueError, OSError, KeyError) as error:

@@ -175,7 +175,7 @@ def test_the_store_opens_placed_and_scaled_in_xarray(scenes, access, tmp_path):
     assert rioxarray
     store = tmp_path / "2019.zarr"
     build_tile_year(TileYear(TILE, 2019, tuple(scenes)), store, PARAMS, access, block_px=2048, fingerprint="f")
-    cube = xr.open_zarr(store, consolidated=False, decode_coords="all")
+    cube = xr.open_zarr(store, decode_coords="all")
     assert cube.rio.crs.to_epsg() == 32648
     assert tuple(cube.rio.transform())[:6] == tuple(TILE.geobox.transform)[:6]
     assert int(cube.year) == 2019

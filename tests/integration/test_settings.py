@@ -66,7 +66,7 @@ def test_kept_looks_reduce_to_the_annual_cube_exactly(
                 assert looks.sizes["time"] == part.looks
                 annual = {str(name): variable.values for name, variable in cube.data_vars.items()}
                 assert array_sha256(reduce_looks(looks, run.params.cube)) == array_sha256(annual)
-            opened = xr.open_zarr(looks_path(store), consolidated=False, decode_coords="all")
+            opened = xr.open_zarr(looks_path(store), decode_coords="all")
             assert opened["looks"].dims == ("time", "band", "y", "x")
             assert list(opened.band.values) == list(BANDS)
             assert set(opened.time.dt.year.values) == {part.year}
