@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
+from urllib.parse import urljoin, urlsplit
 
-import pystac_client
+from pystac_client import ItemSearch
+from pystac_client.stac_api_io import StacApiIO
 
 from engine.errors import CatalogError
 from engine.reader import Bounds, overlap
-from engine.trust import Trust, redact, unsigned
+from engine.trust import Trust, unsigned
+from engine.web import Web
 
 PLANETARY_COMPUTER: Final = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
 MASK_SIDECAR: Final = "mask.json"
 """Beside the files of a mask that ``mangroves masks get`` made: licence, citation, definition, checksums."""
 
+_PAGE_ITEMS: Final = 250
+_MAX_PAGES: Final = 1_000
 _MAX_ITEMS: Final = 10_000
+"""Of one box."""
 
 
 class FoundRaster(NamedTuple):
@@ -59,24 +66,39 @@ def planetary_rasters(
     Raises
     ------
     CatalogError
-        If the API fails twice, or holds nothing there.
+        If the API does not answer, or not with items that have the asset, or holds nothing there.
+    TrustError
+        If the API, a page it links to, or a raster is at an address that is not allowed.
     """
-    trust.url(api, what="STAC API")
     what = f"collection {collection}"
-    when = f"{year}-01-01T00:00:00Z/{year}-12-31T23:59:59Z" if year else None
+    # pystac-client takes what is no URL for a file of this machine.
+    api = trust.url(api, what=what).rstrip("/")
+    web = Web(trust)
+    search: dict[str, Any] = {"collections": [collection], "limit": _PAGE_ITEMS}
+    if year:
+        search["datetime"] = f"{year}-01-01T00:00:00Z/{year}-12-31T23:59:59Z"
     found: dict[str, FoundRaster] = {}
     for box in boxes:
-        for item in _search(api, collection, box, when):
-            properties, bbox = item.get("properties", {}), item.get("bbox")
-            begin = properties.get("start_datetime") or properties.get("datetime") or ""
-            # A server may ignore a filter it does not know: filter again.
-            if (year and not str(begin).startswith(f"{year}-")) or (bbox and not overlap(bbox, box)):
-                continue
-            href = item.get("assets", {}).get(asset, {}).get("href")
-            if not href:
-                raise CatalogError(f"{what}: item {str(item.get('id'))[:60]!r} has no asset {asset}")
-            href = trust.check(unsigned(href), what=what)
-            found[href] = FoundRaster(href, tuple(bbox) if bbox and len(bbox) == 4 else None)
+        pages = _Pages(web, f"{api}/search", what)
+        try:
+            for item in ItemSearch(pages.url, stac_io=pages, bbox=box, **search).items_as_dicts():
+                bounds = tuple(item["bbox"]) if len(item.get("bbox") or ()) == 4 else None
+                begin = item["properties"].get("start_datetime") or item["properties"].get("datetime")
+                # A server may ignore a filter it does not know: filter again.
+                if item.get("collection", collection) != collection or (bounds and not overlap(bounds, box)):
+                    continue
+                if year and not str(begin).startswith(f"{year}-"):
+                    continue
+                href = item["assets"].get(asset, {}).get("href")
+                if not href:
+                    raise CatalogError(f"{what}: item {str(item.get('id'))[:60]!r} has no asset {asset}")
+                href = trust.check(unsigned(href), what=what)
+                found[href] = FoundRaster(href, bounds)
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise CatalogError(
+                f"{what}: {urlsplit(api).netloc} sent what is no STAC item ({type(error).__name__})",
+                fix="check the address, or give a file instead",
+            ) from error
     if not found:
         raise CatalogError(
             f"{what} holds nothing{f' of {year}' if year else ''} in this area",
@@ -85,16 +107,35 @@ def planetary_rasters(
     return [found[href] for href in sorted(found)]
 
 
-def _search(api: str, collection: str, box: Bounds, when: str | None) -> list[dict[str, Any]]:
-    """Return all items of a box as dicts; a failed search is tried once more."""
-    for attempt in (1, 2):
-        try:
-            client = pystac_client.Client.open(api, timeout=60)
-            search = client.search(collections=[collection], bbox=box, datetime=when, max_items=_MAX_ITEMS)
-            return list(search.items_as_dicts())
-        except Exception as error:  # the client lets requests', json's and its own errors through
-            if attempt == 2:
-                raise CatalogError(
-                    f"STAC API {api} failed twice ({redact(str(error))[:120]})", fix="try again later"
-                ) from None
-    raise AssertionError
+class _Pages(StacApiIO):
+    """Gets for pystac-client, through ``Web``, the pages of one search: addresses checked, size and number bounded."""
+
+    def __init__(self, web: Web, url: str, what: str) -> None:
+        super().__init__()
+        self.web = web
+        self.url = url
+        self.what = what
+        self.items = 0
+        self.asked: set[str] = set()
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        """Return one page as text; headers that a link wants sent are not."""
+        url, body = urljoin(self.url, href), parameters if method == "POST" else None
+        host = urlsplit(url).netloc
+        page = self.web.json(url, what=self.what, body=body)
+        features = page.get("features") if isinstance(page, dict) else None
+        if not isinstance(features, list):
+            raise CatalogError(f"{self.what}: answer of {host} holds no features", fix="check the address")
+        self.items += len(features)
+        asked = f"{url} {json.dumps(body, sort_keys=True)}"
+        if asked in self.asked or len(self.asked) >= _MAX_PAGES or self.items > _MAX_ITEMS:
+            fix = "ask for a smaller area, or give a file instead"
+            raise CatalogError(f"{self.what}: the pages of {host} repeat or do not end", fix=fix)
+        self.asked.add(asked)
+        return json.dumps(page)
