@@ -1,19 +1,77 @@
-"""From a YAML file and ``--set`` flags to ``RunParams``, with errors that name the key and the fix."""
+"""From a YAML file and ``--set`` flags to checked parameters, with errors that name the key and the fix.
+
+The options that several commands share are here too, as reading a command's help should not import what runs it.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
+import click
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
 from engine.params import RunParams
+from engine.trust import Trust
 
 MAX_CONFIG_BYTES = 1_000_000
+
+ALLOW_HOST: Final = click.option("--allow-host", multiple=True, metavar="HOST", help="Also read from this host.")
+ALLOW_ROOT: Final = click.option(
+    "--allow-root", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Also read below this folder."
+)
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+
+
+def config_options(about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds ``--config``, of which ``about`` is the help, and ``--set``."""
+    config = click.option("--config", type=click.Path(path_type=Path), help=about)
+    override = click.option(
+        "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one key; may be repeated."
+    )
+    return lambda job: config(override(job))
+
+
+def cluster_options(job: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--cluster`` and ``--cluster-file``."""
+    cluster = click.option(
+        "--cluster", default="local", show_default=True, metavar="PROFILE", help="Where to work, by cluster.yaml."
+    )
+    file = click.option(
+        "--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml, then the packaged."
+    )
+    return cluster(file(job))
+
+
+def given_config(config: Path | None, overrides: tuple[str, ...]) -> RunParams | None:
+    """Read ``--config`` with ``--set``; None where neither is given."""
+    if config is None and overrides:
+        raise click.UsageError("--set overrides a configuration; name it with --config")
+    return None if config is None else load_config(config, overrides)
+
+
+def trust_of(config: Path | None, *, hosts: tuple[str, ...] = (), roots: tuple[Path, ...] = ()) -> Trust:
+    """Return what a command may read: the working folder, the configuration's, and what the command line adds."""
+    beside = [] if config is None else [config.resolve().parent]
+    return Trust().with_roots(Path.cwd(), *roots, *beside).with_hosts(*hosts)
+
+
+def run_folder(params: RunParams, trust: Trust) -> Path:
+    """Return the folder of a run, ``out/name``.
+
+    Raises
+    ------
+    ConfigError, TrustError
+        If ``out`` is no folder, or not an allowed one.
+    """
+    if "://" in params.out:
+        raise ConfigError(f"out {params.out!r} is not a folder", fix="give a folder that every worker sees")
+    return trust.path(params.out, what="out") / params.name
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunParams:
@@ -31,27 +89,62 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunParams:
     ConfigError
         If the file is missing or not YAML, or naming the first key that is wrong.
     """
+    return parse_config(read_mapping(path), overrides, source=str(path))
+
+
+def parse_config(content: dict[str, Any], overrides: tuple[str, ...] = (), *, source: str) -> RunParams:
+    """Validate the sections of a run; ``source`` names them in errors."""
+    return parse(RunParams, content, overrides, source=source, see="docs/config.schema.json")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a short YAML file that holds one mapping.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, too large, not YAML or not a mapping.
+    """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"config {path} is larger than 1 MB", fix="a run configuration is a short file")
+            raise ConfigError(f"config {path} is larger than 1 MB", fix="a configuration is a short file")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read", fix="check the path") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"config {path} is not YAML", fix=" ".join(str(error).split())[:200]) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"config {path} is not a mapping of sections", fix="see jobs/configs for examples")
-    return parse_config(content, overrides, source=str(path))
+        raise ConfigError(f"config {path} is not a mapping of sections or keys", fix="see jobs/configs for examples")
+    return content
 
 
-def parse_config(content: dict[str, Any], overrides: tuple[str, ...] = (), *, source: str) -> RunParams:
-    """Validate the sections of a run; ``source`` names them in errors."""
+def parse[M: BaseModel](
+    model: type[M], content: dict[str, Any], overrides: tuple[str, ...], *, source: str, see: str
+) -> M:
+    """Validate a mapping after applying overrides.
+
+    Parameters
+    ----------
+    model : type of BaseModel
+        What the mapping must be.
+    content : dict
+        Changed by the overrides.
+    overrides : tuple of str
+        As in ``load_config``.
+    source, see : str
+        What errors call the mapping, and where its keys are explained.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first key that is wrong, and the nearest known one.
+    """
     for text in overrides:
         _override(content, text)
     try:
-        return RunParams.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, source) from None
+        raise _explain(error, model, source, see) from None
 
 
 def schema() -> str:
@@ -63,7 +156,7 @@ def _override(content: dict[str, Any], text: str) -> None:
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {text!r} is not of the form section.key=value", fix="e.g. --set cube.keep=scenes")
+        raise ConfigError(f"--set {text!r} is not of the form section.key=value", fix="e.g. --set years=[2016]")
     level = content
     for key in keys[:-1]:
         if level.get(key) is None:
@@ -77,27 +170,26 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text!r}: value is not YAML", fix="quote it") from error
 
 
-def _explain(error: ValidationError, source: str) -> ConfigError:
+def _explain(error: ValidationError, model: type[BaseModel], source: str, see: str) -> ConfigError:
     """Turn pydantic's first complaint into one line."""
     # An unknown key explains more than the missing one it was meant to be.
     complaints = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = complaints[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _keys_at(first["loc"][:-1])
+        known = _keys_at(model, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
         fix = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
         return ConfigError(f"{source}: unknown key {where!r}", fix=fix)
     if first["type"] == "missing":
-        return ConfigError(f"{source}: {where!r} is missing", fix="add it; see docs/config.schema.json")
+        return ConfigError(f"{source}: {where!r} is missing", fix=f"add it; see {see}")
     message = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {str(first.get('input'))[:80]!r}"
-    return ConfigError(f"{source}: {where}: {message}{got}", fix="see docs/config.schema.json")
+    return ConfigError(": ".join(filter(None, (source, where, message + got))), fix=f"see {see}")
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
     """Return the keys a section knows, by walking the models along a location."""
-    model: Any = RunParams
     for part in location:
         if isinstance(part, int):
             continue

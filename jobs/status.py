@@ -9,14 +9,27 @@ from typing import Any
 import click
 
 from engine.errors import StoreError
+from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, run_folder, trust_of
 from jobs.report import Reporter
 
 
 @click.command("status")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON on standard output.")
-def command(run: Path, as_json: bool) -> None:
-    """Say how far the run in folder RUN is: stages, tile-years done, scenes lost."""
+@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@config_options("Run configuration (YAML) that names the run, in place of RUN.")
+@ALLOW_ROOT
+@JSON
+def command(
+    run: Path | None, config: Path | None, overrides: tuple[str, ...], allow_root: tuple[Path, ...], as_json: bool
+) -> None:
+    """Say how far a run is: stages, tile-years done, scenes lost.
+
+    RUN is the folder of the run, `out/name` of its configuration.
+    """
+    params = given_config(config, overrides)
+    if params is not None and run is None:
+        run = run_folder(params, trust_of(config, roots=allow_root))
+    elif params is not None or run is None:
+        raise click.UsageError("give either the folder RUN of a run or its --config")
     record = read_run(run)
     reporter = Reporter(as_json=as_json)
     done = {kind: count_finished(run / kind) for kind in ("cube", "sample", "maps", "change")}
