@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import shutil
 import sys
@@ -13,17 +14,18 @@ from typing import Any
 import click
 from distributed.system import MEMORY_LIMIT
 
-from engine.area import read_area
+from engine.area import Area, Region, read_area, wrap
 from engine.catalog import periods_of, search_scenes
 from engine.cluster import check_visible, open_cluster, worker_bytes, worker_count
 from engine.errors import EngineError
 from engine.grid import tiles_of
 from engine.landsat import BANDS
-from engine.params import AreaParams, SearchParams
+from engine.params import AreaParams, RunParams, SearchParams
 from engine.plan import COMPRESSION, task_bytes
 from engine.reader import Access, read_asset
 from engine.sign import Signer
 from engine.trust import Trust, redact
+from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, run_folder, trust_of
 from jobs.report import Reporter
 
 PACKAGES = (
@@ -46,20 +48,45 @@ TYPICAL_LOOKS = 46
 
 LEAST_FREE_GB = 5
 
+PROBED = RunParams(area=AreaParams(point=(104.976, 8.7674), size_km=30), years=(2020,), season=("01-01", "03-31"))
+"""What is searched where no configuration says: Ca Mau in three months."""
+
 
 @click.command("doctor")
-@click.option("--planetary-computer", is_flag=True, help="Also search, sign and read one block over the network.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Output folder.")
-@click.option("--cluster", default="local", show_default=True, metavar="PROFILE", help="Where to work.")
-@click.option("--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-def command(planetary_computer: bool, out: Path, cluster: str, cluster_file: Path | None, as_json: bool) -> None:
+@click.option(
+    "--planetary-computer",
+    is_flag=True,
+    help="Also search the archive over the network, and sign and read one tile of one scene.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Output folder, where disk space is measured; default that of --config, else runs.",
+)
+@config_options("Run configuration (YAML): check its output folder, search its largest tile and last year.")
+@cluster_options
+@ALLOW_ROOT
+@JSON
+def command(
+    planetary_computer: bool,
+    out: Path | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    cluster: str,
+    cluster_file: Path | None,
+    allow_root: tuple[Path, ...],
+    as_json: bool,
+) -> None:
     """Check versions, memory, disk and the cluster; with --planetary-computer also the archive."""
+    trust = trust_of(config, roots=allow_root)
+    params = given_config(config, overrides)
+    if out is None:
+        out = Path("runs") if params is None else run_folder(params, trust).parent
     reporter = Reporter(as_json=as_json)
     checks = [check_versions(), check_disk(out)]
     checks += check_cluster(cluster, cluster_file, out)
     if planetary_computer:
-        checks.append(check_planetary_computer())
+        checks.append(check_planetary_computer(params or PROBED, trust))
     reporter.table("", ("check", "", "what was found"), ((c["check"], c["state"], c["found"]) for c in checks))
     bad = [check for check in checks if check["state"] != "ok"]
     lines = [f"{check['check']}: {check['fix']}" for check in bad if check.get("fix")]
@@ -121,14 +148,14 @@ def check_cluster(name: str, cluster_file: Path | None, out: Path) -> list[dict[
     ]
 
 
-def check_planetary_computer() -> dict[str, Any]:
-    """Search one tile and month, sign, read one block of one band, and measure the rate."""
-    trust = Trust()
+def check_planetary_computer(params: RunParams, trust: Trust) -> dict[str, Any]:
+    """Search the largest tile and last year of a run, sign, read the scene that covers most, and measure the rate."""
     try:
-        area = read_area(AreaParams(point=(104.976, 8.7674), size_km=30), trust)
-        result = search_scenes(SearchParams(), area, periods_of([2020], ("01-01", "03-31")), trust=trust)
-        scene = result.scenes[0]
-        tile = tiles_of(area.geometry)[0]
+        tile = max(tiles_of(read_area(params.area, trust).geometry), key=lambda tile: math.prod(tile.shape))
+        outline = wrap(tile.geobox.geographic_extent.geom)
+        periods = periods_of(params.years[-1:], params.season)
+        result = search_scenes(SearchParams(), Area((Region(tile.id, outline),)), periods, trust=trust)
+        scene = max(result.scenes, key=lambda found: found.geometry.intersection(outline).area)
         access = Access(trust, Signer(trust))
         read_asset(scene, "qa_pixel", tile.geobox, access)  # signs, and opens the connection
         started = time.perf_counter()
