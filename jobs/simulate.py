@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, get_type_hints
 
 import click
 from distributed import Client
+from pydantic import BeforeValidator, Field, NonNegativeInt, create_model
 
 from engine.cluster import open_cluster, run_bounded
 from engine.errors import ConfigError, StoreError
+from engine.params import Params, Year
 from engine.simulate import Archive, WorldParams, write_archive
+from jobs.config import JSON, cluster_options, config_options, parse, read_mapping
 from jobs.report import Reporter
 
 
@@ -33,45 +38,50 @@ def simulate(params: WorldParams, out: Path, client: Client, reporter: Reporter)
 
 @click.command("simulate")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--regions", default="Vietnam2,India", show_default=True, help="Study regions to imitate, by comma.")
-@click.option("--years", default="2016", show_default=True, help="First-last, or single years by comma.")
-@click.option("--size-px", default=512, show_default=True, type=click.IntRange(64, 2048), help="Side of a region.")
-@click.option("--scenes-per-year", type=click.IntRange(1, 100), help="Default as each sensor and climate gives.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Another seed, another world.")
+@config_options("What to simulate (YAML, see above); flags and --set override it.")
+@click.option("--regions", help="Regions of the published study to imitate, by comma.  [default: Vietnam2,India]")
+@click.option("--years", help="First-last, or single years by comma, as 2012,2016-2018.  [default: 2016]")
+@click.option("--size-px", type=int, help="Side of each region's square, 64 to 2048 pixels of 30 m.  [default: 512]")
+@click.option(
+    "--scenes-per-year",
+    type=int,
+    help="Of each region, 1 to 60.  [default: as many as each sensor took of the tropics]",
+)
+@click.option("--seed", type=int, help="Another seed, another world.  [default: 1]")
 @click.option(
     "--setting",
     type=click.Choice(["coastal", "mainland"]),
-    default="coastal",
-    show_default=True,
-    help="Much mangrove, or little before much evergreen forest.",
+    help="10-25 % mangrove, or 1-3 % before much evergreen forest.  [default: coastal]",
 )
-@click.option("--cluster", default="local", show_default=True, metavar="PROFILE", help="Where to work.")
-@click.option("--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@cluster_options
+@JSON
 def command(
     out: Path,
-    regions: str,
-    years: str,
-    size_px: int,
-    scenes_per_year: int | None,
-    seed: int,
-    setting: Any,
+    config: Path | None,
+    overrides: tuple[str, ...],
     cluster: str,
     cluster_file: Path | None,
     as_json: bool,
+    **flags: Any,
 ) -> None:
-    """Write a simulated Landsat archive to OUT: COG scenes, STAC items, reference masks, DEM and truth."""
-    try:
-        params = WorldParams(
-            regions=tuple(name.strip() for name in regions.split(",")),
-            years=parse_years(years),
-            size_px=size_px,
-            scenes_per_year=scenes_per_year,
-            seed=seed,
-            setting=setting,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error), fix="see `mangroves simulate --help`") from error
+    """Write a simulated Landsat archive to OUT: COG scenes, STAC items, reference masks, DEM and truth.
+
+    The file of --config holds the keys of the flags and a few more, all optional:
+
+    \b
+    regions: [Vietnam2, India]
+    years: [2012, 2016]         # or 2012,2016-2018
+    size_px: 512
+    scenes_per_year: 14
+    seed: 1
+    setting: coastal            # or mainland
+    mask_years: [2009, 2013]    # default 3 years before the first and before the last
+    overlap: 1.0                # multiplies the spread within classes
+    region_shift: 1.0           # multiplies the difference between regions
+    utm_split: false            # true: the second path comes in the neighbouring UTM zone
+    compression: zstd           # or deflate
+    """
+    params = read_world(config, overrides, {key: value for key, value in flags.items() if value is not None})
     reporter = Reporter(as_json=as_json)
     with open_cluster(cluster, cluster_file) as client:
         archive = simulate(params, out, client, reporter)
@@ -84,12 +94,55 @@ def command(
     reporter.result(result, "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 
-def parse_years(text: str) -> tuple[int, ...]:
-    """Return the years of ``2012,2016-2018``."""
+def parse_names(value: Any) -> Any:
+    """Return the names of ``Vietnam2,India``; what is not text as it is."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def parse_years(value: Any) -> Any:
+    """Return the years of ``2012,2016-2018`` or of a number; what is neither as it is."""
+    if not isinstance(value, str | int):
+        return value
     years: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or not (last or first).isdigit():
-            raise click.BadParameter(f"{part!r} is not a year or first-last", param_hint="--years")
-        years |= set(range(int(first), int(last or first) + 1))
-    return tuple(sorted(years))
+    for part in str(value).split(","):
+        span = _YEARS.fullmatch(part.strip())
+        if span is None:
+            raise ValueError(f"{part!r} is not a year or first-last")
+        years |= set(range(int(span[1]), int(span[2] or span[1]) + 1))
+    return sorted(years)
+
+
+_YEARS: Final = re.compile(r"(\d{4})(?:-(\d{4}))?")
+_TYPES: Final = get_type_hints(WorldParams) | {
+    "regions": Annotated[tuple[str, ...], BeforeValidator(parse_names)],
+    "years": Annotated[tuple[Year, ...], BeforeValidator(parse_years)],
+    "mask_years": Annotated[tuple[Year, ...] | None, BeforeValidator(parse_years)],
+    "seed": NonNegativeInt,
+    "overlap": Annotated[float, Field(ge=0, le=10)],
+    "region_shift": Annotated[float, Field(ge=0, le=10)],
+}
+_DEFAULTS: Final[dict[str, Any]] = {field.name: field.default for field in fields(WorldParams)} | {
+    "regions": ("Vietnam2", "India"),
+    "years": (2016,),
+    "scenes_per_year": None,
+}
+_FIELDS: Final[dict[str, Any]] = {name: (_TYPES[name], default) for name, default in _DEFAULTS.items()}
+World: Final = create_model("World", __base__=Params, **_FIELDS)
+"""``WorldParams`` as a file or the command line gives it."""
+
+
+def read_world(config: Path | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> WorldParams:
+    """Return the world of a file, with flags and then overrides in place of its keys.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or naming the first key that is wrong.
+    """
+    content = {} if config is None else read_mapping(config)
+    source, see = str(config or "simulate"), "`mangroves simulate --help`"
+    checked = parse(World, content | flags, overrides, source=source, see=see)
+    try:
+        return WorldParams(**checked.model_dump())
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}", fix=f"see {see}") from error
