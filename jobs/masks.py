@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
+import yaml
 
 from engine.area import read_area
 from engine.errors import ConfigError
-from engine.mask_archives import get_masks
+from engine.mask_archives import ABOUT, get_masks
 from engine.params import AreaParams
 from engine.sign import Signer
-from engine.trust import Trust
+from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, config_options, given_config, trust_of
 from jobs.report import Reporter
 
 
@@ -21,30 +21,55 @@ def command() -> None:
     """Fetch reference masks."""
 
 
-@command.command("get", short_help="Fetch ESA WorldCover or Global Mangrove Watch.")
-@click.option("--source", type=click.Choice(["worldcover", "gmw"]), required=True, help="Whose mask.")
-@click.option("--year", type=int, required=True, help="Year the mask shows.")
-@click.option("--area", required=True, help="Polygon file, region of the study, or west,south,east,north.")
+@command.command(
+    "get",
+    short_help="Fetch ESA WorldCover or Global Mangrove Watch.",
+    epilog="\b\nExamples:\n"
+    "  mangroves masks get --source gmw --year 2020 --area 104.6,8.5,105.2,9.0\n"
+    "  mangroves masks get --config my-coast.yaml",
+)
+@click.option("--source", type=click.Choice(list(ABOUT)), help="Whose mask.")
+@click.option("--year", type=int, help="Year the mask shows; worldcover: 2020, 2021; gmw: 1996, 2007-2010, 2015-2020.")
+@click.option("--area", help="Polygon file, region of the study, or west,south,east,north in degrees.")
+@config_options("Run configuration (YAML), in place of those three: its area, and all masks it names by source.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("masks"), show_default=True, help="Folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-def get(source: Any, year: int, area: str, out: Path, as_json: bool) -> None:
-    """Fetch what an area needs of ESA WorldCover (Planetary Computer) or Global Mangrove Watch (Zenodo)."""
-    reporter = Reporter(as_json=as_json)
-    trust = Trust().with_roots(Path.cwd(), out, *([Path(area).parent] if Path(area).is_file() else []))
-    folder = get_masks(
-        source,
-        year,
-        read_area(area_params(area), trust),
-        out,
-        trust=trust,
-        signer=Signer(trust),
-        progress=reporter.say,
-    )
-    value = 95 if source == "worldcover" else 1
-    reporter.result(
-        {"path": str(folder), "year": year, "value": [value]},
-        f"in a configuration: labels: {{masks: [{{path: {folder}, year: {year}, value: [{value}]}}]}}",
-    )
+@ALLOW_HOST
+@ALLOW_ROOT
+@JSON
+def get(
+    source: str | None,
+    year: int | None,
+    area: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    out: Path,
+    allow_host: tuple[str, ...],
+    allow_root: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Fetch what an area needs of ESA WorldCover (Planetary Computer) or Global Mangrove Watch (Zenodo).
+
+    Each mask becomes a folder OUT/SOURCE-YEAR with its licence, citation and checksums. A run fetches by itself the
+    masks that its configuration names by source; this command is for having them beforehand, or for other uses.
+    """
+    trust = trust_of(config, hosts=allow_host, roots=(*allow_root, out))
+    params = given_config(config, overrides)
+    if params is None and source and year is not None and area:
+        wanted, where = [(source, year)], area_params(area)
+        trust = trust.with_roots(Path(area).parent) if where.file else trust
+    elif params is not None and source is year is area is None:
+        wanted, where = [(mask.path, mask.year) for mask in params.labels.masks if mask.path in ABOUT], params.area
+    else:
+        raise click.UsageError("give --source, --year and --area, or --config in place of those three")
+    if not wanted:
+        raise ConfigError(f"{config}: labels.masks names no mask by source", fix=f"name {' or '.join(ABOUT)} as path")
+    reporter, signer, place = Reporter(as_json=as_json), Signer(trust), read_area(where, trust)
+    masks = []
+    for name, of_year in dict.fromkeys(wanted):
+        folder = get_masks(name, of_year, place, out, trust=trust, signer=signer, progress=reporter.say)
+        masks.append({"path": str(folder), "year": of_year, "value": ABOUT[name]["value"]})
+    section = yaml.safe_dump({"labels": {"masks": masks}}, sort_keys=False, default_flow_style=None)
+    reporter.result({"masks": masks}, f"in a configuration:\n{section.rstrip()}")
 
 
 def area_params(text: str) -> AreaParams:
