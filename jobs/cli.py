@@ -29,6 +29,24 @@ COMMANDS: Final = {
 }
 """Subcommand -> what it does; each lives in ``jobs.<name>`` as ``command`` and is imported only when asked for."""
 
+EXAMPLES: Final = {
+    "run": ("--demo", "my-coast.yaml", "my-coast.yaml --set 'years=[2015,2020]' --cluster big"),
+    "plan": ("my-coast.yaml", "my-coast.yaml --mb-per-second 8 --json"),
+    "search": ("my-coast.yaml",),
+    "cube": ("my-coast.yaml --cluster big",),
+    "sample": ("my-coast.yaml",),
+    "train": ("my-coast.yaml",),
+    "classify": ("my-coast.yaml --as gmw",),
+    "change": ("my-coast.yaml --zones districts.gpkg --by name",),
+    "status": ("runs/my-coast", "--config my-coast.yaml"),
+    "simulate": (
+        "world --years 2012,2016-2018 --size-px 256",
+        "world --config world.yaml --set 'mask_years=[2010,2018]'",
+    ),
+    "doctor": ("--planetary-computer", "--planetary-computer --config my-coast.yaml --cluster big"),
+}
+"""Subcommand -> arguments to show below its help."""
+
 
 class LazyGroup(click.Group):
     """A click group that imports a subcommand when it is used, so that ``--help`` is quick."""
@@ -39,7 +57,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"jobs.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"jobs.{cmd_name}").command
+        if examples := EXAMPLES.get(cmd_name):
+            lines = (f"\n  mangroves {cmd_name} {arguments}" for arguments in examples)
+            command.epilog = f"\b\nExample{'s' * (len(examples) > 1)}:{''.join(lines)}"
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -51,7 +73,14 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Yearly mangrove maps and change rasters from the Landsat archive, on any Dask cluster.
 
-    Start with `mangroves run --demo`, which needs no network and no account.
+    \b
+    mangroves run --demo                   map a simulated world: no network, no account
+    mangroves doctor --planetary-computer  is this machine fit, does the archive answer
+    mangroves plan my-coast.yaml           what your area will take
+    mangroves run my-coast.yaml            map it; the same command goes on where it stopped
+    mangroves status runs/my-coast         how far it is
+
+    A configuration needs a name, an area, years and masks: docs/quick-start.md, jobs/configs.
     """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,18 @@ def test_help_is_one_sentence_and_every_option_has_one(words, command):
     assert first.endswith(".")
     assert ". " not in first
     assert not [p.name for p in command.params if isinstance(p, click.Option) and not p.help and p.name != "help"]
+
+
+def test_every_example_of_the_help_is_a_command_line_that_parses():
+    shown = 0
+    for words, command in every_command():
+        for line in (command.epilog or "").splitlines():
+            if line.startswith("  "):
+                name, *arguments = shlex.split(line)
+                assert (name, *arguments[: len(words)]) == ("mangroves", *words)
+                command.make_context(" ".join(words), arguments[len(words) :])
+                shown += 1
+    assert shown > len(COMMANDS)
 
 
 def test_python_m_jobs_is_mangroves(tmp_path):
