@@ -228,7 +228,7 @@ def test_the_habitat_limit_is_a_class_of_its_own_and_its_cost_is_told(
                 assert np.array_equal(data["class"].values == OUTSIDE_HABITAT, ~allowed)
                 assert (data["probability"].values[~allowed] == 65535).all()
             hectares = np.broadcast_to(pixel_hectares(part.tile), part.tile.shape)
-            row = areas[(areas.zone == region) & (areas.year == part.year) & (areas.code == OUTSIDE_HABITAT)]
+            row = areas[(areas["where"] == region) & (areas.year == part.year) & (areas.code == OUTSIDE_HABITAT)]
             assert row.pixels.item() == (~allowed).sum()
             assert row.hectares.item() == pytest.approx(hectares[~allowed].sum(), abs=1e-3)
             mask = label_tile(masks, part.tile.geobox, part.year, labels).labels
