@@ -17,6 +17,7 @@ from engine.landsat import PLATFORMS
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Year = Annotated[int, Field(ge=1982, le=2100)]
 _DAY = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+_YEAR = re.compile(r"[12]\d{3}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -283,7 +284,7 @@ class RunParams(Params):
             return (value,)
         if isinstance(value, str):
             first, _, last = value.partition("-")
-            if not (first.strip().isdigit() and (last or first).strip().isdigit()):
+            if not (_YEAR.fullmatch(first.strip()) and _YEAR.fullmatch((last or first).strip())):
                 raise ValueError(f"years must be a list or 'first-last', got {value!r}")
             return tuple(range(int(first), int(last or first) + 1))
         return value

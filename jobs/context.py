@@ -29,7 +29,16 @@ from engine.sign import Signer
 from engine.store import fingerprint_of, marker_path
 from engine.tasks import Habitat
 from engine.trust import Trust
-from jobs.config import load_config
+from jobs.config import (
+    ALLOW_HOST,
+    ALLOW_ROOT,
+    JSON,
+    cluster_options,
+    config_options,
+    load_config,
+    run_folder,
+    trust_of,
+)
 from jobs.report import Reporter
 
 
@@ -54,31 +63,20 @@ class Options:
     @property
     def trust(self) -> Trust:
         """What this command may read: only the command line widens it, never a configuration."""
-        roots = [Path.cwd(), *self.allow_root]
-        if self.config is not None:
-            roots.append(self.config.resolve().parent)
-        return Trust().with_roots(*roots).with_hosts(*self.allow_host)
+        return trust_of(self.config, hosts=self.allow_host, roots=self.allow_root)
 
 
 def run_options(job: Callable[..., None]) -> Callable[..., None]:
     """Add the options every job on a run has, and hand them over as one ``Options``."""
 
     @click.argument("config_file", required=False, type=click.Path(path_type=Path), metavar="[CONFIG]")
-    @click.option("--config", type=click.Path(path_type=Path), help="Run configuration (YAML); the same as CONFIG.")
-    @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override one key; may be repeated.")
-    @click.option("--cluster", default="local", show_default=True, metavar="PROFILE", help="Where to work.")
-    @click.option("--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml.")
-    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+    @config_options("Run configuration (YAML); the same as CONFIG.")
+    @cluster_options
+    @JSON
     @click.option("--skip-bad", is_flag=True, help="Go on without scenes that cannot be read, and list them.")
     @click.option("--fresh", is_flag=True, help="Set aside what an earlier run of this name left.")
-    @click.option("--allow-host", multiple=True, metavar="HOST", help="Also read from this host.")
-    @click.option(
-        "--allow-root",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Also read below this folder.",
-    )
+    @ALLOW_HOST
+    @ALLOW_ROOT
     @functools.wraps(job)
     def wrapped(config_file: Path | None, config: Path | None, **rest: Any) -> None:
         if config_file and config and config_file != config:
@@ -205,9 +203,7 @@ def begin_run(params: RunParams, trust: Trust, client: Client, reporter: Reporte
 
 def _place(params: RunParams, trust: Trust) -> tuple[Path, Area, dict[str, Any]]:
     """Return a run's folder, its area, and its configuration as recorded."""
-    if "://" in params.out:
-        raise ConfigError(f"out {params.out!r} is not a folder", fix="give a folder that every worker sees")
-    folder = trust.path(params.out, what="out") / params.name
+    folder = run_folder(params, trust)
     area = read_area(params.area, trust)
     config = params.model_dump(mode="json", by_alias=True)
     # The list of scenes is frozen for this area: another one in a file of the same name is another run.
