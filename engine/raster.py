@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from xml.etree import ElementTree as Xml
 
 import numpy as np
@@ -257,6 +257,9 @@ def write_qml(path: Path | str, style: tuple[Entry, ...] | Ramp) -> None:
     write_text(path, "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _document(root))
 
 
+GMW_NODATA: Final = 255
+
+
 def export_gmw(classes: np.ndarray) -> np.ndarray:
     """Recode a class raster as Global Mangrove Watch does: 1 mangrove, 0 other, 255 nodata.
 
@@ -270,8 +273,8 @@ def export_gmw(classes: np.ndarray) -> np.ndarray:
     """
     if classes.dtype != np.uint8:
         raise TypeError(f"classes must be uint8 class codes, got {classes.dtype}")
-    table = np.full(256, 255, dtype="uint8")
-    table[[NOT_OBSERVED, OTHER, MANGROVE, OUTSIDE_HABITAT]] = 255, 0, 1, 0
+    table = np.full(256, GMW_NODATA, dtype="uint8")
+    table[[NOT_OBSERVED, OTHER, MANGROVE, OUTSIDE_HABITAT]] = GMW_NODATA, 0, 1, 0
     return table[classes]
 
 

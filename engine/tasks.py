@@ -31,7 +31,7 @@ from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
 from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams
 from engine.plan import TileYear
-from engine.raster import write_cog
+from engine.raster import GMW_NODATA, export_gmw, write_cog
 from engine.reader import Access
 from engine.sample import draw_tile, part_path, write_part
 from engine.stack import stack_looks
@@ -165,7 +165,7 @@ def classify_task(
     """Classify a tile-year wall to wall: a zarr store, then its COGs."""
     started = time.perf_counter()
     tifs = map_paths(store)
-    for tif in tifs.values():
+    for tif in (*tifs.values(), gmw_path(store)):
         tif.unlink(missing_ok=True)
     with open_store(cube) as data:
         layers = _layers(data)
@@ -247,6 +247,15 @@ def _write_map_cogs(
     )
 
 
+def export_task(store: Path, tile: Tile, tags: dict[str, str]) -> Path:
+    """Write the class map of a tile-year once more with Global Mangrove Watch's codes: 1, 0, nodata 255."""
+    with open_store(store) as data:
+        classes = data["class"].values
+    path = gmw_path(store)
+    write_cog(path, export_gmw(classes), tile.geobox, nodata=GMW_NODATA, tags=tags, overview="mode")
+    return path
+
+
 def change_task(
     before: Path,
     after: Path,
@@ -315,6 +324,11 @@ def map_paths(store: Path) -> dict[str, Path]:
     """Return the COGs beside a map store: ``maps/<year>/<tile>.zarr`` -> class and probability."""
     year = store.parent.name
     return {kind: store.with_name(f"{kind}_{store.stem}_{year}.tif") for kind in ("class", "probability")}
+
+
+def gmw_path(store: Path) -> Path:
+    """Return the export beside a map store in Global Mangrove Watch's codes."""
+    return store.with_name(f"gmw_{store.stem}_{store.parent.name}.tif")
 
 
 def change_path(store: Path) -> Path:

@@ -12,16 +12,14 @@ from engine.change import merge_tables, write_table
 from engine.legend import CLASSES, OUTSIDE_HABITAT, PROBABILITY_RAMP
 from engine.model import Model
 from engine.plan import Plan, TileYear
-from engine.raster import export_gmw, read_raster, write_cog, write_qml, write_vrt
+from engine.raster import write_qml, write_vrt
 from engine.store import fingerprint_of, read_marker
-from engine.tasks import classify_task, map_is_current, map_paths
+from engine.tasks import classify_task, export_task, map_is_current, map_paths
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
-
-GMW_NODATA = 255
 
 
 def map_path(run: Run, part: TileYear) -> Path:
@@ -104,16 +102,12 @@ def class_areas(run: Run, plan: Plan) -> pd.DataFrame:
 
 
 def export_as_gmw(run: Run, plan: Plan, trees_sha256: str) -> list[Path]:
-    """Write each class map once more with Global Mangrove Watch's codes: 1, 0, nodata 255."""
-    written = []
-    for part in run.reporter.track(plan.tile_years, len(plan.tile_years), "export"):
-        source = map_paths(map_path(run, part))["class"]
-        (classes,), geobox = read_raster(source)
-        path = source.with_name(source.name.replace("class_", "gmw_", 1))
-        tags = {**run.tags, "year": str(part.year), "trees_sha256": trees_sha256}
-        write_cog(path, export_gmw(classes), geobox, nodata=GMW_NODATA, tags=tags, overview="mode")
-        written.append(path)
-    return written
+    """Write each class map once more with Global Mangrove Watch's codes."""
+    calls = [
+        (map_path(run, part), part.tile, {**run.tags, "year": str(part.year), "trees_sha256": trees_sha256})
+        for part in plan.tile_years
+    ]
+    return sorted(path for _, path in run.tasks(export_task, calls, len(calls), "export"))
 
 
 @click.command("classify")
