@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
+import pystac
 import rasterio
 from affine import Affine
 from pyproj import Transformer
@@ -91,6 +92,26 @@ def write_scene(
         assets=assets,
         cloud_cover=100 * cloud,
     )
+
+
+def item_of(scene: Scene) -> pystac.Item:
+    """Return a scene as the item a STAC client would find, with ``proj:code`` as pystac writes it today."""
+    properties = {
+        "platform": scene.platform,
+        "landsat:wrs_path": str(scene.wrs_path),
+        "landsat:wrs_row": str(scene.wrs_row),
+        "landsat:collection_category": scene.tier,
+        "eo:cloud_cover": scene.cloud_cover,
+        "proj:code": f"EPSG:{scene.epsg}",
+        "proj:shape": scene.shape,
+        "proj:transform": scene.transform,
+    }
+    shape = scene.geometry
+    item = pystac.Item(scene.id, shape.__geo_interface__, list(shape.bounds), scene.datetime, properties)
+    item.stac_extensions = ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"]
+    for name, href in scene.assets.items():
+        item.add_asset(name, pystac.Asset(href, media_type="image/tiff", roles=["data"]))
+    return item
 
 
 def utc(year: int, month: int, day: int, hour: int = 3, minute: int = 0, second: int = 0) -> dt.datetime:

@@ -10,7 +10,6 @@ import pytest
 import rasterio
 import xarray as xr
 
-import engine
 from engine.cube import build_tile_year, clear_pixels, composite_block, read_looks, reduce_looks
 from engine.errors import SceneError
 from engine.kernels.quality import clear_mask
@@ -18,11 +17,11 @@ from engine.landsat import BANDS
 from engine.params import CubeParams
 from engine.plan import TileYear
 from engine.reader import Access
-from engine.stack import fuse_observations, mask_clouds, stack_items, stack_looks
+from engine.stack import stack_items, stack_looks
 from engine.store import array_sha256, open_store
 from engine.trust import Trust
 from tests.engine.conftest import TILE
-from tests.makers import utc, write_scene
+from tests.makers import item_of, utc, write_scene
 
 PARAMS = CubeParams()
 
@@ -83,69 +82,9 @@ def test_the_lazy_stack_equals_the_fused_task_to_the_last_digit(scenes, access):
     assert array_sha256(reduced) == array_sha256(eager)
 
 
-@pytest.mark.parametrize("chunk_px", [64, 100, 1024])
-def test_the_stack_is_the_same_whatever_its_chunks(scenes, access, chunk_px):
-    stack = stack_items(scenes[:2], TILE.geobox, access=access, chunk_px=chunk_px)
-    assert stack.dims == ("time", "band", "y", "x")
-    assert float(stack.x[0]) == TILE.geobox.transform.c + 15
-    with rasterio.open(scenes[0].assets["red"]) as file:
-        window = rasterio.windows.from_bounds(*TILE.geobox.boundingbox.bbox, transform=file.transform)
-        expected = file.read(1, window=window, boundless=True, fill_value=0)
-    assert np.array_equal(stack.sel(band="red").isel(time=0).values, expected)
-    outside = stack.sel(band="qa_pixel").isel(time=0).values[stack.sel(band="red").isel(time=0).values == 0]
-    assert set(np.unique(outside)) <= {1, 21824, 22280}
-
-
-def test_a_scene_that_does_not_reach_the_grid_is_a_look_that_saw_nothing(tmp_path):
-    row, col, _, _ = TILE.window
-    here = write_scene(tmp_path, day=utc(2019, 1, 1), corner=(row, col), shape=(80, 80))
-    aside = write_scene(tmp_path, day=utc(2019, 1, 2), corner=(row, col + 80), shape=(80, 80))
-    access = Access(Trust().with_roots(tmp_path))
-    for scenes in ([aside], [here, aside]):
-        looks = stack_looks(scenes, TILE.geobox[:80, :80], PARAMS, access)
-        assert looks.sizes["time"] == len(scenes)
-        assert [bool(look.any()) for look in looks.values] == [scene is here for scene in scenes]
-
-
-def test_mask_clouds_is_lazy_and_agrees_with_the_kernel(scenes, access):
-    stack = stack_items(scenes[:3], TILE.geobox, access=access)
-    masked = mask_clouds(stack)
-    assert masked.chunks is not None
-    qa = stack.sel(band="qa_pixel").values
-    clear = clear_mask(qa, stack.sel(band="qa_radsat").values, unusable_radsat=126 | 2048)
-    clear &= (stack.sel(band=list(BANDS)).values > 0).all(axis=1)
-    assert np.array_equal(masked.sel(band="red").values > 0, clear)
-    assert fuse_observations(masked).sizes["time"] == 3
-
-
 def test_stack_and_cube_agree_with_odc_stac(scenes, access):
     odc_stac = pytest.importorskip("odc.stac")
-    pystac = pytest.importorskip("pystac")
-    items = []
-    for scene in scenes[:4]:
-        item = pystac.Item(
-            scene.id,
-            scene.geometry.__geo_interface__,
-            scene.geometry.bounds,
-            scene.datetime,
-            {
-                "platform": scene.platform,
-                "landsat:wrs_path": str(scene.wrs_path),
-                "landsat:wrs_row": str(scene.wrs_row),
-                "landsat:collection_category": scene.tier,
-                "eo:cloud_cover": scene.cloud_cover,
-                "proj:code": f"EPSG:{scene.epsg}",
-                "proj:shape": scene.shape,
-                "proj:transform": scene.transform,
-            },
-        )
-        for name, href in scene.assets.items():
-            item.add_asset(name, pystac.Asset(href, media_type="image/tiff", roles=["data"]))
-        item.stac_extensions = ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"]
-        items.append(item)
-    from_items = engine.stack_items(items, TILE.geobox, access=access, assets=["red"])
-    from_scenes = engine.stack_items(scenes[:4], TILE.geobox, access=access, assets=["red"])
-    assert from_items.identical(from_scenes), "pystac items, with proj:code, are as good as scenes"
+    items = [item_of(scene) for scene in scenes[:4]]
     theirs = odc_stac.load(items, bands=list(scenes[0].assets), geobox=TILE.geobox, groupby="id", dtype="uint16")
     ours = stack_items(scenes[:4], TILE.geobox, access=access)
     for band in BANDS:
