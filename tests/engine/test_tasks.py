@@ -1,0 +1,374 @@
+"""Bodies of the tasks on a tile of 24 x 30 px: what they write, and when that counts as current."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from shapely.geometry import box
+
+from engine import tasks
+from engine.area import Area, Region, region_codes, wrap
+from engine.cube import as_dataset, reduce_looks
+from engine.errors import SceneError, StoreError
+from engine.grid import Tile, lonlat_of, pixel_hectares
+from engine.habitat import HabitatSources
+from engine.kernels.composite import empty_layers
+from engine.kernels.features import COMPOSITE_FEATURES, feature_stack
+from engine.lookup import FoundRaster
+from engine.masks import open_masks
+from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams, TrainParams
+from engine.plan import TileYear
+from engine.raster import read_raster
+from engine.reader import Access
+from engine.sample import part_path
+from engine.scenes import Scene
+from engine.store import array_sha256, is_current, marker_path, open_store, read_marker, write_store
+from engine.tasks import (
+    change_path,
+    change_task,
+    classify_task,
+    cube_is_current,
+    cube_task,
+    export_task,
+    gmw_path,
+    looks_path,
+    map_is_current,
+    map_paths,
+    remove_unlisted,
+    sample_task,
+)
+from engine.train import fit
+from engine.trust import Trust
+from tests.engine.samples import make_sample
+from tests.makers import utc, write_scene
+
+TILE = Tile(48, 8, -16, (-32700, 16500, 24, 30))
+INSIDE = np.broadcast_to(np.arange(30) >= 10, TILE.shape)
+"""The area covers the tile from column 10 on."""
+
+UNSEEN = np.broadcast_to(np.arange(24)[:, None] < 4, TILE.shape)
+"""The upper four rows of the hand-made cube were never clear."""
+
+HIGH = np.broadcast_to(np.arange(30) >= 25, TILE.shape)
+"""The last five columns lie too high for mangrove."""
+
+ANNUAL, KEEP = CubeParams(), CubeParams(keep="scenes")
+
+
+@pytest.fixture(scope="module")
+def area() -> Area:
+    lon, lat = lonlat_of(48, *np.mgrid[-32700 : -32700 + 24, 16510 : 16500 + 30])
+    half = 1.3e-4  # degrees, somewhat less than half a pixel
+    outline = box(lon.min() - half, lat.min() - half, lon.max() + half, lat.max() + half)
+    area = Area((Region("east", wrap(outline)),))
+    assert np.array_equal(region_codes(area, TILE), INSIDE)
+    return area
+
+
+# Cubes
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> TileYear:
+    """Three scenes of 2019, two of them rows of one pass that overlap on the tile."""
+    folder = tmp_path_factory.mktemp("few")
+
+    def scene(day, row: int, wrs_row: int, seed: int) -> Scene:
+        return write_scene(folder, day=day, corner=(row, 16490), shape=(30, 50), wrs=(125, wrs_row), seed=seed)
+
+    pair = scene(utc(2019, 3, 1), -32712, 53, 1), scene(utc(2019, 3, 1, 3, 0, 24), -32692, 54, 2)
+    return TileYear(TILE, 2019, (*pair, scene(utc(2019, 5, 1), -32703, 53, 3)))
+
+
+@pytest.fixture(scope="module")
+def access(part: TileYear) -> Access:
+    return Access(Trust().with_roots(Path(part.scenes[0].assets["red"]).parent))
+
+
+def make_cube(
+    part: TileYear, store: Path, access: Access, params: CubeParams = ANNUAL, *, skip_bad: bool = False
+) -> dict:
+    return cube_task(part, store, params, access, 2048, "f", skip_bad, {"run": "few"})
+
+
+def check_looks_reduce_to_the_cube(store: Path, looks: int) -> None:
+    with open_store(store) as cube, open_store(looks_path(store)) as kept:
+        assert kept["looks"].dims == ("time", "band", "y", "x")
+        assert kept.sizes["time"] == looks
+        assert kept.attrs["run"] == cube.attrs["run"] == "few"
+        annual = {str(name): variable.values for name, variable in cube.data_vars.items()}
+        assert annual["clear_count"].max() == looks
+        assert array_sha256(reduce_looks(kept["looks"], KEEP)) == array_sha256(annual)
+
+
+def test_a_cube_is_current_for_its_fingerprint_while_it_is_there(part, access, tmp_path):
+    store = tmp_path / "2019.zarr"
+    assert not cube_is_current(store, ANNUAL, "f")
+    assert make_cube(part, store, access)["looks"] == 2
+    assert not looks_path(store).exists()
+    assert cube_is_current(store, ANNUAL, "f")
+    assert not cube_is_current(store, ANNUAL, "g")
+    assert not cube_is_current(store, KEEP, "f"), "its looks are asked for now, and were not kept"
+    shutil.rmtree(store)
+    assert not cube_is_current(store, ANNUAL, "f"), "only its marker is left"
+
+
+def test_kept_looks_reduce_to_the_annual_cube_and_are_part_of_what_is_current(part, access, tmp_path):
+    store = tmp_path / "2019.zarr"
+    make_cube(part, store, access, KEEP)
+    check_looks_reduce_to_the_cube(store, looks=2)
+    assert cube_is_current(store, KEEP, "f")
+    assert not cube_is_current(store, KEEP, "g")
+    marker_path(looks_path(store)).unlink()
+    assert not cube_is_current(store, KEEP, "f")
+    assert cube_is_current(store, ANNUAL, "f")
+
+
+def test_a_scene_that_is_lost_is_in_neither_cube_nor_looks(part, access, tmp_path):
+    first, second, third = part.scenes
+    (tmp_path / "cut.tif").write_bytes(Path(third.assets["red"]).read_bytes()[:500])
+    bad = replace(third, assets={**third.assets, "red": str(tmp_path / "cut.tif")})
+    short = replace(part, scenes=(first, second, bad))
+    access = Access(access.trust.with_roots(tmp_path))
+    store = tmp_path / "2019.zarr"
+    with pytest.raises(SceneError, match=rf"scene {bad.id}, asset red: cut\.tif cannot be read"):
+        make_cube(short, store, access, KEEP)
+    assert read_marker(store) is None
+    marker = make_cube(short, store, access, KEEP, skip_bad=True)
+    assert [loss["scene"] for loss in marker["lost"]] == [bad.id]
+    check_looks_reduce_to_the_cube(store, looks=1)
+
+
+def test_a_year_without_scenes_keeps_no_looks_and_is_current_all_the_same(access, tmp_path):
+    store = tmp_path / "2001.zarr"
+    assert make_cube(TileYear(TILE, 2001, ()), store, access, KEEP)["looks"] == 0
+    assert not looks_path(store).exists()
+    assert cube_is_current(store, KEEP, "f")
+
+
+# Samples and maps of a cube made by hand
+
+
+@pytest.fixture(scope="module")
+def layers() -> dict[str, np.ndarray]:
+    layers = empty_layers(*TILE.shape)
+    values = np.random.default_rng(6).integers(7600, 12000, layers["composite"].shape)
+    layers["composite"][:] = np.where(UNSEEN, 0, values)
+    layers["clear_count"][:] = np.where(UNSEEN, 0, 5)
+    return layers
+
+
+@pytest.fixture(scope="module")
+def cube(layers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("cube") / "2019.zarr"
+    write_store(store, as_dataset(layers, TILE.geobox, 2019, {}), {"fingerprint": "c"})
+    return store
+
+
+def raster(path: Path, values: np.ndarray) -> Path:
+    """Write a raster of degrees over the tile and far around: ``values`` from its west to its east."""
+    west, north = lonlat_of(48, np.array([-32700]), np.array([16500]))
+    degrees = 30 * 2.7285e-4 / values.size
+    profile = {"driver": "GTiff", "count": 1, "height": 60, "width": values.size, "crs": "EPSG:4326"}
+    transform = Affine(degrees, 0, west[0] - 1.364e-4, 0, -1e-3, north[0] + 0.01)
+    with rasterio.open(path, "w", dtype=values.dtype, transform=transform, **profile) as file:
+        file.write(np.broadcast_to(values, (60, values.size)), 1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def habitat(tmp_path_factory: pytest.TempPathFactory) -> tuple[HabitatParams, HabitatSources, Path]:
+    folder = tmp_path_factory.mktemp("dem")
+    dem = raster(folder / "dem.tif", np.where(HIGH[0], 90, 2).astype("int16"))
+    sources = HabitatSources(dem=(FoundRaster(str(dem), None),), water=())
+    return HabitatParams(max_distance_to_tidal_water_km=None, dem=str(dem)), sources, folder
+
+
+def draw(cube: Path, area: Area, habitat, folder: Path, fingerprint: str = "f") -> dict:
+    """Draw every labelled pixel; the mask shows mangrove from column 20 on."""
+    mask = raster(folder / "mask.tif", (np.arange(30) >= 20).astype("uint8"))
+    labels = LabelParams(masks=({"path": str(mask), "year": 2020},), erode_px=0)
+    params, sources, dem = habitat
+    return sample_task(
+        cube,
+        TILE,
+        2019,
+        area,
+        open_masks(labels, trust=Trust().with_roots(folder)),
+        labels,
+        SampleParams(mangrove=1.0, other=1.0),
+        (params, sources),
+        Access(Trust().with_roots(dem)),
+        7,
+        COMPOSITE_FEATURES,
+        folder / "sample",
+        fingerprint,
+    )
+
+
+def test_a_sample_holds_the_features_and_labels_of_its_pixels(cube, layers, area, habitat, tmp_path):
+    marker = draw(cube, area, habitat, tmp_path)
+    path = part_path(tmp_path / "sample", TILE.id, 2019)
+    frame = gpd.read_parquet(path)
+    rows, cols = frame.grid_row - TILE.window[0], frame.grid_col - TILE.window[1]
+    drawn = np.zeros(TILE.shape, bool)
+    drawn[rows, cols] = True
+    assert np.array_equal(drawn, INSIDE & ~UNSEEN & ~HIGH), "observed, in the area and low enough"
+    assert np.array_equal(frame.label, np.where(cols >= 20, 2, 1))
+    features = feature_stack(layers, COMPOSITE_FEATURES)
+    for number, name in enumerate(COMPOSITE_FEATURES):
+        assert np.array_equal(frame[name], features[number][rows, cols]), name
+    assert (marker["rows"], marker["mask_year"]) == (20 * 15, 2020)
+    lost = (HIGH * pixel_hectares(TILE)).sum()
+    assert marker["mask_mangrove_outside_habitat_ha"] == pytest.approx(lost, abs=1e-4)
+    assert is_current(path, "f")
+    assert not is_current(path, "g")
+
+
+def test_a_sample_that_could_not_be_drawn_again_is_not_current(cube, area, habitat, tmp_path):
+    draw(cube, area, habitat, tmp_path)
+    with pytest.raises(StoreError, match="is not there or not finished"):
+        draw(tmp_path / "gone.zarr", area, habitat, tmp_path, "g")
+    path = part_path(tmp_path / "sample", TILE.id, 2019)
+    assert path.is_file()
+    assert not is_current(path, "f")
+    assert not is_current(path, "g")
+
+
+@pytest.fixture(scope="module")
+def model(layers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a model that calls the half of the cube with the brighter near infrared mangrove, and its hash."""
+    folder = tmp_path_factory.mktemp("model")
+    values = feature_stack(layers, COMPOSITE_FEATURES)[:, ~UNSEEN]
+    nir = values[COMPOSITE_FEATURES.index("nir08")]
+    sample = make_sample(nir.size).assign(
+        **dict(zip(COMPOSITE_FEATURES, values, strict=True)), weight=1.0, label=np.where(nir > np.median(nir), 2, 1)
+    )
+    model = fit(sample, features=COMPOSITE_FEATURES, params=TrainParams(rounds=5, max_depth=3, features="composite"))
+    model.save(folder)
+    return folder, model.tree_sha256()
+
+
+def classify(cube: Path, area: Area, model, habitat, store: Path) -> dict:
+    limit = None if habitat is None else habitat[:2]
+    trust = Trust() if habitat is None else Trust().with_roots(habitat[2])
+    return classify_task(
+        cube, TILE, 2019, area, *model, limit, Access(trust), 0.5, store, "f", {"run": "few", "notice": "by hand"}
+    )
+
+
+def map_store(folder: Path) -> Path:
+    return folder / "maps" / "2019" / f"{TILE.id}.zarr"
+
+
+def test_a_map_shows_area_habitat_and_what_was_not_observed_in_zarr_and_cog(
+    cube, layers, area, model, habitat, tmp_path
+):
+    store = map_store(tmp_path)
+    marker = classify(cube, area, model, habitat, store)
+    with open_store(store) as data:
+        classes, probability = data["class"].values, data["probability"].values
+        assert data.attrs["notice"] == "by hand"
+    seen = INSIDE & ~HIGH & ~UNSEEN
+    assert (classes[~INSIDE] == 255).all()
+    assert (classes[INSIDE & HIGH] == 3).all()
+    assert (classes[INSIDE & ~HIGH & UNSEEN] == 0).all()
+    assert (probability[~seen] == 65535).all()
+    assert np.array_equal(classes[seen], np.where(probability[seen] >= 5000, 2, 1))
+    nir = layers["composite"][3]
+    assert (classes[seen] == np.where(nir > np.median(nir[~UNSEEN]), 2, 1)[seen]).mean() > 0.95
+    for kind, values in (("class", classes), ("probability", probability)):
+        path = map_paths(store)[kind]
+        assert path.name == f"{kind}_{TILE.id}_2019.tif"
+        (found,), geobox = read_raster(path)
+        assert np.array_equal(found, values)
+        assert geobox == TILE.geobox
+    counted = {row["code"]: row["pixels"] for row in marker["areas"]}
+    assert counted == {code: int((classes == code).sum()) for code in (0, 1, 2, 3)}
+    assert {row["where"] for row in marker["areas"]} == {"east"}
+
+
+@pytest.mark.parametrize("rows", [1, 7, 24])
+def test_strips_do_not_change_a_map(cube, area, model, tmp_path, monkeypatch, rows):
+    marker = classify(cube, area, model, None, map_store(tmp_path / "whole"))
+    monkeypatch.setattr(tasks, "CLASSIFY_ROWS", rows)
+    assert classify(cube, area, model, None, map_store(tmp_path))["sha256"] == marker["sha256"]
+
+
+def test_a_map_is_current_for_its_fingerprint_while_store_and_cogs_are_there(cube, area, model, tmp_path):
+    store = map_store(tmp_path)
+    assert not map_is_current(store, "f")
+    classify(cube, area, model, None, store)
+    export_task(store, TILE, {})
+    assert map_is_current(store, "f")
+    assert not map_is_current(store, "g")
+    for path in map_paths(store).values():
+        path.rename(tmp_path / "aside")
+        assert not map_is_current(store, "f")
+        (tmp_path / "aside").rename(path)
+    assert map_is_current(store, "f")
+    with pytest.raises(StoreError, match="is not there or not finished"):
+        classify(tmp_path / "gone.zarr", area, model, None, store)
+    assert not map_is_current(store, "f"), "what could not be made again is not current"
+    assert not gmw_path(store).exists()
+
+
+# Maps made by hand
+
+BEFORE = np.array([[1, 1, 2, 2, 0, 1, 2, 3, 255, 255]], "uint8")
+AFTER = np.array([[1, 2, 1, 2, 1, 0, 3, 1, 255, 1]], "uint8")
+SMALL = Tile(48, 8, -16, (-32700, 16510, 1, 10))
+
+
+def hand_map(folder: Path, year: int, classes: np.ndarray) -> Path:
+    store = folder / "maps" / str(year) / f"{SMALL.id}.zarr"
+    layers = {"class": classes, "region": (classes != 255).astype("uint16"), "probability": classes.astype("uint16")}
+    dataset = as_dataset({}, SMALL.geobox, year, {}).drop_vars("band")
+    write_store(store, dataset.assign({name: (("y", "x"), values) for name, values in layers.items()}), {})
+    return store
+
+
+def test_change_is_written_as_zarr_and_cog_and_counted_by_region_and_zone(area, tmp_path):
+    maps = [hand_map(tmp_path, year, classes) for year, classes in ((2015, BEFORE), (2020, AFTER))]
+    store = tmp_path / "change" / "2015-2020" / f"{SMALL.id}.zarr"
+    lon, lat = lonlat_of(48, np.array([-32700] * 2), np.array([16512, 16515]))
+    zone = box(lon[0] - 1.3e-4, lat[0] - 1e-3, lon[1] + 1.3e-4, lat[1] + 1e-3)  # columns 2 to 5
+    marker = change_task(
+        *maps, SMALL, (2015, 2020), area, Area((Region("park", wrap(zone)),)), store, "f", {"run": "few"}
+    )
+    expected = [1, 4, 3, 2, 0, 0, 5, 5, 255, 255]
+    with open_store(store) as data:
+        assert data["transition"].values.tolist() == [expected]
+    assert change_path(store).name == f"change_{SMALL.id}_2015-2020.tif"
+    (codes,), geobox = read_raster(change_path(store))
+    assert codes.tolist() == [expected]
+    assert geobox == SMALL.geobox
+    counted = {(row["by"], row["where"], row["code"]): row["pixels"] for row in marker["areas"]}
+    for where, pixels in {("region", "east"): (2, 1, 1, 1, 1, 2), ("zone", "park"): (2, 0, 1, 1, 0, 0)}.items():
+        assert tuple(counted[*where, code] for code in range(6)) == pixels
+    assert is_current(store, "f")
+
+
+def test_a_map_is_exported_in_the_codes_of_global_mangrove_watch(tmp_path):
+    store = hand_map(tmp_path, 2015, BEFORE)
+    path = export_task(store, SMALL, {"year": "2015"})
+    assert path == gmw_path(store)
+    with rasterio.open(path) as file:
+        assert file.read(1).tolist() == [[0, 0, 1, 1, 255, 0, 1, 0, 255, 255]]
+        assert file.nodata == 255
+
+
+def test_parts_that_are_not_listed_are_removed(tmp_path):
+    remove_unlisted(tmp_path / "nowhere", set())
+    for name in ("kept.parquet", "old.parquet", "old.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    remove_unlisted(tmp_path, {"kept.parquet"})
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.parquet"]
