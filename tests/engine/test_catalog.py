@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import gzip
 import itertools
 import json
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +23,8 @@ from engine.landsat import BANDS
 from engine.params import AreaParams, SearchParams
 from engine.scenes import read_scenes, write_scenes
 from engine.trust import Trust
+from tests.engine.loopback import Call, Loopback, Reply
+from tests.stac_api import stac_api
 
 Item = dict[str, Any]
 HUNDRED = "pc_landsat-c2-l2_100items_path033-034_row032_2023-2024"
@@ -366,55 +360,22 @@ def test_scenes_with_untrusted_assets_are_refused_by_name(tmp_path: Path, trust:
 # APIs
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-COLLECTION = {
-    "type": "Collection",
-    "id": "landsat-c2-l2",
-    "stac_version": "1.0.0",
-    "description": "for a test",
-    "license": "proprietary",
-    "links": [],
-    "extent": {
-        "spatial": {"bbox": [[-180, -90, 180, 90]]},
-        "temporal": {"interval": [["1982-01-01T00:00:00Z", None]]},
-    },
-}
-
-
 @pytest.fixture(scope="module")
-def stac_api(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run rustac, a real STAC API server, over the hundred real items; its ``query`` would find nothing."""
-    command = shutil.which("rustac", path=str(Path(sys.executable).parent))
-    if command is None:
-        pytest.skip("needs the rustac command (pip install rustac)")
-    folder = tmp_path_factory.mktemp("api")
-    (folder / "collection.json").write_text(json.dumps(COLLECTION))
-    address = f"127.0.0.1:{free_port()}"
-    files = [str(folder / "collection.json"), str(shared_data / f"stac-items/{HUNDRED}.json")]
-    with subprocess.Popen([command, "serve", "--addr", address, *files], stdout=subprocess.DEVNULL) as process:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://{address}/", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://{address}"
-        process.terminate()
+def real_api(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a real STAC API server over the hundred real items."""
+    items = json.loads((shared_data / f"stac-items/{HUNDRED}.json").read_text())["features"]
+    with stac_api(items, tmp_path_factory.mktemp("api")) as address:
+        yield address
 
 
 @pytest.mark.parametrize("page", [250, 100, 7])
 def test_a_real_api_is_paged_to_its_end(
-    stac_api: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch, page: int
+    real_api: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(catalog, "PAGE_ITEMS", page)
-    trust = Trust().with_hosts(stac_api.removeprefix("http://")).with_roots(shared_data)
+    trust = Trust().with_hosts(real_api.removeprefix("http://")).with_roots(shared_data)
     given: dict[str, Any] = {"trust": trust, "bounds": COLORADO, "years": "2023-2024", "platforms": ("landsat-9",)}
-    found = search(stac_api, **given)
+    found = search(real_api, **given)
     assert found.left_out == {"platform landsat-7": 1, "platform landsat-8": 48, "tier T2": 1}
     by_file = search(str(shared_data / f"stac-items/{HUNDRED}.json"), **given)
     # The derived JSON of the fixture and the server both keep milliseconds.
@@ -422,80 +383,38 @@ def test_a_real_api_is_paged_to_its_end(
     assert len(found.scenes) == 50
 
 
-def test_a_real_api_is_asked_for_dates_and_place(stac_api: str) -> None:
-    trust = Trust().with_hosts(stac_api.removeprefix("http://"))
-    found = search(stac_api, trust=trust, bounds=COLORADO, years="2023")
+def test_a_real_api_is_asked_for_dates_and_place(real_api: str) -> None:
+    trust = Trust().with_hosts(real_api.removeprefix("http://"))
+    found = search(real_api, trust=trust, bounds=COLORADO, years="2023")
     assert all(scene.datetime.year == 2023 for scene in found.scenes)
     # The server left out the other year and we count only what it sent.
     assert "outside the dates" not in found.left_out
     with pytest.raises(CatalogError, match=r"no scene of .* check the area"):
-        search(stac_api, trust=trust, years="2023")
+        search(real_api, trust=trust, years="2023")
     with pytest.raises(TrustError, match="--allow-host 127"):
-        search(stac_api, trust=Trust())
+        search(real_api, trust=Trust())
 
 
-class FakeApi(ThreadingHTTPServer):
-    """A STAC API whose answers a test chooses: ``answer(number, path, body)`` gives status, document, headers."""
-
-    def __init__(self, answer: Callable[[int, str, Any], tuple[int, Any, dict[str, str]]]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer = answer
-        self.calls: list[tuple[str, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def root(self, method: str = "POST") -> dict[str, Any]:
-        search = {"rel": "search", "href": f"{self.url}/search", "method": method}
-        return {"type": "Catalog", "conformsTo": ["https://api.stacspec.org/v1.0.0/item-search"], "links": [search]}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: FakeApi
-
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
-        self.server.calls.append((self.path, body))
-        status, document, headers = self.server.answer(len(self.server.calls), self.path, body)
-        data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None:
-        pass
+Serve = Callable[[Callable[[Call], Reply]], Loopback]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeApi]]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.setattr(web, "_FIRST_WAIT_S", 0.01)
-    running: list[FakeApi] = []
-
-    def start(answer: Callable[[int, str, Any], tuple[int, Any, dict[str, str]]]) -> FakeApi:
-        server = FakeApi(answer)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        running.append(server)
-        return server
-
-    yield start
-    for server in running:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as stack:
+        yield lambda answer: stack.enter_context(Loopback(answer).running())
 
 
-def at(server: FakeApi) -> Trust:
-    return Trust().with_hosts(server.url.removeprefix("http://"))
+def root(server: Loopback, method: str = "POST") -> Reply:
+    """Return the landing page of an API that can be searched."""
+    link = {"rel": "search", "href": f"{server.url}/search", "method": method}
+    conforms = ["https://api.stacspec.org/v1.0.0/item-search"]
+    return Reply(body={"type": "Catalog", "conformsTo": conforms, "links": [link]})
 
 
-def page(items: list[Item], **following: Any) -> dict[str, Any]:
+def page(items: list[Item], **following: Any) -> Reply:
     links = [{"rel": "next", **following}] if following else []
-    return {"type": "FeatureCollection", "features": items, "links": links}
+    return Reply(body={"type": "FeatureCollection", "features": items, "links": links})
 
 
 def remote(**given: Any) -> Item:
@@ -503,168 +422,155 @@ def remote(**given: Any) -> Item:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_pages_are_followed_by_get_and_post(serve: Callable[..., FakeApi], method: str) -> None:
+def test_pages_are_followed_by_get_and_post(serve: Serve, method: str) -> None:
     days = ["2019-02-03", "2019-02-19", "2019-03-07"]
 
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        if number == 1:
-            return 200, server.root(method), {}
-        items = [remote(day=days[number - 2])]
-        if number == 4:
-            return 200, page(items), {}
+    def answer(call: Call) -> Reply:
+        if call.number == 1:
+            return root(server, method)
+        items = [remote(day=days[call.number - 2])]
+        if call.number == 4:
+            return page(items)
         if method == "GET":
-            return 200, page(items, href=f"/search?token=t{number}"), {}
-        return 200, page(items, href=f"{server.url}/search", method="POST", body={"token": str(number)}, merge=True), {}
+            return page(items, href=f"/search?token=t{call.number}")
+        return page(items, href=f"{server.url}/search", method="POST", body={"token": str(call.number)}, merge=True)
 
     server = serve(answer)
-    found = search(server.url, trust=at(server))
+    found = search(server.url, trust=server.trust)
     assert [f"{scene.datetime:%F}" for scene in found.scenes] == days
     if method == "POST":
-        body = server.calls[1][1]
+        body = server.calls[1].body
         assert set(body) == {"collections", "bbox", "datetime", "limit"}
-        assert server.calls[3][1] == {**body, "token": "3"}
+        assert server.calls[3].body == {**body, "token": "3"}
     else:
-        assert server.calls[1][0].startswith("/search?collections=landsat-c2-l2&bbox=104.95%2C8.7")
-        assert server.calls[3][0] == "/search?token=t3"
+        assert server.calls[1].path.startswith("/search?collections=landsat-c2-l2&bbox=104.95%2C8.7")
+        assert server.calls[3].path == "/search?token=t3"
 
 
-def test_a_scene_on_two_pages_is_one(serve: Callable[..., FakeApi]) -> None:
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        if number == 1:
-            return 200, server.root(), {}
-        items = [remote(), remote(day=f"2019-03-0{number}")]
-        return 200, page(items, **({"href": "/search?2"} if number == 2 else {})), {}
+def test_a_scene_on_two_pages_is_one(serve: Serve) -> None:
+    def answer(call: Call) -> Reply:
+        if call.number == 1:
+            return root(server)
+        items = [remote(), remote(day=f"2019-03-0{call.number}")]
+        return page(items, **({"href": "/search?2"} if call.number == 2 else {}))
 
     server = serve(answer)
-    assert len(search(server.url, trust=at(server)).scenes) == 3
+    assert len(search(server.url, trust=server.trust).scenes) == 3
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_a_loop_of_next_links_ends(serve: Callable[..., FakeApi], fresh: bool) -> None:
+def test_a_loop_of_next_links_ends(serve: Serve, fresh: bool) -> None:
     tokens = itertools.count()
 
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
+    def answer(call: Call) -> Reply:
         document = page([remote()], href=f"/search?token={next(tokens) if fresh else 1}")
-        return 200, server.root() if number == 1 else document, {}
+        return root(server) if call.number == 1 else document
 
     server = serve(answer)
     with pytest.raises(CatalogError, match="pages repeat"):
-        search(server.url, trust=at(server))
+        search(server.url, trust=server.trust)
     assert len(server.calls) < 6
 
 
-def test_pages_without_end_are_cut_off(serve: Callable[..., FakeApi], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_without_end_are_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "MAX_PAGES", 10)
 
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        item = remote(row=number)
-        return 200, server.root() if number == 1 else page([item], href=f"/search?token={number}"), {}
+    def answer(call: Call) -> Reply:
+        item = remote(row=call.number)
+        return root(server) if call.number == 1 else page([item], href=f"/search?token={call.number}")
 
     server = serve(answer)
     with pytest.raises(CatalogError, match="more than 10 pages"):
-        search(server.url, trust=at(server))
+        search(server.url, trust=server.trust)
 
 
 @pytest.mark.parametrize("href", ["http://127.0.0.1:9/search", "https://example.com/s", "file:///etc/passwd"])
-def test_a_next_link_or_redirect_elsewhere_is_refused(serve: Callable[..., FakeApi], href: str) -> None:
-    def linking(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        return 200, servers[0].root() if number == 1 else page([remote()], href=href), {}
+def test_a_next_link_or_redirect_elsewhere_is_refused(serve: Serve, href: str) -> None:
+    def linking(call: Call) -> Reply:
+        return root(servers[0]) if call.number == 1 else page([remote()], href=href)
 
-    def redirecting(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        return (200, servers[1].root(), {}) if number == 1 else (302, b"", {"Location": href})
+    def redirecting(call: Call) -> Reply:
+        return root(servers[1]) if call.number == 1 else Reply(302, headers={"Location": href})
 
     servers = [serve(linking), serve(redirecting)]
     for server in servers:
         with pytest.raises(TrustError, match="not allowed"):
-            search(server.url, trust=at(server))
+            search(server.url, trust=server.trust)
         assert len(server.calls) == 2
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        (429, b"", {"Retry-After": "0"}),
-        (500, b"", {}),
-        (503, b"<html>", {}),
-        (200, b"<html>maintenance</html>", {}),
-        (200, b'{"type"', {}),
-        (200, b"{}", {"Content-Length": "1000"}),
+        Reply(429, b"", {"Retry-After": "0"}),
+        Reply(500),
+        Reply(503, b"<html>"),
+        Reply(body=b"<html>maintenance</html>"),
+        Reply(body=b'{"type"'),
+        Reply(body=b"{}", headers={"Content-Length": "1000"}),
     ],
 )
-def test_passing_faults_of_an_api_are_waited_out(
-    serve: Callable[..., FakeApi], fault: tuple[int, bytes, dict[str, str]]
-) -> None:
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        return fault if number in (1, 3) else (200, server.root() if number == 2 else page([remote()]), {})
+def test_passing_faults_of_an_api_are_waited_out(serve: Serve, fault: Reply) -> None:
+    def answer(call: Call) -> Reply:
+        return fault if call.number in (1, 3) else root(server) if call.number == 2 else page([remote()])
 
     server = serve(answer)
-    assert len(search(server.url, trust=at(server)).scenes) == 1
+    assert len(search(server.url, trust=server.trust).scenes) == 1
     assert len(server.calls) == 4
 
 
 @pytest.mark.parametrize(
     ("answer", "message", "calls"),
     [
-        ((404, b"", {}), "no answer from 127.0.0.1:.* .HTTP 404.; check the address", 1),
-        ((429, b"", {"Retry-After": "9999"}), "HTTP 429, tried 1 times", 1),
-        ((500, b"", {}), "HTTP 500, tried 6 times", 6),
-        ((200, b"<html>", {}), "answer is not JSON", 6),
-        ((200, b"[" * 100_000, {}), "answer is not JSON", 6),
-        ((302, b"", {"Location": "/again"}), "too many redirects", 6),
-        ((200, {"conformsTo": ["core"], "links": []}, {}), "cannot be searched", 1),
-        ((200, {"conformsTo": ["item-search"], "features": 3}, {}), "answer holds no features", 2),
-        ((200, gzip.compress(b" " * 2**21), {"Content-Encoding": "gzip"}), "larger than 1 MB", 1),
+        (Reply(404), "no answer from 127.0.0.1:.* .HTTP 404.; check the address", 1),
+        (Reply(429, b"", {"Retry-After": "9999"}), "HTTP 429, tried 1 times", 1),
+        (Reply(500), "HTTP 500, tried 6 times", 6),
+        (Reply(body=b"<html>"), "answer is not JSON", 6),
+        (Reply(body=b"[" * 100_000), "answer is not JSON", 6),
+        (Reply(302, b"", {"Location": "/again"}), "too many redirects", 6),
+        (Reply(body={"conformsTo": ["core"], "links": []}), "cannot be searched", 1),
+        (Reply(body={"conformsTo": ["item-search"], "features": 3}), "answer holds no features", 2),
+        (Reply(body=gzip.compress(b" " * 2**21), headers={"Content-Encoding": "gzip"}), "larger than 1 MB", 1),
     ],
 )
 def test_lasting_faults_of_an_api_end_in_one_line(
-    serve: Callable[..., FakeApi],
+    serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
-    answer: tuple[int, Any, dict[str, str]],
+    answer: Reply,
     message: str,
     calls: int,
 ) -> None:
     monkeypatch.setattr(web, "MAX_BYTES", 2**20)
-    server = serve(lambda number, path, body: copy.deepcopy(answer))
+    server = serve(lambda call: answer)
     with pytest.raises(CatalogError, match=message) as caught:
-        search(server.url + "/?sig=S3CRET", trust=at(server))
+        search(server.url + "/?sig=S3CRET", trust=server.trust)
     assert "S3CRET" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(server.calls) == calls
 
 
-@pytest.mark.parametrize(("delay", "status"), [(0.15, 500), (2, 200)])
-def test_a_slow_answer_ends_at_the_budget(serve: Callable[..., FakeApi], delay: float, status: int) -> None:
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        time.sleep(delay)
-        return status, b"{}", {}
+def test_an_api_that_names_only_its_search_is_searched(serve: Serve) -> None:
+    def answer(call: Call) -> Reply:
+        if call.number > 1:
+            return page([remote()])
+        return Reply(body={"type": "Catalog", "links": root(server).body["links"]})
 
     server = serve(answer)
-    begin = time.monotonic()
-    with pytest.raises(CatalogError, match=r"tried [123] times"):
-        web.Web(at(server), budget_s=0.3).json(server.url, what="catalog")
-    assert time.monotonic() - begin < 1
+    assert len(search(server.url, trust=server.trust).scenes) == 1
 
 
-def test_an_api_that_names_only_its_search_is_searched(serve: Callable[..., FakeApi]) -> None:
-    def answer(number: int, path: str, body: Any) -> tuple[int, Any, dict[str, str]]:
-        return 200, {"type": "Catalog", "links": server.root()["links"]} if number == 1 else page([remote()]), {}
-
-    server = serve(answer)
-    assert len(search(server.url, trust=at(server)).scenes) == 1
-
-
-def test_a_remote_item_file_is_read(serve: Callable[..., FakeApi], tmp_path: Path) -> None:
+def test_a_remote_item_file_is_read(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "frozen.parquet"
     trust = Trust().with_roots(tmp_path)
     local = search(save(tmp_path / "items.json", [remote(), remote(day="2019-03-07")]), trust=trust)
     write_scenes(local.scenes, path)
-    server = serve(lambda number, where, body: (200, path.read_bytes(), {}))
-    assert search(f"{server.url}/lists/frozen.parquet?x=1", trust=at(server)).scenes == local.scenes
+    server = serve(lambda call: Reply(body=path.read_bytes()))
+    assert search(f"{server.url}/lists/frozen.parquet?x=1", trust=server.trust).scenes == local.scenes
 
 
-def test_relative_assets_of_a_remote_item_start_from_its_address(serve: Callable[..., FakeApi]) -> None:
-    server = serve(lambda number, path, body: (200, make_item(), {}))
-    (scene,) = search(f"{server.url}/stac/items/a.json", trust=at(server)).scenes
+def test_relative_assets_of_a_remote_item_start_from_its_address(serve: Serve) -> None:
+    server = serve(lambda call: Reply(body=make_item()))
+    (scene,) = search(f"{server.url}/stac/items/a.json", trust=server.trust).scenes
     assert scene.assets["red"].startswith(f"{server.url}/stac/items/LC08")
 
 

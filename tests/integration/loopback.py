@@ -1,42 +1,21 @@
-"""A Planetary Computer in small, on loopback: STAC API, token service, and blob storage that asks for tokens."""
+"""A Planetary Computer in small, on loopback: token service, and blob storage that asks for tokens."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 ACCOUNT, CONTAINER = "landsateuwest", "landsat-c2"
 SECRET = "S3CRET"
 """Part of every signature given out."""
-
-_COLLECTION = {
-    "type": "Collection",
-    "id": "landsat-c2-l2",
-    "stac_version": "1.0.0",
-    "description": "simulated",
-    "license": "proprietary",
-    "links": [],
-    "extent": {
-        "spatial": {"bbox": [[-180, -90, 180, 90]]},
-        "temporal": {"interval": [["1982-01-01T00:00:00Z", None]]},
-    },
-}
 
 
 class _Quiet(BaseHTTPRequestHandler):
@@ -159,33 +138,6 @@ def serving(server: ThreadingHTTPServer) -> Iterator[None]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-@contextmanager
-def stac_api(items: list[dict[str, Any]], folder: Path) -> Iterator[str]:
-    """Run rustac, a real STAC API server, over some items; give its address."""
-    command = shutil.which("rustac", path=str(Path(sys.executable).parent))
-    if command is None:
-        pytest.skip("needs the rustac command (pip install rustac)")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "collection.json").write_text(json.dumps(_COLLECTION))
-    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    files = [str(folder / "collection.json"), str(folder / "items.json")]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([command, "serve", "--addr", address, *files], **quiet) as process:  # type: ignore[call-overload]
-        try:
-            for _ in range(100):
-                try:
-                    urllib.request.urlopen(f"http://{address}/", timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield f"http://{address}"
-        finally:
-            process.terminate()
 
 
 def environment(folder: Path, tokens: TokenServer, blobs: BlobServer) -> dict[str, str]:

@@ -18,16 +18,8 @@ from engine.scenes import read_scenes
 from engine.simulate import Archive, WorldParams, write_archive
 from engine.store import read_marker
 from tests.integration.conftest import simulated_config
-from tests.integration.loopback import (
-    ACCOUNT,
-    CONTAINER,
-    SECRET,
-    BlobServer,
-    TokenServer,
-    environment,
-    serving,
-    stac_api,
-)
+from tests.integration.loopback import ACCOUNT, CONTAINER, SECRET, BlobServer, TokenServer, environment, serving
+from tests.stac_api import stac_api
 
 pytestmark = pytest.mark.slow
 
