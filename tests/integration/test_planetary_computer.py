@@ -32,15 +32,20 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return write_archive(world, tmp_path_factory.mktemp("planetary") / "archive")
 
 
-def maps_of(folder: Path) -> dict[str, str]:
-    """Return the sha256 of the decoded arrays of every cube, map and change store of a run, and of its trees."""
-    found = {"trees": load_model(folder / "model").tree_sha256()}
-    for kind in ("cube", "maps", "change"):
+def stores_of(folder: Path, *kinds: str) -> dict[str, str]:
+    """Return the sha256 of the decoded arrays of every store of a run, of cubes, maps or changes."""
+    found = {}
+    for kind in kinds:
         for store in sorted((folder / kind).rglob("*.zarr")):
             marker = read_marker(store)
             assert marker is not None
             found[str(store.relative_to(folder))] = marker["sha256"]
     return found
+
+
+def maps_of(folder: Path) -> dict[str, str]:
+    """Return the sha256 of all stores of a run, and of its trees."""
+    return {"trees": load_model(folder / "model").tree_sha256(), **stores_of(folder, "cube", "maps", "change")}
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +57,24 @@ def local_maps(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> di
     return maps_of(folder / "run")
 
 
+@pytest.fixture(scope="module")
+def local_cubes(local_maps: dict[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in local_maps.items() if name.startswith("cube/")}
+
+
 @dataclass
 class Command:
-    """``mangroves run`` in a process of its own."""
+    """``mangroves run``, or one of its steps, in a process of its own, with workers of their own."""
 
     archive: Archive
     folder: Path
     env: dict[str, str]
     hosts: list[str]
 
-    def run(self, *flags: str, **sections: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *flags: str, step: str = "run", **sections: Any) -> subprocess.CompletedProcess[str]:
         config = simulated_config(self.archive, out=str(self.folder), **sections)
         (self.folder / "run.yaml").write_text(yaml.safe_dump(config))
-        command = [str(MANGROVES), "run", str(self.folder / "run.yaml"), "--allow-root", str(self.archive.folder)]
+        command = [str(MANGROVES), step, str(self.folder / "run.yaml"), "--allow-root", str(self.archive.folder)]
         for host in self.hosts:
             command += ["--allow-host", host]
         return subprocess.run(
@@ -87,10 +97,15 @@ class Planet:
     api: str
     command: Command
 
-    def run(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        answer = self.command.run(*flags, search={"catalogs": [self.api]})
+    def run(self, *flags: str, step: str = "run") -> subprocess.CompletedProcess[str]:
+        answer = self.command.run(*flags, step=step, search={"catalogs": [self.api]})
         self.check_no_secret(answer)
         return answer
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The sha256 of every cube."""
+        return stores_of(self.command.folder / "run", "cube")
 
     def check_no_secret(self, answer: subprocess.CompletedProcess[str]) -> None:
         """No token in what was printed or written, nor in the files of the run, packed or not."""
@@ -105,9 +120,9 @@ class Planet:
             assert all(href.startswith(f"http://{self.blobs.host}/{CONTAINER}/") for href in hrefs)
             assert not any("?" in href for href in hrefs)
 
-    @property
-    def maps(self) -> dict[str, str]:
-        return maps_of(self.command.folder / "run")
+    def cubes(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Run as far as the cubes; after them nothing is read from afar."""
+        return self.run(*flags, step="cube")
 
 
 @pytest.fixture
@@ -129,13 +144,13 @@ def planet(archive: Archive, tmp_path: Path) -> Iterator[Planet]:
 def test_signed_reads_give_the_maps_of_local_files(planet: Planet, local_maps: dict[str, str]) -> None:
     answer = planet.run()
     assert answer.returncode == 0, answer.stderr
-    assert planet.maps == local_maps
+    assert maps_of(planet.command.folder / "run") == local_maps
     assert set(planet.tokens.calls) == {f"/api/sas/v1/token/{ACCOUNT}/{CONTAINER}"}
     assert len(planet.tokens.calls) <= 2, "one call a worker and lifetime"
     assert set(planet.blobs.answers) == {200, 206}, "sizes asked by HEAD, then ranges; never unsigned"
 
 
-def test_a_token_revoked_in_mid_run_is_replaced_once(planet: Planet, local_maps: dict[str, str]) -> None:
+def test_a_token_revoked_in_mid_run_is_replaced_once(planet: Planet, local_cubes: dict[str, str]) -> None:
     """Revoked once before a file is opened, and once between its header and its pixels."""
     revoked: list[str] = []
 
@@ -147,22 +162,22 @@ def test_a_token_revoked_in_mid_run_is_replaced_once(planet: Planet, local_maps:
                 planet.tokens.revoke()
 
     planet.blobs.before = revoke
-    answer = planet.run()
+    answer = planet.cubes()
     assert answer.returncode == 0, answer.stderr
     assert revoked == ["open", "pixels"]
-    assert planet.maps == local_maps
+    assert planet.made == local_cubes
     assert planet.blobs.answers[403] >= 2
     assert len(planet.tokens.calls) <= 6, "a call a worker and token"
 
 
-def test_tokens_of_seconds_last_a_whole_run(planet: Planet, local_maps: dict[str, str]) -> None:
+def test_tokens_of_seconds_last_until_all_is_read(planet: Planet, local_cubes: dict[str, str]) -> None:
     planet.tokens.lifetime_s = 2
-    answer = planet.run()
+    answer = planet.cubes()
     assert answer.returncode == 0, answer.stderr
-    assert planet.maps == local_maps
+    assert planet.made == local_cubes
 
 
-def test_passing_faults_of_the_storage_are_survived(planet: Planet, local_maps: dict[str, str]) -> None:
+def test_passing_faults_of_the_storage_are_survived(planet: Planet, local_cubes: dict[str, str]) -> None:
     def stumble(path: str, number: int) -> int | None:
         """One in five files fails at first: at its opening or its pixels, by an error or a closed connection."""
         kind = sum(map(ord, path)) % 20
@@ -170,35 +185,34 @@ def test_passing_faults_of_the_storage_are_survived(planet: Planet, local_maps: 
         return faults[kind][1] if kind in faults and faults[kind][0] == number else None
 
     planet.blobs.before = stumble
-    answer = planet.run()
+    answer = planet.cubes()
     assert answer.returncode == 0, answer.stderr
-    assert planet.maps == local_maps
+    assert planet.made == local_cubes
     assert all(planet.blobs.answers[status] for status in (503, 429, 500, 0))
 
 
-def test_a_scene_gone_for_good_stops_the_run_or_is_listed(planet: Planet, local_maps: dict[str, str]) -> None:
+def test_a_scene_gone_for_good_stops_the_run_or_is_listed(planet: Planet, local_cubes: dict[str, str]) -> None:
     items = json.loads(planet.command.archive.items.read_text())["features"]
     victim = items[2]
     gone = victim["assets"]["nir08"]["href"].rsplit("/", 1)[-1]
     planet.blobs.before = lambda path, number: 404 if path.endswith(gone) else None
-    answer = planet.run()
+    answer = planet.cubes()
     assert answer.returncode == 1
     last = answer.stderr.strip().splitlines()[-1]
     assert last.startswith(f"error: scene {victim['id']}, asset nir08: ")
     assert last.endswith("--skip-bad")
     assert "Traceback" not in answer.stderr
-    answer = planet.run("--skip-bad")
+    answer = planet.cubes("--skip-bad")
     assert answer.returncode == 0, answer.stderr
     record = json.loads((planet.command.folder / "run/run.json").read_text())
     assert {loss["scene"] for loss in record["lost"]} == {victim["id"]}
-    changed = {name for name, digest in planet.maps.items() if local_maps[name] != digest}
-    assert changed, "the year of that scene has a look less"
-    assert sum(name.startswith("cube/") for name in changed) == 1
+    changed = {name for name, digest in planet.made.items() if local_cubes[name] != digest}
+    assert len(changed) == 1, "the year of that scene has a look less"
 
 
 def test_a_host_that_nobody_allowed_is_not_asked(planet: Planet) -> None:
     planet.command.hosts = [planet.api.removeprefix("http://")]
-    answer = planet.run()
+    answer = planet.cubes("--cluster", "threads")
     assert answer.returncode == 1
     assert f"--allow-host {planet.blobs.host}" in answer.stderr
     assert not planet.blobs.requests
