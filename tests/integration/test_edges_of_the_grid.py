@@ -43,12 +43,14 @@ ZONE_EDGE = (101.8, 2.9, 102.2, 2.96)
 YEARS = (2018, 2020)
 
 
-def scenes_over(folder: Path, bounds: tuple[float, ...], zones: tuple[int, int]) -> list[Scene]:
+def scenes_over(
+    folder: Path, bounds: tuple[float, ...], zones: tuple[int, int], years: tuple[int, ...] = YEARS
+) -> list[Scene]:
     """Write three scenes a year: one in each zone for its own side, one of the first zone over both sides."""
     west, south, east, north = bounds
     half = (east - west) % 360 / 2
     scenes = []
-    for year in YEARS:
+    for year in years:
         for number, (zone, first, last) in enumerate(
             [(zones[0], west, west + half), (zones[1], west + half, west + 2 * half), (zones[0], west, west + 2 * half)]
         ):
@@ -110,8 +112,8 @@ def test_an_area_across_two_zones_loses_no_pixel(tmp_path: Path, bounds: tuple[f
     hectares = sum(float(((region_codes(area, tile) > 0) * pixel_hectares(tile)).sum()) for tile in tiles)
     assert hectares == pytest.approx(geodesic_hectares(bounds), rel=1e-3)
 
-    scenes = scenes_over(tmp_path, bounds, zones)
-    plan = make_plan(area, periods_of(YEARS), scenes)
+    scenes = scenes_over(tmp_path, bounds, zones, years=(2018,))
+    plan = make_plan(area, periods_of([2018]), scenes)
     for part in plan.tile_years:
         layers, _ = composite_block(part.scenes, part.tile.geobox, CubeParams(), Access(Trust().with_roots(tmp_path)))
         owned = region_codes(area, part.tile) > 0

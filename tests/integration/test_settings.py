@@ -183,6 +183,7 @@ def test_training_on_the_study_opens_a_run_of_its_regions_inside_this_one(
         assert again["trees_sha256"] == result["trees_sha256"]
 
 
+@pytest.mark.slow
 def test_the_habitat_limit_is_a_class_of_its_own_and_its_cost_is_told(
     archive: Archive, open_run: Opener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
