@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
+from engine import cluster
 from engine.cluster import check_visible, open_cluster, read_profiles, run_bounded, worker_bytes, worker_count
 from engine.errors import ClusterError, ConfigError, SceneError
 
@@ -82,8 +83,8 @@ def test_a_cluster_that_cannot_be_opened_says_why(tmp_path, body, expected):
         pass
 
 
-@pytest.mark.slow
-def test_a_scheduler_nobody_answers_for_is_one_line(tmp_path):
+def test_a_scheduler_nobody_answers_for_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "REACH_SECONDS", 1)
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{busy.getsockname()[1]}"

@@ -24,6 +24,8 @@ from tests.stac_api import stac_api
 pytestmark = pytest.mark.slow
 
 MANGROVES = Path(sys.executable).parent / "mangroves"
+THREADS = ("--cluster", "threads")
+"""Instead of worker processes, where it does not matter that each has its own tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def maps_of(folder: Path) -> dict[str, str]:
 def local_maps(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what a run from local files makes."""
     folder = tmp_path_factory.mktemp("local")
-    answer = Command(archive, folder, {}, []).run(search={"catalogs": [str(archive.items)]})
+    answer = Command(archive, folder, {}, []).run(*THREADS, search={"catalogs": [str(archive.items)]})
     assert answer.returncode == 0, answer.stderr
     return maps_of(folder / "run")
 
@@ -64,7 +66,7 @@ def local_cubes(local_maps: dict[str, str]) -> dict[str, str]:
 
 @dataclass
 class Command:
-    """``mangroves run``, or one of its steps, in a process of its own, with workers of their own."""
+    """``mangroves run``, or one of its steps, in a process of its own."""
 
     archive: Archive
     folder: Path
@@ -185,7 +187,7 @@ def test_passing_faults_of_the_storage_are_survived(planet: Planet, local_cubes:
         return faults[kind][1] if kind in faults and faults[kind][0] == number else None
 
     planet.blobs.before = stumble
-    answer = planet.cubes()
+    answer = planet.cubes(*THREADS)
     assert answer.returncode == 0, answer.stderr
     assert planet.made == local_cubes
     assert all(planet.blobs.answers[status] for status in (503, 429, 500, 0))
@@ -196,13 +198,13 @@ def test_a_scene_gone_for_good_stops_the_run_or_is_listed(planet: Planet, local_
     victim = items[2]
     gone = victim["assets"]["nir08"]["href"].rsplit("/", 1)[-1]
     planet.blobs.before = lambda path, number: 404 if path.endswith(gone) else None
-    answer = planet.cubes()
+    answer = planet.cubes(*THREADS)
     assert answer.returncode == 1
     last = answer.stderr.strip().splitlines()[-1]
     assert last.startswith(f"error: scene {victim['id']}, asset nir08: ")
     assert last.endswith("--skip-bad")
     assert "Traceback" not in answer.stderr
-    answer = planet.cubes("--skip-bad")
+    answer = planet.cubes("--skip-bad", *THREADS)
     assert answer.returncode == 0, answer.stderr
     record = json.loads((planet.command.folder / "run/run.json").read_text())
     assert {loss["scene"] for loss in record["lost"]} == {victim["id"]}
@@ -212,7 +214,7 @@ def test_a_scene_gone_for_good_stops_the_run_or_is_listed(planet: Planet, local_
 
 def test_a_host_that_nobody_allowed_is_not_asked(planet: Planet) -> None:
     planet.command.hosts = [planet.api.removeprefix("http://")]
-    answer = planet.cubes("--cluster", "threads")
+    answer = planet.cubes(*THREADS)
     assert answer.returncode == 1
     assert f"--allow-host {planet.blobs.host}" in answer.stderr
     assert not planet.blobs.requests

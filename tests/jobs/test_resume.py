@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.simulate import WorldParams, write_archive
-from tests.jobs.calls import Job, markers, trees
+from tests.jobs.calls import Job, mangroves, markers, trees
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("cube", "sample", "train", "classify", "change")
@@ -112,10 +112,10 @@ def count_markers(run: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_a_run_killed_again_and_again_ends_as_one_never_disturbed(job, finished, cluster):
-    killed = [kill_after(job, count, cluster) for count in (1, 3, 5, 8, 9, 11, 13, 14)]
-    assert killed.count(-signal.SIGKILL) >= 6
+@pytest.mark.parametrize(("cluster", "counts"), [("threads", (1, 3, 5, 8, 9, 11, 13, 14)), ("local", (2, 7, 12))])
+def test_a_run_killed_again_and_again_ends_as_one_never_disturbed(job, finished, cluster, counts):
+    killed = [kill_after(job, count, cluster) for count in counts]
+    assert killed.count(-signal.SIGKILL) >= 0.7 * len(counts)
     assert job.record["status"] == "running"
     answer = job.call("run")
     assert answer.code == 0, answer.err
@@ -130,7 +130,7 @@ def test_maps_and_trees_do_not_depend_on_cluster_workers_or_blocks(tmp_path):
         WorldParams(
             regions=("Vietnam2", "India"),
             years=(2016, 2017),
-            size_px=320,
+            size_px=272,
             scenes_per_year=4,
             mask_years=(2015, 2018),
         ),
@@ -152,9 +152,8 @@ def test_maps_and_trees_do_not_depend_on_cluster_workers_or_blocks(tmp_path):
         job = Job(tmp_path / name, archive)
         for section, values in more.items():
             job.config[section] = {**job.config.get(section, {}), **values}
-        command = [sys.executable, "-m", "jobs", *job.arguments("run", "--cluster-file", profiles, cluster=cluster)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        answer = mangroves(*job.arguments("run", "--cluster-file", profiles, cluster=cluster))
+        assert answer.code == 0, answer.err
         found[name] = json.dumps([markers(job.run), trees(job.run)])
     assert len(set(found.values())) == 1, found
 

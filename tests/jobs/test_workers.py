@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import cluster
 from tests.jobs.calls import Job, mangroves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,19 @@ def scheduler(folder: Path) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]
     (folder / "profiles.yaml").write_text(body)
     options = ("--host", "127.0.0.1", "--port", address.rsplit(":", 1)[1], "--no-dashboard")
     with process(sys.executable, "-m", "distributed.cli.dask_scheduler", *options) as running:
+        await_port(address)
         yield address, folder / "profiles.yaml", running
+
+
+def await_port(address: str) -> None:
+    deadline = time.monotonic() + 30
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"no scheduler at {address}"
+            time.sleep(0.05)
 
 
 def worker(address: str, folder: Path) -> tuple[str | Path, ...]:
@@ -95,7 +108,8 @@ def test_an_output_a_worker_cannot_see_is_refused_before_work(job, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_scheduler_without_workers_is_told(job, tmp_path):
+def test_a_scheduler_without_workers_is_told(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "REACH_SECONDS", 3)
     with scheduler(tmp_path) as (address, profiles, _):
         answer = mangroves(*over(job, profiles))
     assert f"scheduler {address} has no worker" in answer.error
