@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,13 @@ def decoded(folder: Path) -> dict[str, str]:
     return digests
 
 
-def test_any_number_of_workers_writes_the_same_pixels_items_and_tables(archive: Archive, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_any_number_of_workers_writes_the_same_pixels_items_and_tables(
+    archive: Archive, tmp_path: Path, kind: str
+) -> None:
     done = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    pools = {"threads": ThreadPoolExecutor, "processes": partial(ProcessPoolExecutor, mp_context=get_context("spawn"))}
+    with pools[kind](2) as pool:
         other = write_archive(PARAMS, tmp_path, map_tasks=pool.map, progress=lambda n, of: done.append((n, of)))
     assert done == [(n + 1, 4) for n in range(4)]
     assert decoded(tmp_path) == decoded(archive.folder)
