@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.kernels.composite import annual_layers
-from engine.kernels.features import ALL_FEATURES, MISSING, WATER_MISSING, feature_stack
+from engine.kernels.features import WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING, spectral_indices
 
 
@@ -79,26 +79,3 @@ def test_wrong_types_are_refused():
         annual_layers(np.zeros((1, 6, 1, 1)), np.zeros((1, 1, 1), dtype=bool))
     with pytest.raises(TypeError, match="shape"):
         annual_layers(np.zeros((1, 6, 1, 1), "uint16"), np.zeros((2, 1, 1), dtype=bool))
-
-
-def test_features_are_missing_where_not_observed_and_ranges_where_not_known():
-    bands = np.random.default_rng(2).integers(7000, 20000, (3, 6, 2, 2)).astype("uint16")
-    clear = np.ones((3, 2, 2), dtype=bool)
-    clear[:, 0, 0] = False
-    stack = feature_stack(annual_layers(bands, clear))
-    assert stack.shape == (len(ALL_FEATURES), 2, 2)
-    assert (stack[:, 0, 0] == MISSING).all()
-    assert (stack[13:, 1, 1] == MISSING).all()
-    assert (stack[:13, 1, 1] != MISSING).all()
-
-
-def test_ndvi_range_is_the_difference_of_its_percentiles():
-    bands = np.random.default_rng(3).integers(7000, 20000, (9, 6, 1, 1)).astype("uint16")
-    layers = annual_layers(bands, np.ones((9, 1, 1), dtype=bool))
-    stack = feature_stack(layers, ("ndvi_range", "ndvi_p90", "ndvi_p10"))
-    assert stack[0, 0, 0] == stack[1, 0, 0] - stack[2, 0, 0]
-
-
-def test_unknown_features_are_refused_by_name():
-    with pytest.raises(ValueError, match="elevation"):
-        feature_stack({"composite": np.zeros((6, 1, 1), "uint16")}, ("elevation",))
