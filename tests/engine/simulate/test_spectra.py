@@ -93,7 +93,7 @@ def _difficulty(seed: int) -> tuple[float, float, float]:
     aside = stream("split", seed).random(len(rows)) < 0.2
 
     def predict(test: np.ndarray) -> np.ndarray:
-        options = {"max_depth": 6, "eta": 0.1, "objective": "binary:logistic", "nthread": 2}
+        options = {"max_depth": 6, "eta": 0.1, "objective": "binary:logistic", "nthread": 1}
         model = xgboost.train(options, xgboost.DMatrix(rows[~test], label[~test]), 250)
         return model.predict(xgboost.DMatrix(rows[test]))
 
