@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before OpenMP is loaded: on a busy machine two threads that spin for each other take minutes for what one does in 2 s.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
