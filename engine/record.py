@@ -262,7 +262,7 @@ def check_record(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _earlier(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record that a run of these settings goes on with, None where it begins."""
-    old = _read(folder)
+    old = read_record(folder)
     if old is None and _holds_files(folder):
         raise StoreError(f"{folder} holds files but no {RECORD}, so no run can go on there", fix=_FIX)
     if old is None:
@@ -288,8 +288,14 @@ def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> No
         raise StoreError(f"{frozen} is not the item list this run froze", fix=_FIX)
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Return the record in a folder, None where there is none."""
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record in a folder, None where there is none.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged.
+    """
     path = folder / RECORD
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

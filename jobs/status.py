@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from engine.errors import StoreError
+from engine.record import read_record
 from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, run_folder, trust_of
 from jobs.report import Reporter
 
@@ -30,10 +30,12 @@ def command(
         run = run_folder(params, trust_of(config, roots=allow_root))
     elif params is not None or run is None:
         raise click.UsageError("give either the folder RUN of a run or its --config")
-    record = read_run(run)
+    record = read_record(run)
+    if record is None:
+        raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run, e.g. runs/NAME")
     reporter = Reporter(as_json=as_json)
     done = {kind: count_finished(run / kind) for kind in ("cube", "sample", "maps", "change")}
-    planned = record.get("stages", {}).get("plan", {}).get("counts", {}).get("tile_years")
+    planned = record["stages"].get("plan", {}).get("counts", {}).get("tile_years")
     shown: dict[str, Any] = {**done, "classify": done["maps"]}
     if planned:
         shown |= {name: f"{shown[name]} of {planned} tile-years" for name in ("cube", "classify")}
@@ -47,32 +49,15 @@ def command(
                 ", ".join(f"{key} {value}" for key, value in stage.get("counts", {}).items()),
                 shown.get(name, ""),
             )
-            for name, stage in record.get("stages", {}).items()
+            for name, stage in record["stages"].items()
         ),
     )
-    lost = record.get("lost", [])
-    lines = [f"scenes: {record.get('items', {}).get('count', 0)}; refused {len(record.get('refused', []))}"]
+    lost = record["lost"]
+    lines = [f"scenes: {(record['items'] or {}).get('count', 0)}; refused {len(record['refused'])}"]
     lines += [f"lost: {len(lost)} (see run.json)"] if lost else []
-    last = (record.get("sessions") or [{}])[-1]
+    last = (record["sessions"] or [{}])[-1]
     lines += [f"{last['status']}: {last['error']}"] if last.get("error") else []
     reporter.result({**record, "finished": done}, "\n".join(lines))
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read the record of a run.
-
-    Raises
-    ------
-    StoreError
-        If the folder holds none.
-    """
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path} is not there or not readable", fix="name the folder of a run, e.g. runs/NAME"
-        ) from error
 
 
 def count_finished(folder: Path) -> int:
@@ -80,5 +65,6 @@ def count_finished(folder: Path) -> int:
     return sum(
         1
         for marker in folder.rglob("*.json")
-        if (marker.with_suffix(".zarr").is_dir() or marker.with_suffix(".parquet").is_file())
+        if not marker.stem.endswith("-looks")  # beside a cube that has a marker of its own
+        and (marker.with_suffix(".zarr").is_dir() or marker.with_suffix(".parquet").is_file())
     )

@@ -33,3 +33,13 @@ def test_a_run_is_named_exactly_once(job):
         assert "give either the folder RUN of a run or its --config" in answer.error
         assert answer.code == 2
     assert "name it with --config" in mangroves("status", job.run, "--set", "name=other").error
+
+
+def test_a_run_that_failed_before_its_search_has_a_status_too(job):
+    job.config["labels"] = {"masks": [{"path": "nix.tif", "year": 2016}]}
+    assert "nix.tif" in job.call("run").error
+    answer = mangroves("status", job.run)
+    assert answer.code == 0, answer.err
+    assert "scenes: 0; refused 0" in answer.out
+    (job.run / "run.json").write_text("[]")
+    assert "run.json is damaged" in mangroves("status", job.run).error
