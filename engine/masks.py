@@ -88,8 +88,8 @@ def open_masks(params: LabelParams, *, trust: Trust, area: Area | None = None) -
     """Check every mask of a run once, before any work.
 
     A mask's path is a GeoTIFF, a GeoParquet, GeoPackage, shapefile or GeoJSON of polygons, or a folder of
-    them, which is then one mask. Licence, citation and definition come from the parameters or else from the
-    folder's ``mask.json``.
+    them, which is then one mask: a polygon of any of its files is mangrove. Licence, citation and definition
+    come from the parameters or else from the folder's ``mask.json``.
 
     Parameters
     ----------
@@ -328,15 +328,18 @@ def _label_year(masks: Sequence[OpenMask], geobox: GeoBox, year: int) -> tuple[n
     for mask in masks:
         if mask.year != year:
             continue
+        rasters, vectors = np.zeros_like(labels), np.zeros_like(labels)
         for file in mask.files:
             if not any(overlap(file.bounds, part) for part in bounds_in(geobox, file.crs)):
                 continue
             if file.is_raster:
-                codes = _label_raster(file, mask, geobox)
+                rasters = first_known([rasters, _label_raster(file, mask, geobox)])
             else:
                 codes, count = _label_vector(file, mask.params, geobox)
+                # What one file leaves as background may be another's polygon; the codes grow with what is known.
+                vectors = np.maximum(vectors, codes)
                 repaired += count
-            labels = first_known([labels, codes])
+        labels = first_known([labels, np.maximum(rasters, vectors)])
     return labels, repaired
 
 

@@ -256,6 +256,26 @@ def test_every_polygon_is_mangrove_without_a_field_and_background_may_stay_unkno
     assert set(np.unique(_label(_params(mask), tmp_path, 2020).labels)) == {0, 2}
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_polygons_of_every_file_of_a_folder_are_mangrove_whatever_the_files_are_called(tmp_path, names):
+    corner = BOX.transform
+    ends, middle = [(2, 2, 8, 8), (42, 32, 48, 38)], [(20, 10, 30, 20)]
+    for name, boxes in zip(names, (ends, middle), strict=True):
+        shapes = [
+            box(corner.c + PIXEL_M * x0, corner.f - PIXEL_M * y1, corner.c + PIXEL_M * x1, corner.f - PIXEL_M * y0)
+            for x0, y0, x1, y1 in boxes
+        ]
+        gpd.GeoDataFrame(geometry=shapes, crs="EPSG:32648").to_file(tmp_path / f"{name}.gpkg")
+    # A raster beside them knows the north only, and no mangrove.
+    _write(tmp_path / "c.tif", np.zeros((12, 50), "uint8"), BOX.transform, "EPSG:32648")
+    expected = np.zeros((40, 50), "uint8")
+    expected[:12] = 1
+    expected[2:38, 2:48] = 1
+    for x0, y0, x1, y1 in ends + middle:
+        expected[y0:y1, x0:x1] = 2
+    assert np.array_equal(_label(_params((tmp_path, 2020)), tmp_path, 2020).labels, expected)
+
+
 def test_a_geoparquet_with_row_bounds_reads_only_what_is_near_and_labels_the_same(tmp_path):
     frame = _polygons().iloc[:3]
     frame.to_parquet(tmp_path / "plain.parquet")
