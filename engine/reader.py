@@ -1,13 +1,14 @@
 """Rasters looked up on our grids: checked href, signed at the moment of reading, GTiff only.
 
-Rasterio does the reading. GDAL itself retries what an HTTP status tells it to (``GDAL_HTTP_MAX_RETRY``). A
-connection closed early, a web page in place of pixels, or a signature refused between a file's header and its
-pixels only reach us as a failed read: ``read_raster`` reads again, newly signed, under another name, as GDAL keeps
-what it got under a name for as long as the process lives.
+Rasterio does the reading. GDAL itself retries what an HTTP status tells it to (``GDAL_HTTP_MAX_RETRY``). A server
+that falls silent, a connection closed early, a web page in place of pixels, or a signature refused between a file's
+header and its pixels only reach us as a failed read: ``read_raster`` reads again within ``READ_BUDGET_S``, newly
+signed, under another name, as GDAL keeps what it got under a name for as long as the process lives.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import warnings
@@ -37,18 +38,22 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 GDAL_OPTIONS: Final[dict[str, Any]] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files, no listing of folders
-    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_MAX_RETRY": "2",  # after .5 and 1 s
     "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_TIMEOUT": "60",  # of a request, however slowly it is answered
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",  # of silence end a request; GDAL asks twice for a header, then gives up
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",  # bytes a second; less is silence
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_CACHEMAX": 256 * 2**20,  # bytes a process
     "GDAL_NUM_THREADS": "1",
 }
-"""Retries after .5, 1, 2 and 4 s."""
 
-READ_WAITS_S: Final = (1.0, 3.0)
+READ_WAITS_S: Final = (1.0, 4.0, 16.0)
 """Before a remote raster is read again: storage that stays ill is told after about 30 s, a missing file at once."""
+
+READ_BUDGET_S: Final = 80.0
+"""No attempt begins later than this after the first: silent storage is told after two attempts of 40 s each."""
 
 MAX_COG_TILE_PX: Final = 4096 * 4096
 """A larger internal tile is refused before it is allocated: 1.8 MB of file can ask for 1.7 GB of memory."""
@@ -154,16 +159,19 @@ def read_raster[Result](
 ) -> Result:
     """Return ``read(dataset)`` of a raster opened as by ``open_raster``, read again where remote storage failed.
 
-    A file that is not there is told at once. Every further attempt is newly signed.
+    A file that is not there is told at once. Every further attempt is newly signed, and none begins after
+    ``READ_BUDGET_S``.
     """
     address = access.trust.check(href, what=_title(about))
-    for attempt, wait in enumerate((*READ_WAITS_S, None)):
+    deadline = time.monotonic() + READ_BUDGET_S
+    for attempt, wait in enumerate((*READ_WAITS_S, math.inf)):
         signed = _sign(address, access.signer)
         try:
             with _opened(signed, attempt, fault, about) as dataset:
                 return read(dataset)
         except RasterioError as error:
-            if wait is None or "://" not in address or _PERMANENT.search(str(error)):
+            late = time.monotonic() + wait > deadline
+            if late or "://" not in address or _PERMANENT.search(str(error)):
                 raise _unreadable(error, address, fault, about) from None
         if access.signer is not None:
             access.signer.forget(signed)  # a read that broke off does not say whether its token was refused

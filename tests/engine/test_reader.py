@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import rasterio
 from affine import Affine
 from pyproj import Transformer
 
-from engine.errors import MaskError, PlanError
+from engine import reader
+from engine.errors import MaskError, PlanError, SceneError
 from engine.grid import grid_geobox
-from engine.reader import Access, bounds_in, open_raster, values_at
+from engine.reader import Access, bounds_in, open_raster, read_raster, values_at
 from engine.trust import Trust
 
 BOX = grid_geobox(48, (-32000, 17000, 30, 40))
@@ -136,3 +139,15 @@ def test_bounds_lie_round_every_pixel():
     assert box[2] > east
     assert box[3] > north
     assert box[2] - box[0] < 1.1 * (east - west)
+
+
+def test_storage_that_accepts_and_stays_silent_is_told_within_the_budget(monkeypatch):
+    monkeypatch.setitem(reader.GDAL_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setattr(reader, "READ_WAITS_S", (0.1,) * 9)
+    monkeypatch.setattr(reader, "READ_BUDGET_S", 1.0)
+    begin = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SceneError, match=r"a\.tif cannot be read as a GeoTIFF \(CURL error: Operation too slow"):
+            read_raster(f"http://{host}/a.tif", Access(Trust().with_hosts(host)), lambda dataset: dataset.read(1))
+    assert time.monotonic() - begin < 4, "one attempt, of two requests"
