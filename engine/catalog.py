@@ -289,15 +289,28 @@ def _read(source: str, web: Web) -> Any:
                 raise CatalogError(f"{what} is larger than {MAX_FILE_BYTES >> 20} MB", fix="split it")
             data = path.read_bytes()
         if table:
-            file = pq.ParquetFile(io.BytesIO(data))
-            groups = (file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-            if sum(groups) > MAX_FILE_BYTES:
-                raise CatalogError(f"{what} unpacks to more than {MAX_FILE_BYTES >> 20} MB", fix="split it")
-            return file.read()
+            return _unpacked(pq.ParquetFile(io.BytesIO(data)), what)
         return [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         kind = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise CatalogError(f"{what} cannot be read ({kind})", fix="give STAC JSON, NDJSON or GeoParquet") from error
+
+
+def _unpacked(file: pq.ParquetFile, what: str) -> pa.Table:
+    """Read a Parquet file a few rows at a time: a long value that is stored once may be that of every row."""
+    too_large = CatalogError(f"{what} unpacks to more than {MAX_FILE_BYTES >> 20} MB", fix="split it")
+    groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
+    if sum(groups) > MAX_FILE_BYTES:
+        raise too_large
+    # No value is longer than its group is said to be.
+    rows = min(1000, MAX_FILE_BYTES // max([1, *groups]))
+    size, batches = 0, []
+    for batch in file.iter_batches(rows):
+        batches.append(batch)
+        size += batch.nbytes
+        if size > MAX_FILE_BYTES:
+            raise too_large
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _search_link(document: Any, source: str) -> tuple[str, str] | None:

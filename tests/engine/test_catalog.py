@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shapely.geometry import box, mapping
 
@@ -344,6 +346,19 @@ def test_a_parquet_that_is_no_catalog_is_refused(shared_data: Path) -> None:
     path = shared_data / "landsat-rasters/c2l2-pixel-timeseries/lsat_example.parquet"
     with pytest.raises(CatalogError, match="is no STAC GeoParquet; it needs id"):
         search(str(path), trust=Trust().with_roots(shared_data))
+
+
+def test_a_parquet_that_unpacks_to_far_more_than_it_says_is_refused(
+    tmp_path: Path, trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "MAX_FILE_BYTES", 2**20)
+    path = tmp_path / "bomb.parquet"
+    name = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 20_000]))
+    table = pa.table({"id": name, "geometry": [b"a"] * 1000, "assets": ["a"] * 1000})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2000, "20 MB stored once"
+    with pytest.raises(CatalogError, match=r"bomb\.parquet unpacks to more than 1 MB; split it"):
+        search(str(path), trust=trust)
 
 
 def test_scenes_with_untrusted_assets_are_refused_by_name(tmp_path: Path, trust: Trust) -> None:
