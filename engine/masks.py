@@ -8,7 +8,7 @@ transparent on a map, means "no mangrove" by it; ``unknown: [0]`` overrules that
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -252,6 +252,19 @@ def labelled_years(params: LabelParams, years: Iterable[int]) -> dict[int, int]:
     if not labelled:
         raise _stale(params, years)
     return labelled
+
+
+def stale_years(params: LabelParams, labelled: Mapping[int, int]) -> dict[int, int]:
+    """Return the labelled years that only ``allow_stale`` lets a mask label, each with that mask's year.
+
+    Examples
+    --------
+    >>> params = LabelParams(masks=({"path": "a.tif", "year": 2010},), allow_stale=True)
+    >>> stale_years(params, labelled_years(params, [2010, 2015]))
+    {2015: 2010}
+    """
+    strict = params.model_copy(update={"allow_stale": False})
+    return {year: mask_year for year, mask_year in labelled.items() if not _mask_years(strict, year)}
 
 
 def _mask_years(params: LabelParams, year: int) -> list[int]:

@@ -64,6 +64,10 @@ class Model:
     training_rows: dict[str, int]
     """Rows drawn by class name."""
 
+    masks: tuple[dict[str, Any], ...] = ()
+    """Whose labels it learnt: name, year, licence and citation of each mask, the years it labels, and which of
+    these it is too old or young for."""
+
     threshold: float = 0.5
     params: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -112,6 +116,7 @@ class Model:
             "hold_out": list(self.hold_out),
             "training_prevalence": self.training_prevalence,
             "training_rows": self.training_rows,
+            "masks": list(self.masks),
             "threshold": self.threshold,
             "params": self.params,
             "metrics": self.metrics,
@@ -200,7 +205,8 @@ def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model
     model = Model(
         trees=trees,
         edges=tuple(np.array(one, dtype=np.int32) for one in meta.edges),
-        **meta.model_dump(exclude={"format", "edges"}),
+        masks=tuple(mask.model_dump() for mask in meta.masks),
+        **meta.model_dump(exclude={"format", "edges", "masks"}),
     )
     try:
         # XGBoost checks part of its parameters only when first asked.
@@ -209,6 +215,20 @@ def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model
         reason = str(error).strip().splitlines()[0][:120]
         raise ModelError(f"{what}: XGBoost refuses {TREES_FILE}: {reason}", fix="train it again") from error
     return model
+
+
+class _Mask(BaseModel):
+    """What is kept of a mask the labels came from."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    year: int
+    licence: str
+    citation: str
+    definition: str
+    labels_years: list[int]
+    stale_years: list[int]
 
 
 class _Meta(BaseModel):
@@ -223,6 +243,7 @@ class _Meta(BaseModel):
     hold_out: Annotated[tuple[str, ...], Field(strict=False)]
     training_prevalence: Annotated[float, Field(gt=0, lt=1)]
     training_rows: dict[str, int]
+    masks: Annotated[list[_Mask], Field(max_length=1000)]
     threshold: Annotated[float, Field(gt=0, lt=1)]
     params: dict[str, Any]
     metrics: dict[str, Any]

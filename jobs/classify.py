@@ -56,7 +56,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
                     params.classify.threshold,
                     map_path(run, part),
                     fingerprint,
-                    {**run.tags, "year": str(part.year), "trees_sha256": model.tree_sha256()},
+                    {**run.tags, **model_tags(model), "year": str(part.year)},
                 )
             )
     run.say_skipped("classify", len(plan.tile_years), len(todo))
@@ -101,10 +101,21 @@ def class_areas(run: Run, plan: Plan) -> pd.DataFrame:
     return merge_tables(tables)
 
 
-def export_as_gmw(run: Run, plan: Plan, trees_sha256: str) -> list[Path]:
+def model_tags(model: Model) -> dict[str, str]:
+    """Return what a map says of its model: the trees, whose labels they learnt, and which of these were stale."""
+    tags = {"trees_sha256": model.tree_sha256()}
+    if model.masks:
+        tags["labels"] = "; ".join(f"{mask['name']} {mask['year']}".strip() for mask in model.masks)
+    stale = [f"of {mask['year']} for {year}" for mask in model.masks for year in mask["stale_years"]]
+    if stale:
+        tags["stale_labels"] = f"masks {', '.join(stale)}"
+    return tags
+
+
+def export_as_gmw(run: Run, plan: Plan, model: Model) -> list[Path]:
     """Write each class map once more with Global Mangrove Watch's codes."""
     calls = [
-        (map_path(run, part), part.tile, {**run.tags, "year": str(part.year), "trees_sha256": trees_sha256})
+        (map_path(run, part), part.tile, {**run.tags, **model_tags(model), "year": str(part.year)})
         for part in plan.tile_years
     ]
     return sorted(path for _, path in run.tasks(export_task, calls, len(calls), "export"))
@@ -121,7 +132,7 @@ def command(options: Options, export: str | None) -> None:
         build_cubes(run, plan)
         model, folder = fit_model(run, plan)
         mosaics = classify_maps(run, plan, model, folder)
-        extra = export_as_gmw(run, plan, model.tree_sha256()) if export else []
+        extra = export_as_gmw(run, plan, model) if export else []
         run.reporter.result(
             {"maps": [str(path) for path in mosaics], "gmw": [str(path) for path in extra]},
             "\n".join(["maps:", *(f"  {path}" for path in [*mosaics, *extra])]),

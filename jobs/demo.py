@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import time
@@ -17,7 +16,7 @@ import yaml
 import engine
 from engine.change import compare_tile
 from engine.cluster import open_cluster
-from engine.errors import ModelError
+from engine.errors import ConfigError, ModelError
 from engine.figures import category_panel, composite_panel, preview, probability_panel
 from engine.files import write_text
 from engine.grid import pixel_hectares
@@ -61,8 +60,8 @@ def demo_config(archive: Archive, folder: Path) -> dict[str, Any]:
         {
             "path": str(path),
             "year": year,
-            "name": f"simulated {year}",
-            "licence": "Apache-2.0",
+            "name": "simulated mask",
+            "licence": "CC0-1.0",
             "citation": f"made by mangroves {engine.__version__} from seed {archive.params.seed}; shows no real place",
         }
         for year, path in archive.masks.items()
@@ -90,15 +89,20 @@ def run_demo(options: Options, folder: Path) -> None:
     )
     trust = options.trust.with_roots(folder)
     config = demo_config(Archive(folder / "archive", WORLD), folder)
-    params = parse_config(copy.deepcopy(config), options.overrides, source="demo")
+    skip_bad = ("skip_bad=true",) if options.skip_bad else ()
+    params = parse_config(config, (*options.overrides, *skip_bad), source="demo")
     with open_cluster(options.cluster, options.cluster_file) as client:
         archive = simulate(WORLD, folder / "archive", client, reporter)
-        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))  # as overridden
         with begin_run(params, trust, client, reporter, fresh=options.fresh) as run:
             result = run_all(run)
+            names = [region.name for region in run.area.regions]
+            held_out = [name for name in result["hold_out"] if name in names]
+            if not held_out:
+                raise ConfigError("no region of the demo was held out of its model", fix="name one in train.hold_out")
             plan = make_plan(run.area, run.periods, read_scenes(run.folder / "items.parquet"))
-            score = score_against_truth(run, archive, plan.tile_years)
-            draw_preview(run, folder / "preview.png", plan.tile_years)
+            score = score_against_truth(run, archive, plan.tile_years, held_out)
+            draw_preview(run, folder / "preview.png", plan.tile_years, held_out[0])
     summary = {
         "simulated": archive.params.notice,
         "caveat": CAVEAT,
@@ -122,7 +126,9 @@ def run_demo(options: Options, folder: Path) -> None:
         )
 
 
-def score_against_truth(run: Run, archive: Archive, parts: Sequence[TileYear]) -> dict[str, Any]:
+def score_against_truth(
+    run: Run, archive: Archive, parts: Sequence[TileYear], held_out: Sequence[str]
+) -> dict[str, Any]:
     """Score the maps against the truth of the world, wall to wall.
 
     Returns
@@ -150,7 +156,7 @@ def score_against_truth(run: Run, archive: Archive, parts: Sequence[TileYear]) -
             counted = (classes[year] == MANGROVE, truths[year] & (region > 0), truths[year] & observed)
             for kind, mangrove in zip(kinds, counted, strict=True):
                 totals[year][kind] += float(hectares[mangrove].sum())
-            if name in HOLD_OUT:
+            if name in held_out:
                 held.append((probability[observed], classes[year][observed] == MANGROVE, truths[year][observed]))
         first, last = years[0], years[-1]
         there = {year: np.where(truths[year], MANGROVE, OTHER).astype("uint8") for year in (first, last)}
@@ -167,7 +173,7 @@ def score_against_truth(run: Run, archive: Archive, parts: Sequence[TileYear]) -
     weight = np.ones(len(positive))
     found = rates(predicted, positive, weight)
     hold_out = {
-        "regions": list(HOLD_OUT),
+        "regions": list(held_out),
         "population": "wall to wall, all years, observed pixels",
         "label": "truth",
         "prevalence": float(positive.mean()),
@@ -193,9 +199,9 @@ def score_against_truth(run: Run, archive: Archive, parts: Sequence[TileYear]) -
     }
 
 
-def draw_preview(run: Run, path: Path, parts: Sequence[TileYear]) -> None:
-    """Draw composite, probability, classes and change of the first held-out region."""
-    index = [region.name for region in run.area.regions].index(HOLD_OUT[0])
+def draw_preview(run: Run, path: Path, parts: Sequence[TileYear], name: str) -> None:
+    """Draw composite, probability, classes and change of a held-out region."""
+    index = [region.name for region in run.area.regions].index(name)
     first, last = min(p.year for p in parts), max(p.year for p in parts)
     for part in parts:
         with open_store(map_path(run, part)) as data:
@@ -211,7 +217,7 @@ def draw_preview(run: Run, path: Path, parts: Sequence[TileYear]) -> None:
         category_panel(f"Classes {last}", layers["class"], CLASSES),
         category_panel(f"Change {first} to {last}", read_raster(change_path(change))[0][0], TRANSITIONS),
     ]
-    preview(path, panels, title=f"{HOLD_OUT[0]}, held out of training", notice=run.params.notice)
+    preview(path, panels, title=f"{name}, held out of training", notice=run.params.notice)
 
 
 def show_summary(run: Run, summary: dict[str, Any], folder: Path) -> None:
@@ -225,7 +231,8 @@ def show_summary(run: Run, summary: dict[str, Any], folder: Path) -> None:
     rows = [(f"as it is ({held['prevalence']:.0%})", held["precision"], held["recall"], held["f1"])]
     rows += [(share, at["precision"], held["recall"], at["f1"]) for share, at in held["at_prevalence"].items()]
     run.reporter.table(
-        f"{summary['simulated']}: hold-out {', '.join(HOLD_OUT)} against truth, wall to wall, AUC {held['auc']:.3f}",
+        f"{summary['simulated']}: hold-out {', '.join(held['regions'])} against truth, wall to wall, "
+        f"AUC {held['auc']:.3f}",
         ("mangrove share", "precision", "recall", "F1"),
         ((name, *(f"{value:.3f}" for value in values)) for name, *values in rows),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from engine.files import content_sha256
 from engine.kernels.features import FEATURE_SETS
 from engine.mask_archives import get_masks
-from engine.masks import OpenMask, labelled_years, open_masks
+from engine.masks import OpenMask, labelled_years, open_masks, stale_years
 from engine.params import LabelParams
 from engine.plan import Plan, TileYear
 from engine.sample import check_sample, count_by, part_path, read_sample
@@ -49,6 +50,9 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     """
     params = run.params
     years, masks = open_labels(run)
+    stale = stale_years(params.labels, years)
+    for year, mask_year in stale.items():
+        run.reporter.say(f"sample    stale labels: imagery of {year} by the mask of {mask_year}")
     features = FEATURE_SETS[params.train.features]
     folder = run.folder / "sample"
     common = fingerprint_of(
@@ -88,13 +92,14 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
             )
     remove_unlisted(folder, keep)
     run.say_skipped("sample", len(parts), len(todo))
-    repaired = 0
     with run.record.stage("sample") as counts:
-        for _, marker in run.tasks(sample_task, todo, len(todo), "sample"):
-            repaired += marker["repaired_polygons"]
+        for _ in run.tasks(sample_task, todo, len(todo), "sample"):
+            pass
+        markers = [read_marker(part_path(folder, part.tile.id, part.year)) or {} for part in parts]
+        repaired = sum(marker.get("repaired_polygons", 0) for marker in markers)
         table = count_by(read_sample(folder))
         counts.update(rows=int(table[["mangrove", "other"]].to_numpy().sum()), repaired_polygons=repaired)
-        run.record.note_masks([describe_mask(mask) for mask in masks])
+        run.record.note_masks([describe_mask(mask, years, stale) for mask in masks])
         if run.habitat is not None:
             counts.update(mask_mangrove_outside_habitat_ha=say_excluded_mangrove(run, parts))
     if repaired:
@@ -141,7 +146,7 @@ def fetch_masks(run: Run) -> LabelParams:
     return run.params.labels.model_copy(update={"masks": tuple(masks)})
 
 
-def describe_mask(mask: OpenMask) -> dict[str, str | int]:
+def describe_mask(mask: OpenMask, years: dict[int, int], stale: dict[int, int]) -> dict[str, Any]:
     """Return what an output must say of a mask it was trained on."""
     return {
         "name": mask.name,
@@ -149,6 +154,8 @@ def describe_mask(mask: OpenMask) -> dict[str, str | int]:
         "licence": mask.licence,
         "citation": mask.citation,
         "definition": mask.definition,
+        "labels_years": [year for year, mask_year in years.items() if mask_year == mask.year],
+        "stale_years": [year for year, mask_year in stale.items() if mask_year == mask.year],
     }
 
 

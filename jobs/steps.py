@@ -35,6 +35,7 @@ def run_all(run: Run) -> dict[str, Any]:
         "areas": str(run.folder / "areas.csv"),
         "model": str(model_folder),
         "trees_sha256": model.tree_sha256(),
+        "hold_out": list(model.hold_out),
         "metrics": metrics,
         "years": observed_summary(run, plan),
         "seconds": round(time.perf_counter() - started, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def fit_model(run: Run, plan: Plan) -> tuple[Model, Path]:
     if source == "here":
         return train_here(run, plan)
     if source == "study":
-        return train_on_study(run)
-    folder = run.trust.path(source, what="train.from")
-    model = load_model(folder)
-    run.reporter.say(f"train     model of {', '.join(model.regions)} from {folder}")
+        model, folder = train_on_study(run)
+    else:
+        folder = run.trust.path(source, what="train.from")
+        model = load_model(folder)
+        run.reporter.say(f"train     model of {', '.join(model.regions)} from {folder}")
+    run.record.note_masks(model.masks)  # of a model made elsewhere, as of one's own
     return model, folder
 
 
@@ -101,6 +104,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Path]:
             client=run.client,
             worker_memory=worker_bytes(run.client),
         )
+        model = replace(model, masks=tuple(run.record.data["masks"]))
         model.save(folder)
         write_text(inputs, json.dumps({"fingerprint": fingerprint}))
         counts.update(rows=sum(model.training_rows.values()), trees_sha256=model.tree_sha256())
@@ -133,8 +137,9 @@ def show_score(run: Run, model: Model) -> dict[str, Any]:
     rows += [(f"{metrics['scope']}, as drawn", metrics.get("as_drawn"))]
     random = metrics.get("random_split") or {}
     rows += [(f"{random.get('scope', 'random')}, wall-to-wall", random.get("wall_to_wall"))]
+    own = run.params.train.source == "here"
     run.reporter.table(
-        "Score against the mask",
+        "Score against the mask" if own else f"Score of the model where it was trained ({', '.join(model.regions)})",
         ("population", "mangrove", "AUC", "precision", "recall", "F1"),
         (
             (

@@ -154,6 +154,10 @@ def test_a_model_of_another_run_maps_without_masks_or_training(
         assert result["model"] == finished["model"]
         assert not (run.folder / "sample").exists()
         assert not (run.folder / "model").exists()
+        # Whose labels a map stands on is said of it, wherever its model was made.
+        assert [mask["year"] for mask in run.record.data["masks"]] == sorted(archive.masks)
+        with rasterio.open(next((run.folder / "maps").rglob("class_*.tif"))) as file:
+            assert file.tags()["labels"].endswith("2020")
         assert set(run.record.data["stages"]) == {"search", "plan", "cube", "classify", "change"}
         for part in plan_of(run).tile_years:
             theirs = Path(finished["run"]) / map_path(run, part).relative_to(run.folder)

@@ -240,7 +240,10 @@ def test_a_stale_mask_is_refused_before_the_cubes_unless_allowed(job):
     assert "mask of 2010 is more than 1 year(s) from imagery of 2016-2017" in line
     assert "labels.allow_stale: true" in line
     assert not stores(job)
-    assert job.call("sample", "--fresh", "--set", "labels.allow_stale=true").code == 0
+    answer = job.call("sample", "--fresh", "--set", "labels.allow_stale=true")
+    assert answer.code == 0
+    assert "stale labels: imagery of 2016 by the mask of 2010" in answer.err
+    assert job.record["masks"][0]["stale_years"] == [2016, 2017]
 
 
 def test_no_mangrove_in_the_masks_ends_before_training(job):

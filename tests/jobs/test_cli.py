@@ -111,7 +111,7 @@ def test_status_reads_for_a_person_and_tells_what_ended_a_run(finished, own_job)
     answer = mangroves("status", own_job.run)
     assert "tiny: last command failed" in answer.out
     assert f"failed: SceneError: scene {path.parent.name}, asset nir08" in answer.out
-    assert "is not there or not readable" in mangroves("status", own_job.folder).error
+    assert "run.json is not there" in mangroves("status", own_job.folder).error
 
 
 @pytest.mark.parametrize(
