@@ -55,9 +55,8 @@ READ_WAITS_S: Final = (1.0, 4.0, 16.0)
 READ_BUDGET_S: Final = 80.0
 """No attempt begins later than this after the first: silent storage is told after two attempts of 40 s each."""
 
-MAX_COG_TILE_PX: Final = 4096 * 4096
-"""A larger internal tile is refused before it is allocated: 1.8 MB of file can ask for 1.7 GB of memory."""
-
+MAX_TILE_BYTES: Final = 2**27
+"""A larger internal tile, of all bands, is refused before it is allocated: 1.8 MB of file can ask for 1.7 GB."""
 
 _STRIP_ROWS: Final = 256
 _MAX_WINDOW_PX: Final = 2**27  # source pixels read at once; 256 rows of a whole tile at 1 m are 4 times this
@@ -189,11 +188,13 @@ def _opened(address: str, attempt: int, fault: type[EngineError], about: dict[st
     name = f"/vsicurl/{address}#{attempt}" if "://" in address else address
     with rasterio.Env(**GDAL_OPTIONS), rasterio.open(name, driver="GTiff") as dataset:
         height, width = dataset.block_shapes[0]
-        if height * width > MAX_COG_TILE_PX or np.dtype(dataset.dtypes[0]).kind not in "uif":
+        dtype = dataset.dtypes[0]
+        real = dtype.startswith(("int", "uint", "float"))
+        if not real or height * width * dataset.count * np.dtype(dtype).itemsize > MAX_TILE_BYTES:
             raise fault(
-                f"{_file_name(address)} holds {dataset.dtypes[0]} in internal tiles of {width} x {height} px, "
-                "which is refused",
-                fix="rewrite it as a COG with tiles of 256 or 512 px (gdal_translate -of COG)",
+                f"{_file_name(address)} holds {dataset.count} band(s) of {dtype} in internal tiles of "
+                f"{width} x {height} px, which is refused",
+                fix="rewrite its one band as a COG with tiles of 256 or 512 px (gdal_translate -b 1 -of COG)",
                 **about,
             )
         yield dataset
