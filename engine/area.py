@@ -18,7 +18,6 @@ from rasterio.features import rasterize
 from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, box
 from shapely.geometry.base import BaseGeometry
-from shapely.ops import transform as transform_geometry
 
 from engine.errors import ConfigError
 from engine.grid import Tile, lonlat_of, to_zone
@@ -140,35 +139,53 @@ def region_codes(area: Area, tile: Tile) -> np.ndarray:
         0 outside the area, otherwise 1 + index into ``area.regions``.
     """
     codes = np.zeros(tile.shape, dtype="uint16")
-    project = to_zone(tile.zone).transform
     west = -180 + 6 * (tile.zone - 1)
-    strip = box(west - 0.5, -80, west + 6.5, 80)
-    for index in reversed(range(len(area.regions))):
-        geometry = area.regions[index].geometry.intersection(strip)
-        if geometry.is_empty:
-            continue
-        # 0.01 degrees: the chord of a parallel at that step strays under a tenth of a pixel.
-        shapes = [(transform_geometry(project, geometry.segmentize(0.01)), index + 1)]
-        rasterize(shapes, out=codes, transform=tile.geobox.transform)
-    if codes.any():
+    lon, lat = _spread_lonlat(tile)
+    # Beyond it nothing of the tile: an edge cut there is 0.01 degrees long at most.
+    margin = 0.02
+    rect = (lon.min() - margin, lat.min() - margin, lon.max() + margin, lat.max() + margin)
+    parts, owners = shapely.get_parts([region.geometry for region in area.regions], return_index=True)
+    left, bottom, right, top = shapely.bounds(parts).T
+    near = (left <= rect[2]) & (right >= rect[0]) & (bottom <= rect[3]) & (top >= rect[1])
+    # 0.01 degrees: the chord of a parallel at that step strays under a tenth of a pixel. Cut at the tile only
+    # after, so that every tile of a zone has the same chords.
+    lines = shapely.segmentize(shapely.clip_by_rect(parts[near], west - 0.5, -80, west + 6.5, 80), 0.01)
+    project = to_zone(tile.zone).transform
+    pieces = shapely.transform(shapely.clip_by_rect(lines, *rect), lambda xy: np.column_stack(project(*xy.T)))
+    shapes = [(piece, owner + 1) for piece, owner in zip(pieces, owners[near], strict=True) if not piece.is_empty]
+    if shapes:
+        rasterize(shapes[::-1], out=codes, transform=tile.geobox.transform)
         codes[~_in_zone(tile)] = 0
     return codes
+
+
+def _spread_lonlat(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitude and latitude of 9 x 9 pixels spread over a tile from edge to edge.
+
+    Longitudes run on across the antimeridian, as proj's do not.
+    """
+    row, col, height, width = tile.window
+    rows, cols = np.meshgrid(np.linspace(row, row + height - 1, 9), np.linspace(col, col + width - 1, 9), indexing="ij")
+    lon, lat = lonlat_of(tile.zone, rows, cols)
+    west = -180.0 + 6 * (tile.zone - 1)
+    return west + _east_of(lon, west), lat
+
+
+def _east_of(lon: np.ndarray, west: float) -> np.ndarray:
+    """Return how far longitudes lie east of a meridian, -180..180 degrees."""
+    return (lon - west + 180.0) % 360.0 - 180.0
 
 
 def _in_zone(tile: Tile) -> np.ndarray:
     """Flag the pixels whose longitude lies in the tile's zone, bool (y, x)."""
     row, col, height, width = tile.window
     west = -180.0 + 6 * (tile.zone - 1)
-    edge_rows, edge_cols = np.meshgrid(
-        np.linspace(row, row + height - 1, 9), np.linspace(col, col + width - 1, 9), indexing="ij"
-    )
-    lon, _ = lonlat_of(tile.zone, edge_rows, edge_cols)
+    lon, _ = _spread_lonlat(tile)
     if lon.min() > west + 0.01 and lon.max() < west + 6 - 0.01:
         return np.ones(tile.shape, dtype=bool)
     rows, cols = np.meshgrid(np.arange(row, row + height), np.arange(col, col + width), indexing="ij")
     lon, _ = lonlat_of(tile.zone, rows, cols)
-    # proj answers -180..180; beyond the antimeridian the difference wraps.
-    offset = (lon - west + 180.0) % 360.0 - 180.0
+    offset = _east_of(lon, west)
     return (offset >= 0) & (offset < 6)
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import shapely
 from pyproj import Geod
-from shapely.geometry import MultiPolygon, Polygon, box
+from rasterio.features import rasterize
+from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from engine.area import STUDY_HOLD_OUT, Area, Region, read_area, region_codes, study_regions, wrap
 from engine.errors import ConfigError, TrustError
-from engine.grid import lonlat_of, pixel_hectares, tiles_of
+from engine.grid import Tile, lonlat_of, pixel_hectares, tiles_of, to_zone
 from engine.params import AreaParams
 from engine.trust import Trust
 
@@ -246,3 +247,49 @@ def test_a_tile_without_the_area_has_no_owner() -> None:
     tile = tiles_of(LONDON_BAY)[0]
     elsewhere = Area((Region("far", MultiPolygon([box(107.0, 10.0, 107.1, 10.1)])),))
     assert not region_codes(elsewhere, tile).any()
+
+
+def whole_codes(area: Area, tile: Tile) -> np.ndarray:
+    """Burn every region whole, in the zone of a tile alone and before its longitudes are asked."""
+    west = -180 + 6 * (tile.zone - 1)
+    project = to_zone(tile.zone).transform
+    strip = box(west - 0.5, -80, west + 6.5, 80)
+    chords = [region.geometry.intersection(strip).segmentize(0.01) for region in area.regions]
+    burnt = [shapely.transform(lines, lambda xy: np.column_stack(project(*xy.T))) for lines in chords]
+    shapes = [(shape, index + 1) for index, shape in enumerate(burnt) if not shape.is_empty]
+    return rasterize(shapes[::-1], tile.shape, transform=tile.geobox.transform, dtype="uint16")
+
+
+def ragged(rng: np.random.Generator, lon: float, lat: float, radius: float) -> MultiPolygon:
+    """Return a star of random edges with a hole, and an islet."""
+    angle = np.sort(rng.random(60)) * 2 * np.pi
+    reach = radius * rng.uniform(0.3, 1, 60)
+    outline = np.column_stack([lon + reach * np.cos(angle), lat + reach * np.sin(angle)])
+    hole = Polygon(outline).buffer(0).difference(Point(lon, lat).buffer(radius * 0.2))
+    return wrap(hole.union(box(lon + radius, lat, lon + radius * 1.1, lat + radius * 0.1)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("zone", "col", "row", "window"),
+    [
+        (48, 8, -16, (-32768, 16384, 256, 256)),  # Ca Mau
+        (49, 2, -19, (-38000, 5660, 300, 200)),  # across the western edge of its zone
+        (60, 13, 31, (63900, 27100, 300, 300)),  # Fiji, up to the antimeridian
+        (1, 2, 31, (63900, 5800, 300, 300)),  # and beyond it
+    ],
+)
+def test_a_tile_owns_the_pixels_it_would_own_if_all_regions_were_burnt_whole(seed, zone, col, row, window) -> None:
+    tile = Tile(zone, col, row, window)
+    rng = np.random.default_rng(seed)
+    top, left, height, width = window
+    (lon,), (lat,) = lonlat_of(zone, np.array([top + height // 2]), np.array([left + width // 2]))
+    radii = [0.05] * 5 + [8]
+    stars = [ragged(rng, lon + x, lat + y, r) for (x, y), r in zip(rng.normal(0, 0.05, (6, 2)), radii, strict=True)]
+    area = Area(tuple(Region("", part) for part in (*stars, wrap(box(-170, -60, 170, 60)))))
+    whole, codes = whole_codes(area, tile), region_codes(area, tile)
+    owned = codes > 0
+    assert owned.any()
+    assert np.array_equal(codes[owned], whole[owned])
+    lon, _ = lonlat_of(zone, *np.mgrid[top : top + height, left : left + width])
+    assert not whole[~owned & (np.floor((lon + 180) / 6) + 1 == zone)].any()
