@@ -28,6 +28,15 @@ ALLOW_ROOT: Final = click.option(
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
 
+class _PlainYaml(yaml.SafeLoader):
+    """YAML without aliases, as a few lines of them stand for billions of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are refused: write the value out")
+        return super().compose_node(parent, index)
+
+
 def config_options(about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds ``--config``, of which ``about`` is the help, and ``--set``."""
     config = click.option("--config", type=click.Path(path_type=Path), help=about)
@@ -108,7 +117,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"config {path} is larger than 1 MB", fix="a configuration is a short file")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _PlainYaml)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read", fix="check the path") from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -165,7 +174,7 @@ def _override(content: dict[str, Any], text: str) -> None:
         if not isinstance(level, dict):
             raise ConfigError(f"--set {text!r}: {key!r} is not a section", fix="set it whole")
     try:
-        level[keys[-1]] = yaml.safe_load(value)
+        level[keys[-1]] = yaml.load(value, _PlainYaml)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text!r}: value is not YAML", fix="quote it") from error
 

@@ -98,10 +98,12 @@ def test_a_wrong_key_or_value_is_named(job, key, value, expected, monkeypatch):
         (
             "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
             + "".join(f"{b}: &{b} [{','.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
-            "unknown key",
+            "is not YAML; aliases (*name) are refused",
         ),
+        (f"name: &a [{'l,' * 10}]\nyears: *a\n", "is not YAML; aliases (*name) are refused"),
+        ("a: &a {x: 1}\nb: {<<: [*a, *a]}\n", "is not YAML; aliases (*name) are refused"),
     ],
-    ids=["empty", "list", "broken", "python tag", "nul", "deep", "bomb"],
+    ids=["empty", "list", "broken", "python tag", "nul", "deep", "bomb", "alias", "merge"],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, text, expected, monkeypatch):
     monkeypatch.chdir(tmp_path)
