@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -27,7 +27,9 @@ from engine.trust import Trust, is_plain_vector
 STUDY_HOLD_OUT = ("Vietnam2", "Myanmar3", "Cuba2", "India")
 """Regions the published study held out (aws-samples/mangrove-landcover-classification, prep_mangrove_dataset)."""
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+MOST_REGIONS = 65_535
+"""What a uint16 of region codes tells apart."""
+
 _KM_PER_DEGREE = 111.32  # WGS84 equator, 2 pi 6378.137 km / 360
 
 
@@ -36,7 +38,7 @@ class Region:
     """A named part of the area."""
 
     name: str
-    """Letters, digits, ``._-``: a safe path component."""
+    """Letters and digits of any script and ``._-``, at most 64."""
 
     geometry: MultiPolygon
     """Degrees, longitude within -180..180."""
@@ -86,16 +88,27 @@ def read_area(params: AreaParams, trust: Trust) -> Area:
                 fix="known are " + ", ".join(sorted(known)),
             )
         raw = {name: _square(*known[name], params.size_km) for name in params.regions or ()}
-    regions = tuple(
-        Region(_UNSAFE.sub("-", name).strip(".-")[:64] or "area", wrap(geometry)) for name, geometry in raw.items()
-    )
-    names = [region.name for region in regions]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"area: two regions share a name among {names}", fix="rename one")
+    regions = tuple(Region(_plain_name(name), wrap(geometry)) for name, geometry in raw.items())
+    first: dict[str, str] = {}
+    for name, region in zip(raw, regions, strict=True):
+        if first.setdefault(region.name, name) != name:
+            raise ConfigError(
+                f"area: two regions share a name: {first[region.name][:64]!r} and {name[:64]!r} give {region.name!r}",
+                fix="rename one",
+            )
     for region in regions:
         if region.geometry.is_empty or region.geometry.area == 0:
             raise ConfigError(f"area: region {region.name!r} is empty", fix="give a polygon")
     return Area(regions)
+
+
+def _plain_name(text: str) -> str:
+    """Return a name without control and formatting characters, and ``-`` for what is no letter or digit."""
+    # Marks are part of letters: vowels of Bengali, accents of Vietnamese typed one by one.
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    kept = [(c, unicodedata.category(c)[0]) for c in text]
+    words = "".join(c if kind in "LMN" or c in "._-" else " " for c, kind in kept if kind != "C").split()
+    return "-".join(words).strip(".-")[:64] or "area"
 
 
 @lru_cache(maxsize=1)
@@ -212,7 +225,8 @@ def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -
     Raises
     ------
     ConfigError
-        If the file is unreadable, not what its name says, has no coordinate system, no polygon, or no such column.
+        If the file is unreadable, not what its name says, has no coordinate system, no polygon, no such column,
+        or more than ``MOST_REGIONS`` parts.
     """
     if not path.is_file():
         raise ConfigError(f"{what} {path} does not exist", fix="paths start from the folder the command runs in")
@@ -239,11 +253,16 @@ def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
     if frame.empty:
         raise ConfigError(f"{what} {path.name} holds no polygon", fix="give polygons, not points or lines")
+    labels = pd.Series(name, frame.index)
+    if name_field is not None:
+        labels = frame[name_field].astype(object).where(frame[name_field].notna(), "unnamed").astype(str)
+    if labels.nunique() > MOST_REGIONS:
+        raise ConfigError(
+            f"{what}: column {name_field!r} of {path.name} names {labels.nunique()} parts, more than {MOST_REGIONS}",
+            fix="name a coarser column, or split the file",
+        )
     # Before any union: GEOS refuses to join self-crossing rings, and one across the antimeridian would span the Earth.
     geometries = [wrap(geometry) for geometry in frame.geometry]
-    if name_field is None:
-        return {name: shapely.union_all(geometries)}
-    labels = frame[name_field].astype(object).where(frame[name_field].notna(), "unnamed").astype(str)
     parts: dict[str, list[BaseGeometry]] = {}
     for label, geometry in zip(labels, geometries, strict=True):
         parts.setdefault(label, []).append(geometry)

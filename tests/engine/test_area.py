@@ -185,16 +185,46 @@ def test_bad_area_files_are_told_in_one_line(tmp_path: Path, frame: gpd.GeoDataF
         read_area(AreaParams(file=str(good)), Trust())
 
 
-def test_region_names_are_safe_and_different(tmp_path: Path) -> None:
-    path = tmp_path / "names.geojson"
-    names = ["../../etc/passwd", "Côte d'Ivoire"]
-    gpd.GeoDataFrame({"n": names}, geometry=[LONDON_BAY, box(1, 1, 2, 2)], crs=4326).to_file(path)
-    area = read_area(AreaParams(file=str(path), name_field="n"), Trust().with_roots(tmp_path))
-    assert sorted(region.name for region in area.regions) == ["C-te-d-Ivoire", "etc-passwd"]
-    clash = tmp_path / "clash.geojson"
-    gpd.GeoDataFrame({"n": ["a b", "a/b"]}, geometry=[LONDON_BAY, box(1, 1, 2, 2)], crs=4326).to_file(clash)
-    with pytest.raises(ConfigError, match="share a name"):
-        read_area(AreaParams(file=str(clash), name_field="n"), Trust().with_roots(tmp_path))
+def named(path: Path, names: list[str]) -> Area:
+    """Return what is read of a file with a square for every name."""
+    squares = [box(2 * n, 1, 2 * n + 1, 2) for n in range(len(names))]
+    gpd.GeoDataFrame({"n": names}, geometry=squares, crs=4326).to_file(path)
+    return read_area(AreaParams(file=str(path), name_field="n"), Trust().with_roots(path.parent))
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("../../etc/passwd", "etc-passwd"),
+        ("Côte  d'Ivoire", "Côte-d-Ivoire"),
+        ("海南", "海南"),
+        ("সুন্দরবন", "সুন্দরবন"),
+        ("Ca\u0300 Mau", "C\u00e0-Mau"),  # the accent typed by itself
+        ("=cmd|' /C calc'!A0", "cmd-C-calc-A0"),
+        ("\x1b[31mred\u202e\tand more", "31mred-and-more"),
+        ("?", "area"),
+        ("x" * 200, "x" * 64),
+    ],
+)
+def test_region_names_keep_the_letters_of_any_script_and_nothing_else(tmp_path: Path, name: str, kept: str) -> None:
+    (region,) = named(tmp_path / "names.geojson", [name]).regions
+    assert region.name == kept
+
+
+def test_regions_of_another_script_are_different(tmp_path: Path) -> None:
+    area = named(tmp_path / "names.geojson", ["海南", "广东"])
+    assert {region.name for region in area.regions} == {"海南", "广东"}
+    with pytest.raises(ConfigError, match="share a name: 'a b' and 'a/b' give 'a-b'; rename one"):
+        named(tmp_path / "clash.geojson", ["a b", "a/b"])
+
+
+def test_more_regions_than_their_codes_tell_apart_are_refused(tmp_path: Path) -> None:
+    path, count = tmp_path / "many.parquet", 65_536
+    west = np.arange(count) / 1000
+    frame = gpd.GeoDataFrame({"n": np.arange(count)}, geometry=shapely.box(west, 0, west + 0.001, 1), crs=4326)
+    frame.to_parquet(path)
+    with pytest.raises(ConfigError, match=r"'n' of many\.parquet names 65536 parts, more than 65535; name a coarser"):
+        read_area(AreaParams(file=str(path), name_field="n"), Trust().with_roots(tmp_path))
 
 
 @pytest.mark.parametrize(
