@@ -125,7 +125,7 @@ class MaskParams(Params):
 
     year: Year
     value: tuple[int, ...] = (1,)
-    """Raster values that mean mangrove (95 in ESA WorldCover)."""
+    """Raster values that mean mangrove; default 1, of ``worldcover`` 95."""
 
     unknown: tuple[int, ...] = ()
     """Raster values that mean nothing is known, beside the file's nodata."""
@@ -142,6 +142,13 @@ class MaskParams(Params):
     licence: str = ""
     citation: str = ""
     definition: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _value_of_source(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("path") == "worldcover":
+            return {"value": (95,), **data}
+        return data
 
 
 class LabelParams(Params):
@@ -304,7 +311,10 @@ class RunParams(Params):
         return value
 
     @model_validator(mode="after")
-    def _dates_of_years(self) -> RunParams:
+    def _years_of_run(self) -> RunParams:
+        strange = sorted(set(self.sample.years or ()) - set(self.years))
+        if strange:
+            raise ValueError(f"sample.years names {strange[0]}, which is not among years")
         for year, (first, last) in self.dates.items():
             if year not in self.years:
                 raise ValueError(f"dates names {year}, which is not among years")

@@ -156,7 +156,13 @@ def read_raster(path: Path | str, window: tuple[slice, slice] | None = None) -> 
         raise StoreError(f"{path} is not a readable GeoTIFF", fix="check the path, or make it again") from error
 
 
-def write_vrt(path: Path | str, tifs: Sequence[Path | str], *, legend: tuple[Entry, ...] | None = None) -> None:
+def write_vrt(
+    path: Path | str,
+    tifs: Sequence[Path | str],
+    *,
+    legend: tuple[Entry, ...] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
     """Join the tiles of one zone and year into a virtual mosaic with relative paths.
 
     Parameters
@@ -167,6 +173,8 @@ def write_vrt(path: Path | str, tifs: Sequence[Path | str], *, legend: tuple[Ent
         Rasters on one grid (same CRS, pixel size and phase), type, bands and nodata, that do not overlap.
     legend : tuple of Entry, optional
         Colours and category names.
+    tags : mapping of str to str, optional
+        What the mosaic says of itself.
 
     Raises
     ------
@@ -196,6 +204,9 @@ def write_vrt(path: Path | str, tifs: Sequence[Path | str], *, legend: tuple[Ent
     root = Xml.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     Xml.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = first.kind.crs
     Xml.SubElement(root, "GeoTransform").text = ", ".join(f"{value:.17g}" for value in corner)
+    metadata = Xml.SubElement(root, "Metadata")
+    for key, text in sorted((tags or {}).items()):
+        Xml.SubElement(metadata, "MDI", key=key).text = text
     for number, name in enumerate(first.kind.band_names, 1):
         band = Xml.SubElement(root, "VRTRasterBand", dataType=_GDAL_TYPES[first.kind.dtype], band=str(number))
         if name:

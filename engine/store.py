@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,28 @@ _CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks":
 
 # Consolidated metadata is not in the specification yet, but without it `xarray.open_zarr` opens slowly, and warns.
 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+
+
+_guard = threading.Lock()
+_inside = 0
+_settings: Any = None
+
+
+@contextlib.contextmanager
+def _checked_chunks() -> Iterator[None]:
+    """Hold zarr to ``_CONFIG``; as that is the whole process's, the last thread out resets what the first one set."""
+    global _inside, _settings
+    with _guard:
+        if _inside == 0:
+            _settings = zarr.config.set(_CONFIG)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _inside -= 1
+            if _inside == 0:
+                _settings.__exit__(None, None, None)
 
 
 def marker_path(path: Path) -> Path:
@@ -82,7 +105,7 @@ def write_store(path: Path, dataset: xr.Dataset, marker: Mapping[str, Any]) -> d
         if path.exists():
             shutil.rmtree(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zarr.config.set(_CONFIG):
+        with _checked_chunks():
             dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
         write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
     except OSError as error:
@@ -137,7 +160,7 @@ def open_store(path: Path) -> Iterator[xr.Dataset]:
         raise StoreError(f"{path} is not there or not finished", fix="run the step that makes it again")
     try:
         with (
-            zarr.config.set(_CONFIG),
+            _checked_chunks(),
             xr.open_zarr(path, consolidated=True, chunks=None, mask_and_scale=False) as data,
         ):
             yield data

@@ -22,6 +22,7 @@ from engine.area import Area, region_codes
 from engine.change import area_table, compare_tile, zone_codes
 from engine.classify import classify_block
 from engine.cube import build_tile_year, clear_pixels
+from engine.errors import ModelError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.habitat import HabitatSources, habitat_tile
@@ -352,8 +353,10 @@ def _layers(data: xr.Dataset) -> dict[str, np.ndarray]:
 
 @lru_cache(maxsize=2)
 def _model(folder: Path, sha256: str) -> Model:
-    # sha256 is part of the key only: a retrained model in the same folder is another model.
-    return load_model(folder)
+    model = load_model(folder)
+    if model.tree_sha256() != sha256:
+        raise ModelError(f"model {folder} was trained anew while it was used", fix="run the same command again")
+    return model
 
 
 def remove_unlisted(folder: Path, keep: set[str]) -> None:

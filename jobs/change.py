@@ -81,7 +81,7 @@ def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Path:
     path = folder / f"change_{name}_z{zone:02d}.vrt"
     stores = [folder / f"{tile.id}.zarr" for tile in plan.tiles if tile.zone == zone]
     tifs = [change_path(store) for store in stores]
-    write_vrt(path, tifs, legend=TRANSITIONS)
+    write_vrt(path, tifs, legend=TRANSITIONS, tags={**run.tags, "years": name})
     for styled in (path, *tifs):
         write_qml(styled.with_suffix(".qml"), TRANSITIONS)
     run.describe(path, stores)

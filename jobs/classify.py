@@ -64,7 +64,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
         for _ in run.tasks(classify_task, todo, len(todo), "classify"):
             pass
         counts.update(done=len(todo), skipped=len(plan.tile_years) - len(todo))
-    mosaics = join_tiles(run, plan)
+    mosaics = join_tiles(run, plan, model)
     areas = class_areas(run, plan)
     write_table(run.folder / "areas.csv", areas, notice=params.notice)
     run.describe(run.folder / "areas.csv", [map_path(run, part) for part in plan.tile_years])
@@ -74,17 +74,18 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
     return mosaics
 
 
-def join_tiles(run: Run, plan: Plan) -> list[Path]:
+def join_tiles(run: Run, plan: Plan, model: Model) -> list[Path]:
     """Write per year and zone a VRT over the tiles, with QGIS styles; return those of class."""
     mosaics = []
     for year in plan.years:
         folder = run.folder / "maps" / str(year)
+        tags = {**run.tags, **model_tags(model), "year": str(year)}
         for zone in sorted({tile.zone for tile in plan.tiles}):
             parts = [part for part in plan.tile_years if part.year == year and part.tile.zone == zone]
             for kind in ("class", "probability"):
                 path = folder / f"{kind}_{year}_z{zone:02d}.vrt"
                 tifs = [map_paths(map_path(run, part))[kind] for part in parts]
-                write_vrt(path, tifs, legend=CLASSES if kind == "class" else None)
+                write_vrt(path, tifs, legend=CLASSES if kind == "class" else None, tags=tags)
                 for styled in (path, *tifs):
                     write_qml(styled.with_suffix(".qml"), CLASSES if kind == "class" else PROBABILITY_RAMP)
                 run.describe(path, [map_path(run, part) for part in parts])

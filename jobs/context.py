@@ -108,6 +108,10 @@ class Run:
     def periods(self) -> dict[int, tuple[dt.datetime, dt.datetime]]:
         return periods_of(self.params.years, self.params.season, self.params.dates)
 
+    def open_habitat(self) -> None:
+        """Find the rasters of the habitat limit now: a wrong path is told at once and not hours later."""
+        _ = self.habitat
+
     @cached_property
     def habitat(self) -> Habitat | None:
         """The habitat limit and its rasters, found once."""

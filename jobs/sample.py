@@ -176,6 +176,7 @@ def show_counts(run: Run, table: pd.DataFrame) -> None:
 def command(options: Options) -> None:
     """Draw labelled pixels, seeded and stratified, as GeoParquet; build the cubes first where missing."""
     with open_run(options) as run:
+        run.open_habitat()
         open_labels(run)
         plan = plan_run(run, find_scenes(run))
         build_cubes(run, plan)

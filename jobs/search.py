@@ -22,7 +22,13 @@ def find_scenes(run: Run) -> list[Scene]:
         run.reporter.say(f"search    {len(scenes)} scenes, frozen by an earlier command")
         return scenes
     with run.record.stage("search") as counts:
-        result = search_scenes(run.params.search, run.area, run.periods, trust=run.trust)
+        result = search_scenes(
+            run.params.search,
+            run.area,
+            run.periods,
+            trust=run.trust,
+            progress=lambda seen: run.reporter.say(f"search    {seen} items seen"),
+        )
         scenes = result.scenes
         if result.missing_years:
             raise CatalogError(

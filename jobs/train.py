@@ -29,7 +29,7 @@ from jobs.search import find_scenes
 
 
 def check_training(run: Run) -> None:
-    """Open what training needs before there are cubes: a wrong mask or model is told at once and not hours later.
+    """Open what training and classifying need before there are cubes: what is wrong is told at once.
 
     Raises
     ------
@@ -39,6 +39,7 @@ def check_training(run: Run) -> None:
         If a mask or model cannot be used.
     """
     source = run.params.train.source
+    run.open_habitat()
     if source == "here":
         open_labels(run)
         names = [region.name for region in run.area.regions]

@@ -401,3 +401,10 @@ def test_masks_outside_the_allowed_folders_are_refused_also_through_a_link(tmp_p
     for path in (outside, tmp_path / "in" / "m.tif", tmp_path / "in", "/vsicurl/https://x/m.tif", "file:///m.tif"):
         with pytest.raises(TrustError):
             open_masks(_params((path, 2020)), trust=Trust().with_roots(tmp_path / "in"))
+
+
+def test_a_mask_named_by_its_source_has_the_value_of_its_source():
+    masks = LabelParams.model_validate(
+        {"masks": [{"path": path, "year": 2020} for path in ("worldcover", "gmw")] + [{"path": "a.tif", "year": 2020}]}
+    ).masks
+    assert [mask.value for mask in masks] == [(95,), (1,), (1,)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -71,3 +73,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot write"):
         write_store(tmp_path / "file" / "a.zarr", dataset(), {})
+
+
+def test_threads_do_not_switch_each_others_checks_off(tmp_path):
+    """Chunks of zeros are left out by zarr's own default, and a store without them is refused as damaged."""
+    zeros = xr.Dataset({"a": (("y", "x"), np.zeros((300, 300), np.uint8))})
+
+    def write(number: int) -> None:
+        write_store(tmp_path / f"{number}.zarr", zeros, {"fingerprint": "f"})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(24)))
+    for number in range(24):
+        with open_store(tmp_path / f"{number}.zarr") as data:
+            assert not data["a"].values.any()

@@ -51,6 +51,7 @@ def test_a_missing_configuration_is_named(tmp_path):
         ("area", {}, "give exactly one of bbox, point, file, regions; got none"),
         ("area", {"bbox": [0, 10, 1, -10]}, "bbox must be west, south, east, north in degrees"),
         ("area", {"regions": ["Atlantis"]}, "unknown region 'Atlantis'"),
+        ("sample.years", [2031], "sample.years names 2031, which is not among years"),
         ("dates", {2031: ["2031-01-01", "2031-12-31"]}, "dates names 2031, which is not among years"),
         ("dates", {2016: ["2016-12-31", "2016-01-01"]}, "dates of 2016 must be first and last day"),
         ("season", ["13-01", "12-31"], "season must be two MM-DD days"),
@@ -86,6 +87,12 @@ def test_a_wrong_key_or_value_is_named(job, key, value, expected, monkeypatch):
     assert not (job.folder.parent / "x").exists()
 
 
+def bomb(form: str) -> str:
+    """Return lines that each hold the line before ten times."""
+    pairs = zip("abcdefgh", "bcdefghi", strict=True)
+    return "".join(f"{new}: &{new} {form.format(', '.join([f'*{old}'] * 10))}\n" for old, new in pairs)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -95,15 +102,12 @@ def test_a_wrong_key_or_value_is_named(job, key, value, expected, monkeypatch):
         ("area: !!python/object/apply:os.system ['touch owned']\n", "is not YAML"),
         ("\x00", "is not YAML"),
         ("[" * 1500, "is not YAML"),
-        (
-            "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
-            + "".join(f"{b}: &{b} [{','.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
-            "is not YAML; aliases (*name) are refused",
-        ),
-        (f"name: &a [{'l,' * 10}]\nyears: *a\n", "is not YAML; aliases (*name) are refused"),
-        ("a: &a {x: 1}\nb: {<<: [*a, *a]}\n", "is not YAML; aliases (*name) are refused"),
+        ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + bomb("[{}]"), "with its aliases (*name) written out it is larger than 1 MB"),
+        ("a: &a {x: 1}\n" + bomb("{{<<: [{}]}}"), "with its aliases (*name) written out it is larger than 1 MB"),
+        ("a: &a [*a]\n", "with its aliases (*name) written out it is larger than 1 MB"),
+        ("out: &a runs\nname: *a\nyeers: [2016]\n", "unknown key 'yeers'"),
     ],
-    ids=["empty", "list", "broken", "python tag", "nul", "deep", "bomb", "alias", "merge"],
+    ids=["empty", "list", "broken", "python tag", "nul", "deep", "bomb", "merge bomb", "cycle", "alias"],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, text, expected, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -226,6 +230,13 @@ def test_a_mask_in_a_wrong_coordinate_system_is_refused_before_the_cubes(job):
         assert words in line
         assert path.name in line
     assert not list((job.folder / "runs").rglob("*.zarr"))
+
+
+def test_a_wrong_habitat_raster_is_refused_before_the_cubes(job):
+    for command in ("sample", "classify", "run"):
+        line = job.call(command, "--set", "habitat={dem: nix.tif, water: nix.tif}").error
+        assert "nix.tif" in line
+        assert not stores(job)
 
 
 def test_a_mask_that_never_overlaps_is_refused_before_the_cubes(job):
