@@ -28,13 +28,24 @@ ALLOW_ROOT: Final = click.option(
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
 
-class _PlainYaml(yaml.SafeLoader):
-    """YAML without aliases, as a few lines of them stand for billions of values."""
+class _ShortYaml(yaml.SafeLoader):
+    """YAML no longer than a file of ours with its aliases written out: a few lines can stand for billions of values."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.length, self.length_of = 0, dict[int, int]()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are refused: write the value out")
-        return super().compose_node(parent, index)
+        before, alias = self.length, self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias:  # one that is not measured yet holds itself
+            self.length += self.length_of.get(id(node), MAX_CONFIG_BYTES)
+        else:
+            self.length += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            self.length_of[id(node)] = self.length - before
+        if self.length > MAX_CONFIG_BYTES:
+            raise yaml.YAMLError("with its aliases (*name) written out it is larger than 1 MB")
+        return node
 
 
 def config_options(about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -117,7 +128,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"config {path} is larger than 1 MB", fix="a configuration is a short file")
-        content = yaml.load(path.read_text(encoding="utf-8"), _PlainYaml)
+        content = yaml.load(path.read_text(encoding="utf-8"), _ShortYaml)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read", fix="check the path") from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -174,7 +185,7 @@ def _override(content: dict[str, Any], text: str) -> None:
         if not isinstance(level, dict):
             raise ConfigError(f"--set {text!r}: {key!r} is not a section", fix="set it whole")
     try:
-        level[keys[-1]] = yaml.load(value, _PlainYaml)
+        level[keys[-1]] = yaml.load(value, _ShortYaml)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text!r}: value is not YAML", fix="quote it") from error
 
