@@ -378,13 +378,11 @@ def _check_against_item(dataset: DatasetReader, scene: Scene, asset: str) -> Non
 class StackReader:
     """stackstac's ``Reader`` protocol over ``open_raster``: same checks, same signing, same errors."""
 
-    def __init__(self, *, url: str, spec: Any, access: Access, fill_value: Any, **_unused: Any) -> None:
-        self.url, self.access, self.fill = url, access, int(fill_value)
-        self.epsg, self.transform = spec.epsg, spec.transform
+    def __init__(self, *, url: str, geobox: GeoBox, access: Access, fill_value: Any, **_unused: Any) -> None:
+        self.url, self.geobox, self.access, self.fill = url, geobox, access, int(fill_value)
 
     def read(self, window: Window) -> np.ndarray:
-        corner = self.transform @ self.transform.translation(window.col_off, window.row_off)
-        geobox = GeoBox((window.height, window.width), corner, f"EPSG:{self.epsg}")
+        geobox = self.geobox[window.toslices()]
         name = self.url.rsplit("/", 1)[-1]
         return read_raster(self.url, self.access, lambda dataset: read_onto(dataset, geobox, self.fill), file=name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import stackstac
@@ -12,7 +12,6 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from engine.errors import PlanError
-from engine.grid import crs_of
 from engine.kernels.quality import clear_mask, drop_fill
 from engine.landsat import BANDS, QA_PIXEL, QA_RADSAT, SENSORS
 from engine.params import CubeParams
@@ -24,6 +23,9 @@ from engine.trust import Trust
 
 MAX_ELEMENTS = 2**40
 """A stack of more elements than this (2 TB of uint16) is a mistake, or a hostile catalog."""
+
+_EPSG: Final = 3857
+"""What stackstac is told, of grid and items alike: it knows no system without a code, and never has to transform."""
 
 
 def stack_items(
@@ -62,7 +64,7 @@ def stack_items(
     SceneError
         If an item cannot be used.
     PlanError
-        If there is no scene, the grid is rotated, or the stack is absurdly large.
+        If there is no scene, the grid is not north-up, or the stack is absurdly large.
 
     Notes
     -----
@@ -74,8 +76,9 @@ def stack_items(
     access = access or Access(Trust(), Signer(Trust()))
     if not scenes:
         raise PlanError("no scenes to stack", fix="widen the years, platforms or tiers")
-    if geobox.transform.b or geobox.transform.d:
-        raise PlanError("grid is rotated", fix="give a north-up GeoBox")
+    a = geobox.transform
+    if a.b or a.d or a.a <= 0 or a.e >= 0:
+        raise PlanError("grid is rotated or flipped", fix="give a north-up GeoBox")
     size = len(scenes) * len(assets) * geobox.shape[0] * geobox.shape[1]
     if size > MAX_ELEMENTS:
         raise PlanError(f"a stack of {size:.2g} elements is refused", fix="stack a tile at a time")
@@ -104,7 +107,7 @@ def _stack(scenes: list[Scene], geobox: GeoBox, assets: list[str], access: Acces
     raw = stackstac.stack(
         [_as_item(scene, assets, geobox) for scene in scenes],
         assets=assets,
-        epsg=crs_of(geobox).epsg,
+        epsg=_EPSG,
         resolution=(geobox.transform.a, -geobox.transform.e),
         bounds=(left, bottom, right, top),
         snap_bounds=False,
@@ -116,7 +119,7 @@ def _stack(scenes: list[Scene], geobox: GeoBox, assets: list[str], access: Acces
         properties=False,
         band_coords=False,
         chunksize=chunk_px,
-        reader=partial(StackReader, access=access),
+        reader=partial(StackReader, geobox=geobox, access=access),
     )
     if raw.shape[2:] != geobox.shape or raw.attrs["spec"].transform != geobox.transform:
         raise AssertionError(f"stackstac made {raw.shape[2:]}, the grid is {geobox.shape}")
@@ -149,7 +152,7 @@ def _as_item(scene: Scene, assets: list[str], geobox: GeoBox) -> dict[str, Any]:
         "bbox": list(scene.geometry.bounds),
         "properties": {
             "datetime": scene.datetime.isoformat(),
-            "proj:epsg": crs_of(geobox).epsg,
+            "proj:epsg": _EPSG,
             "proj:bbox": list(geobox.boundingbox.bbox),
         },
         "assets": {name: {"href": scene.assets[name]} for name in assets},

@@ -8,6 +8,7 @@ import rasterio
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 
 import engine
 from engine.errors import PlanError
@@ -56,6 +57,19 @@ def test_every_pixel_holds_the_value_under_its_centre_or_fill(scenes, access, ge
     assert not values.sel(band="red")[0].where(beyond, 0).any()
 
 
+@pytest.mark.parametrize("crs", ["ESRI:54009", "+proj=laea +lat_0=9 +lon_0=105", "EPSG:4326"])
+def test_a_grid_in_any_coordinate_system_holds_what_rasterio_samples(scenes, access, crs):
+    geobox = ALIGNED.to_crs(crs)
+    values = stack_items(scenes[:1], geobox, access=access, assets=["nir08", "qa_pixel"]).compute()
+    points = np.stack(np.meshgrid(values.x, values.y), axis=-1).reshape(-1, 2)
+    with rasterio.open(scenes[0].assets["nir08"]) as file:
+        project = Transformer.from_crs(geobox.crs.to_wkt(), file.crs.to_wkt(), always_xy=True)
+        sampled = [value[0] for value in file.sample(zip(*project.transform(*points.T), strict=True))]
+    assert np.array_equal(values.sel(band="nir08").values.ravel(), sampled)
+    assert values.any()
+    assert "crs_wkt" in values.spatial_ref.attrs
+
+
 def test_coordinates_are_pixel_centres_under_a_cf_grid_mapping(scenes, access):
     stack = stack_items(scenes[8:], ALIGNED, access=access, assets=["nir08", "qa_pixel", "red"])
     assert list(stack.band.values) == ["nir08", "qa_pixel", "red"]
@@ -82,8 +96,9 @@ def test_what_cannot_be_stacked_is_refused(scenes, access):
     with pytest.raises(PlanError, match="no scenes to stack; widen the years, platforms or tiers"):
         stack_items([], ALIGNED, access=access)
     rotated = GeoBox((9, 9), Affine.rotation(20) * Affine.scale(30), "EPSG:32648")
-    with pytest.raises(PlanError, match="grid is rotated; give a north-up GeoBox"):
-        stack_items(scenes[:1], rotated, access=access)
+    for geobox in (rotated, ALIGNED.flipx(), ALIGNED.flipy()):
+        with pytest.raises(PlanError, match="grid is rotated or flipped; give a north-up GeoBox"):
+            stack_items(scenes[:1], geobox, access=access)
     endless = GeoBox((2**20, 2**20), ALIGNED.transform, "EPSG:32648")
     with pytest.raises(PlanError, match=r"a stack of 8\.8e\+12 elements is refused"):
         stack_items(scenes[:1], endless, access=access)
