@@ -88,6 +88,11 @@ class RunRecord:
         return self._data["config_sha256"]
 
     @property
+    def items_sha256(self) -> str:
+        """Of the frozen item list; empty before there is one."""
+        return self._data["items"]["sha256"] if self._data["items"] else ""
+
+    @property
     def data(self) -> dict[str, Any]:
         """A copy of all that is recorded, as it stands in the file."""
         return json.loads(json.dumps(self._data))

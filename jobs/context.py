@@ -129,8 +129,13 @@ class Run:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What every output says of itself."""
-        tags = {"run": self.params.name, "software": f"mangroves {engine.__version__}"}
+        """What every output says of itself; by the hashes, which configuration and items of ``run.json`` made it."""
+        tags = {
+            "run": self.params.name,
+            "software": f"mangroves {engine.__version__}",
+            "config_sha256": self.record.config_sha256,
+            "items_sha256": self.record.items_sha256,
+        }
         return {**tags, "notice": self.params.notice} if self.params.notice else tags
 
     @contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 import pytest
+import rasterio
 from shapely.geometry import shape
 
 from jobs.cli import COMMANDS, cli
-from tests.jobs.calls import Job, mangroves
+from tests.jobs.calls import Job, mangroves, trees
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +93,17 @@ def test_json_of_the_other_commands_is_one_document_too(finished, tmp_path):
     made = one_document(mangroves("simulate", tmp_path / "world", "--json", *world).out)
     assert Path(made["items"]).is_file()
     assert made["notice"].startswith("SIMULATED")
+
+
+def test_every_raster_says_which_configuration_items_and_trees_made_it(finished):
+    record = finished.record
+    for path in (*finished.run.glob("maps/2016/*.tif"), *finished.run.glob("maps/2016/*.vrt")):
+        with rasterio.open(path) as file:
+            tags = file.tags()
+        assert tags["config_sha256"] == record["config_sha256"]
+        assert tags["items_sha256"] == record["items"]["sha256"]
+        assert tags["trees_sha256"] == trees(finished.run)
+        assert tags["labels"] == "mask_2015 2015; mask_2018 2018"
 
 
 def test_gmw_codes_are_written_when_asked_for(finished):
