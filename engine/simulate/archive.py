@@ -24,6 +24,7 @@ from scipy import ndimage
 from shapely.geometry import shape
 
 from engine.errors import ConfigError
+from engine.files import write_text
 from engine.grid import TILE_PX, Tile, pixel_hectares
 from engine.simulate.items import write_catalog, write_pass
 from engine.simulate.scenes import (
@@ -108,12 +109,19 @@ def read_archive(out: Path) -> Archive:
     Raises
     ------
     ConfigError
-        If the folder holds no finished archive.
+        If the folder holds no finished archive, or its ``world.json`` is not one of ours.
     """
     marker = Path(out) / "world.json"
     if not marker.is_file():
         raise ConfigError(f"no finished simulated archive in {out}", fix="write one with `mangroves simulate`")
-    return Archive(Path(out), WorldParams(**json.loads(marker.read_text(encoding="utf-8"))["params"]))
+    try:
+        params = WorldParams(**json.loads(marker.read_text(encoding="utf-8"))["params"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ConfigError(
+            f"{marker} does not describe a simulated world ({type(error).__name__})",
+            fix="remove it, or choose another folder",
+        ) from error
+    return Archive(Path(out), params)
 
 
 def write_archive(
@@ -169,7 +177,7 @@ def write_archive(
             for code, name, source in sorted(zip(CODES, NAMES, SOURCES, strict=True))
         ],
     }
-    (out / "world.json").write_text(json.dumps(marker, indent=1), encoding="utf-8")
+    write_text(out / "world.json", json.dumps(marker, indent=1))
     return archive
 
 

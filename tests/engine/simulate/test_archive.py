@@ -184,6 +184,14 @@ def test_areas_are_those_of_the_truth(archive: Archive) -> None:
         assert row["simulated"] == PARAMS.notice
 
 
+@pytest.mark.parametrize("text", ["", '{"params": {"reg', "[]", "{}", '{"params": {"x": 1}}', "[" * 100_000, "\x80"])
+def test_a_damaged_or_foreign_marker_ends_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "world.json").write_text(text, encoding="latin-1")
+    for call in (read_archive, partial(write_archive, PARAMS)):
+        with pytest.raises(ConfigError, match=r"world\.json does not describe a simulated world .*; remove it, or"):
+            call(tmp_path)
+
+
 def test_events_lie_in_their_region_and_time(archive: Archive) -> None:
     events = gpd.read_file(archive.events)
     assert set(events["region"]) <= {"sim-India", "sim-Mozambique1"}
