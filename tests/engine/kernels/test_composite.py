@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.kernels.composite import annual_layers
+from engine.kernels.composite import annual_layers, sorting_network
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING, spectral_indices
 
@@ -79,3 +79,20 @@ def test_wrong_types_are_refused():
         annual_layers(np.zeros((1, 6, 1, 1)), np.zeros((1, 1, 1), dtype=bool))
     with pytest.raises(TypeError, match="shape"):
         annual_layers(np.zeros((1, 6, 1, 1), "uint16"), np.zeros((2, 1, 1), dtype=bool))
+
+
+@pytest.mark.parametrize("size", range(14))
+def test_the_network_sorts_everything(size):
+    """By the zero-one principle (Knuth, 5.3.4 Z) a network that sorts all zeros and ones sorts all values."""
+    values = (np.arange(2**size) >> np.arange(size)[:, None]) & 1
+    for low, high in sorting_network(size):
+        values[[low, high]] = np.sort(values[[low, high]], axis=0)
+    assert (np.diff(values, axis=0) >= 0).all()
+
+
+def test_more_looks_than_any_year_has_are_still_sorted():
+    rng = np.random.default_rng(7)
+    bands = rng.integers(1, 65_536, (150, 6, 3, 100)).astype("uint16")
+    clear = rng.random((150, 3, 100)) < rng.random((3, 100))
+    median = np.ma.median(np.ma.array(bands, mask=np.broadcast_to(~clear[:, None], bands.shape)), axis=0).filled(0)
+    assert (annual_layers(bands, clear)["composite"] == np.floor(median + 0.5)).all()
