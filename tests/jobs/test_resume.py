@@ -144,7 +144,6 @@ def test_maps_and_trees_do_not_depend_on_cluster_workers_or_blocks(tmp_path):
     for name, cluster, more in [
         ("threads", "threads", {}),
         ("one", "one", {}),
-        ("two", "two", {}),
         ("blocks", "threads", {"cube": {"block_px": 256}}),
         ("spread", "two", {"train": {"distributed": "yes"}}),
     ]:
