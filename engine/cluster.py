@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -151,6 +153,26 @@ def open_cluster(name: str, cluster_file: Path | None = None) -> Iterator[Client
                 cluster.close()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends, and for good from the threads and processes started in it.
+
+    A terminal sends it to every process: workers would each print a traceback, and what is half-started cannot
+    be closed.
+    """
+    resource_tracker.ensure_running()  # started inside, it would lift the mask
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)
+
+
 def _start(profile: Profile) -> tuple[LocalCluster | None, Client]:
     # Before anything starts: a cluster that fails half-way may wait for minutes.
     if profile.memory_limit not in (None, "auto"):
@@ -171,18 +193,26 @@ def _start(profile: Profile) -> tuple[LocalCluster | None, Client]:
     processes = profile.kind == "local"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = profile.workers or cores
-    cluster = LocalCluster(
-        n_workers=count if processes else 1,
-        threads_per_worker=profile.threads_per_worker if processes else count,
-        processes=processes,
-        memory_limit=profile.memory_limit or "auto",
-        host="127.0.0.1" if processes else None,  # threads speak through memory and bind nothing
-        # dashboard_address=None would still bind a port.
-        dashboard_address=profile.dashboard or "127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",  # by default a worker in this process serves its on every interface
-        silence_logs=logging.CRITICAL,
-    )
-    return cluster, Client(cluster)
+    cluster = None
+    try:
+        with _interrupts_held():
+            cluster = LocalCluster(
+                n_workers=count if processes else 1,
+                threads_per_worker=profile.threads_per_worker if processes else count,
+                processes=processes,
+                memory_limit=profile.memory_limit or "auto",
+                host="127.0.0.1" if processes else None,  # threads speak through memory and bind nothing
+                # dashboard_address=None would still bind a port.
+                dashboard_address=profile.dashboard or "127.0.0.1:0",
+                # By default a worker in this process serves its own on every interface.
+                worker_dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+        return cluster, Client(cluster)
+    except BaseException:
+        if cluster is not None:
+            cluster.close()
+        raise
 
 
 def worker_count(client: Client) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine import cluster
@@ -93,6 +97,67 @@ def test_what_a_worker_process_raises_is_one_line_on_the_terminal(own_job):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wait_for", ["workers", "work"])
+def test_ctrl_c_in_a_terminal_ends_every_process_and_prints_one_line(job, wait_for):
+    with in_session(job) as (going, pids):
+        if wait_for == "workers":
+            await_processes(pids, 4)  # the command, its resource tracker and two workers that are just starting
+        else:
+            await_files(job.run / "cube", 1)
+        os.killpg(going.pid, signal.SIGINT)
+        _, said = going.communicate(timeout=60)
+        assert going.returncode == 130, said
+        assert "Traceback" not in said
+        assert said.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+        await_processes(pids, 0)
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_command_that_is_killed(job):
+    with in_session(job) as (going, pids):
+        await_files(job.run / "cube", 1)
+        assert len(pids()) >= 4
+        going.kill()
+        going.wait()
+        await_processes(pids, 0)
+
+
+@contextmanager
+def in_session(job: Job) -> Iterator[tuple[subprocess.Popen[str], Callable[[], list[int]]]]:
+    """Run a job over two workers as a terminal would; yield it, and what tells the processes of its session."""
+    (job.folder / "two.yaml").write_text("profiles: {there: {kind: local, workers: 2}}")
+    command = [sys.executable, "-m", "jobs", *over(job, job.folder / "two.yaml", "run")]
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has its background jobs ignore it
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeding
+    ) as going:
+
+        def pids() -> list[int]:
+            return [pid for pid in psutil.pids() if is_of_session(pid, going.pid)]
+
+        try:
+            yield going, pids
+        finally:
+            for pid in pids():
+                os.kill(pid, signal.SIGKILL)
+
+
+def is_of_session(pid: int, session: int) -> bool:
+    try:
+        return os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+
+
+def await_processes(pids: Callable[[], list[int]], count: int) -> None:
+    """Wait until a session has at least some processes, or none."""
+    deadline = time.monotonic() + 30
+    while len(pids()) < count or (count == 0 and pids()):
+        assert time.monotonic() < deadline, f"{len(pids())} processes in place of {count}"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
 @needs_a_view_of_its_own
 def test_an_output_a_worker_cannot_see_is_refused_before_work(job, tmp_path):
     (tmp_path / "runs").mkdir()
@@ -155,9 +220,6 @@ def test_a_worker_that_dies_at_the_same_task_again_is_told(job, tmp_path, monkey
 
 
 def _die(*_arguments: object) -> None:
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGKILL)
 
 
