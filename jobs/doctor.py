@@ -125,6 +125,7 @@ def check_disk(out: Path) -> dict[str, Any]:
 def check_cluster(name: str, cluster_file: Path | None, out: Path) -> list[dict[str, Any]]:
     """Open the cluster, measure its workers' memory, and check that they see the output folder."""
     need = task_bytes(TYPICAL_LOOKS, 1024)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         with open_cluster(name, cluster_file) as client:
             count, memory = worker_count(client), worker_bytes(client)
@@ -132,8 +133,9 @@ def check_cluster(name: str, cluster_file: Path | None, out: Path) -> list[dict[
     except EngineError as error:
         return [{"check": "cluster", "state": "bad", "found": error.problem, "fix": error.fix}]
     finally:
-        if out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     has = f"{memory / 1e9:.1f} GB" if memory else "no limit on memory"
     return [

@@ -29,6 +29,16 @@ def test_a_configuration_does_not_make_it_write_anywhere(job):
     assert "name it with --config" in mangroves("doctor", "--set", "out=/etc").error
 
 
+def test_folders_it_made_to_look_are_gone_and_those_of_others_stay(job):
+    theirs = job.folder / "empty"
+    theirs.mkdir()
+    for out in (theirs, theirs / "new" / "deeper"):
+        _, found = checks("--out", out)
+        assert found["cluster"]["found"].endswith(f"sees {out}")
+        assert [path.name for path in job.folder.iterdir()] == ["empty"]
+        assert not any(theirs.iterdir())
+
+
 def test_the_archive_is_searched_and_read_where_and_when_the_configuration_maps(job, monkeypatch):
     # The archive on this disk stands in for the one at Microsoft, in everything but its address.
     monkeypatch.setattr("engine.catalog.PLANETARY_COMPUTER", str(job.archive.items))
