@@ -6,6 +6,7 @@ Catalogs, items, masks, models, tables and run configurations are untrusted. Onl
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,9 +126,10 @@ class Trust:
         if path.parts[1:2] and path.parts[1].lower().startswith("vsi"):
             raise TrustError(f"{what}: {redact(href)[:80]!r} is not a plain file path", fix="give a file path")
         if not any(path.is_relative_to(root) for root in self.roots):
+            a_file = path.suffix and not os.path.isdir(path)  # noqa: PTH112 Path.is_dir raises where it may not look
+            folder = path.parent if a_file and path.parent != Path(path.anchor) else path
             raise TrustError(
-                f"{what}: {path} lies outside the allowed folders",
-                fix=f"if you trust it pass --allow-root {path.parent}",
+                f"{what}: {path} lies outside the allowed folders", fix=f"if you trust it pass --allow-root {folder}"
             )
         return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,20 @@ def test_a_root_does_not_open_its_neighbour_of_the_same_beginning(root: Path) ->
     (root.parent / "data2").mkdir()
     with pytest.raises(TrustError, match="--allow-root"):
         Trust().with_roots(root).path(str(root.parent / "data2" / "a.tif"), what="x")
+
+
+def test_the_folder_to_allow_is_that_of_a_file_and_a_folder_itself_but_never_all(tmp_path: Path) -> None:
+    (tmp_path / "runs.v2").mkdir()
+    for given, folder in {
+        tmp_path / "runs.v2": tmp_path / "runs.v2",
+        tmp_path / "new": tmp_path / "new",
+        tmp_path / "mask.tif": tmp_path,
+        Path("/data"): Path("/data"),
+        Path("/mask.tif"): Path("/mask.tif"),
+    }.items():
+        with pytest.raises(TrustError, match=f"--allow-root {re.escape(str(folder.resolve()))}$"):
+            Trust().path(str(given), what="out")
+        Trust().with_roots(folder).path(str(given), what="out")
 
 
 def test_nothing_local_is_allowed_by_default(root: Path) -> None:
