@@ -25,7 +25,6 @@ def classify_block(
     model: Model,
     habitat: np.ndarray | None = None,
     threshold: float | None = None,
-    threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classify the observed pixels of a block that lie inside the area and the habitat.
 
@@ -43,8 +42,6 @@ def classify_block(
         True where mangrove can be; everywhere if not given.
     threshold : float, optional
         Probability from which a pixel is mangrove; default the model's.
-    threads : int
-        Threads to predict with.
 
     Returns
     -------
@@ -70,7 +67,7 @@ def classify_block(
     probability = np.full(shape, PROBABILITY_MISSING, dtype=np.uint16)
     classes = np.full(shape, NOT_OBSERVED, dtype=np.uint8)
     wanted = observed & area & habitat
-    found = model.predict_codes(encode(features[:, wanted], model.edges), threads=threads)
+    found = model.predict_codes(encode(features[:, wanted], model.edges))
     scaled = np.rint(found * PROBABILITY_SCALE).astype(np.uint16)
     probability[wanted] = scaled
     # On the integers written, so that the two rasters never contradict each other.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +25,7 @@ from engine.errors import ModelError
 from engine.files import write_text
 from engine.kernels.bins import MAX_BINS, MISSING_CODE
 from engine.kernels.features import ALL_FEATURES
+from engine.kernels.forest import Forest, compile_trees, margins, probabilities
 from engine.trust import Trust
 
 TREES_FILE: Final = "model.json"
@@ -31,6 +33,8 @@ META_FILE: Final = "meta.json"
 MAX_BYTES: Final = {TREES_FILE: 256 * 2**20, META_FILE: 16 * 2**20}
 """Largest files read; 200 trees of depth 6 take 2 MB, their edges and metrics 100 KB."""
 
+_BASE: Final = np.float32(0)  # margin of base_score 0.5, which training sets
+_CHECKED_PIXELS: Final = 4096
 _MAX_TREES: Final = 2000  # TrainParams.rounds
 _MAX_NODES: Final = 2**13 - 1  # TrainParams.max_depth
 _INTEGERS: Final = ("left_children", "right_children", "parents", "split_indices", "split_type", "default_left")
@@ -73,19 +77,18 @@ class Model:
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def predict_codes(self, codes: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    def predict_codes(self, codes: np.ndarray) -> np.ndarray:
         """Return the probability of mangrove, at the prevalence of the training weights.
 
         Parameters
         ----------
         codes : ndarray of uint8, shape (feature, pixel)
             Codes of ``self.features`` by ``self.edges``.
-        threads : int
-            Threads to use; the answer does not depend on it.
 
         Returns
         -------
         ndarray of float32, shape (pixel,)
+            The very values of ``Booster.inplace_predict``, by ``engine.kernels.forest`` where that gives them.
 
         Raises
         ------
@@ -99,7 +102,10 @@ class Model:
             )
         if codes.shape[1] == 0:
             return np.empty(0, np.float32)
-        return _booster(self.trees, threads).inplace_predict(codes.T, missing=MISSING_CODE)
+        forest = _forest(self.trees, len(self.features))
+        if forest is None:
+            return _booster(self.trees).inplace_predict(codes.T, missing=MISSING_CODE)
+        return probabilities(margins(forest, codes, _BASE))
 
     def tree_sha256(self) -> str:
         """Return the hash of the trees alone, which is the same wherever and however they were trained."""
@@ -304,9 +310,25 @@ def _check_trees(document: dict[str, Any], *, features: int) -> None:
 
 
 @lru_cache(maxsize=8)
-def _booster(trees: bytes, threads: int) -> xgboost.Booster:
+def _booster(trees: bytes) -> xgboost.Booster:
     # Once a process: parsing takes longer than classifying a block's strip.
-    return xgboost.Booster({"nthread": threads}, model_file=bytearray(trees))
+    return xgboost.Booster({"nthread": 1}, model_file=bytearray(trees))
+
+
+@lru_cache(maxsize=8)
+def _forest(trees: bytes, features: int) -> Forest | None:
+    """Compile the trees, and hold them against XGBoost on codes of all kinds; None where it must do the work."""
+    try:
+        forest = compile_trees(json.loads(trees)["learner"]["gradient_booster"]["model"]["trees"], features)
+    except ValueError as error:
+        warnings.warn(f"classified by XGBoost, which is slower: {error}", stacklevel=2)
+        return None
+    codes = np.random.default_rng(0).integers(0, 256, (features, _CHECKED_PIXELS), dtype=np.uint8)
+    expected = _booster(trees).inplace_predict(codes.T, missing=MISSING_CODE)
+    if not np.array_equal(probabilities(margins(forest, codes, _BASE)), expected):
+        warnings.warn("classified by XGBoost, which is slower: its probabilities are not ours", stacklevel=2)
+        return None
+    return forest
 
 
 def _parse(text: bytes, what: str) -> dict[str, Any]:

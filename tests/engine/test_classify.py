@@ -51,7 +51,6 @@ def test_the_block_size_does_not_change_the_map():
                 observed=ALL[top : top + rows],
                 area=ALL[top : top + rows],
                 model=MODEL,
-                threads=2,
             )
             for top in range(0, 30, rows)
         ]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelError, TrustError
-from engine.kernels.features import COMPOSITE_FEATURES
+from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
 from engine.model import META_FILE, TREES_FILE, Model, canonical_json, load_model, model_from_files
 from engine.params import TrainParams
-from engine.train import train_model
+from engine.train import fit, train_model
 from engine.trust import Trust
 from tests.engine.samples import make_sample
 
@@ -68,10 +68,9 @@ def test_a_model_travels_to_workers_by_pickle_without_its_booster():
     np.testing.assert_array_equal(pickle.loads(sent).predict_codes(CODES), MODEL.predict_codes(CODES))
 
 
-def test_prediction_does_not_depend_on_threads_or_blocks():
+def test_prediction_does_not_depend_on_blocks():
     whole = MODEL.predict_codes(CODES)
     assert whole.dtype == np.float32
-    np.testing.assert_array_equal(MODEL.predict_codes(CODES, threads=2), whole)
     parts = [MODEL.predict_codes(CODES[:, start : start + 37]) for start in range(0, 400, 37)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert MODEL.predict_codes(CODES[:, :0]).shape == (0,)
@@ -219,3 +218,15 @@ def test_no_signed_mutation_crashes(rounds):
             assert ((probability >= 0) & (probability <= 1)).all()
         else:
             assert "\n" not in found
+
+
+def test_a_model_whose_trees_are_too_large_is_left_to_xgboost_and_says_so():
+    params = TrainParams(rounds=2, max_depth=12, min_child_weight=0, learning_rate=1)
+    rng = np.random.default_rng(2)
+    sample = make_sample(6000, prevalence=0.5)
+    sample = sample.assign(label=rng.integers(1, 3, len(sample)).astype("uint8"))
+    model = fit(sample, features=ALL_FEATURES, params=params)
+    codes = rng.integers(0, 256, (len(model.features), 50), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="classified by XGBoost, which is slower: tree 0 has .* leaves, more than 256"):
+        found = model.predict_codes(codes)
+    assert found.shape == (50,)
