@@ -107,7 +107,7 @@ def train_model(
     base = _apart_from(table, held)
     model = work(keep=base, hold_out=held)
     if held:
-        metrics = score_hold_out(model, sample, client=client)
+        metrics = _score_held(model, table)
     else:
         dealt = _deal_blocks(table, seed)
         fold_of = partial(_block_fold, dealt=dealt)
@@ -202,7 +202,10 @@ def score_hold_out(model: Model, sample: Any, *, client: distributed.Client | No
     SampleError
         If the sample has no row in a held-out region.
     """
-    table = _Table.of(sample, model.features, client)
+    return _score_held(model, _Table.of(sample, model.features, client))
+
+
+def _score_held(model: Model, table: _Table) -> dict[str, Any]:
     outcome = table.outcomes(model, partial(_inside, regions=model.hold_out))
     if outcome.empty:
         raise SampleError("the sample has no row in the held-out regions", fix="sample them too, or set train.hold_out")
@@ -305,6 +308,8 @@ class _Table:
                 f"sample column {floats[0]!r} is {sample.dtypes[floats[0]]}", fix="features are int32; draw it again"
             )
         chosen = sample[columns]
+        if client is not None and dask.is_dask_collection(chosen):
+            chosen = client.persist(chosen)  # else read anew for each of a dozen passes
         return cls(chosen.to_delayed() if hasattr(chosen, "to_delayed") else [chosen], tuple(features), client)
 
     def map(self, function: Callable[..., Any], *args: Any) -> list[Any]:

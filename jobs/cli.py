@@ -86,6 +86,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; exit 0 when done, 1 for what the world did, 2 for wrong usage, 130 when stopped."""
+    # Read when XGBoost is imported, which is later: its threads would else spin while they wait for each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         cli.main(arguments, prog_name="mangroves", standalone_mode=False)
     except click.ClickException as error:
