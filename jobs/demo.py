@@ -97,7 +97,7 @@ def run_demo(options: Options, folder: Path) -> None:
         with begin_run(params, trust, client, reporter, fresh=options.fresh) as run:
             result = run_all(run)
             names = [region.name for region in run.area.regions]
-            held_out = [name for name in result["hold_out"] if name in names]
+            held_out = [name for name in params.train.hold_out or names if name in result["hold_out"]]
             if not held_out:
                 raise ConfigError("no region of the demo was held out of its model", fix="name one in train.hold_out")
             plan = make_plan(run.area, run.periods, read_scenes(run.folder / "items.parquet"))
