@@ -296,14 +296,17 @@ def _read(source: str, web: Web) -> Any:
         raise CatalogError(f"{what} cannot be read ({kind})", fix="give STAC JSON, NDJSON or GeoParquet") from error
 
 
+_ROWS_AT_ONCE: Final = 16
+
+
 def _unpacked(file: pq.ParquetFile, what: str) -> pa.Table:
     """Read a Parquet file a few rows at a time: a long value that is stored once may be that of every row."""
     too_large = CatalogError(f"{what} unpacks to more than {MAX_FILE_BYTES >> 20} MB", fix="split it")
     groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
     if sum(groups) > MAX_FILE_BYTES:
         raise too_large
-    # No value is longer than its group is said to be.
-    rows = min(1000, MAX_FILE_BYTES // max([1, *groups]))
+    # No value is longer than its group is said to be, and few rows at once, as that may be a lie.
+    rows = min(_ROWS_AT_ONCE, MAX_FILE_BYTES // max([1, *groups]))
     size, batches = 0, []
     for batch in file.iter_batches(rows):
         batches.append(batch)

@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -160,6 +161,9 @@ def _interrupts_held() -> Iterator[None]:
     A terminal sends it to every process: workers would each print a traceback, and what is half-started cannot
     be closed.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # a notebook or server: Python gives Ctrl-C to its main thread
+        return
     resource_tracker.ensure_running()  # started inside, it would lift the mask
     held: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))

@@ -112,6 +112,11 @@ class Model:
         trees = json.loads(self.trees)["learner"]["gradient_booster"]["model"]["trees"]
         return hashlib.sha256(canonical_json(trees)).hexdigest()
 
+    def sha256(self) -> str:
+        """Return the hash of all that decides a probability: features, edges and trees."""
+        parts = [list(self.features), [one.tolist() for one in self.edges], self.tree_sha256()]
+        return hashlib.sha256(canonical_json(parts)).hexdigest()
+
     def to_files(self) -> dict[str, bytes]:
         """Return the folder's files by name, in the order they are to be written."""
         meta = {
@@ -302,10 +307,11 @@ def _check_trees(document: dict[str, Any], *, features: int) -> None:
         for node in range(nodes):
             # Children come after their parent, so no walk can go round in circles.
             if node < left[node] < nodes and node < right[node] < nodes:
-                fits = left[node] != right[node] and parents[left[node]] == parents[right[node]] == node
+                # XGBoost walks to the left child and the one after it, and never reads the list of right ones.
+                fits = right[node] == left[node] + 1 and parents[left[node]] == parents[right[node]] == node
             else:
                 fits = left[node] == right[node] == -1
-            if not fits or not 0 <= tree["split_indices"][node] < features:
+            if not fits or not 0 <= tree["split_indices"][node] < features or tree["default_left"][node] not in (0, 1):
                 raise ValueError(f"tree {index} points outside itself at node {node}")
 
 

@@ -354,7 +354,7 @@ def _layers(data: xr.Dataset) -> dict[str, np.ndarray]:
 @lru_cache(maxsize=2)
 def _model(folder: Path, sha256: str) -> Model:
     model = load_model(folder)
-    if model.tree_sha256() != sha256:
+    if model.sha256() != sha256:
         raise ModelError(f"model {folder} was trained anew while it was used", fix="run the same command again")
     return model
 

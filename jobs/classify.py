@@ -32,8 +32,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
     params = run.params
     common = fingerprint_of(
         "map-1",
-        model.tree_sha256(),
-        [edges.tolist() for edges in model.edges],
+        model.sha256(),
         params.classify.threshold,
         run.habitat_fingerprint,
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
@@ -50,7 +49,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
                     part.year,
                     run.area,
                     model_folder,
-                    model.tree_sha256(),
+                    model.sha256(),
                     run.habitat,
                     run.access,
                     params.classify.threshold,

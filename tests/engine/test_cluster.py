@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,15 @@ def _fail(number: int) -> int:
         except rasterio.RasterioIOError as error:
             raise SceneError("cannot be read", scene="A", asset="red") from error
     return number
+
+
+def test_a_cluster_opens_outside_the_main_thread_too():
+    def work() -> int:
+        with open_cluster("threads") as client:
+            return client.submit(_square, 7).result()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == 49
 
 
 def test_every_call_is_answered_and_few_are_in_flight(tmp_path):

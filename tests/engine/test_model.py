@@ -175,11 +175,22 @@ def test_a_child_outside_the_tree_never_reaches_xgboost():
         ("left_children", 1, 0),
         ("split_indices", 0, 13),
         ("split_conditions", 0, float("inf")),
+        ("default_left", 0, 2),
     ]:
         document = json.loads(MODEL.trees)
         document["learner"]["gradient_booster"]["model"]["trees"][0][key][node] = value
         with pytest.raises(ModelError, match="no usable trees"):
             model_from_files(signed(document))
+
+
+def test_children_in_another_order_are_refused():
+    """XGBoost takes the node after the left child for the right one, whatever the file says."""
+    document = json.loads(MODEL.trees)
+    tree = document["learner"]["gradient_booster"]["model"]["trees"][0]
+    left, right = tree["left_children"], tree["right_children"]
+    left[0], right[0] = right[0], left[0]
+    with pytest.raises(ModelError, match="points outside itself at node 0"):
+        model_from_files(signed(document))
 
 
 def test_repeated_keys_are_refused():

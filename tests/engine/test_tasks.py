@@ -253,7 +253,7 @@ def model(layers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     )
     model = fit(sample, features=COMPOSITE_FEATURES, params=TrainParams(rounds=5, max_depth=3, features="composite"))
     model.save(folder)
-    return folder, model.tree_sha256()
+    return folder, model.sha256()
 
 
 def classify(cube: Path, area: Area, model, habitat, store: Path) -> dict:
