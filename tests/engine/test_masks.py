@@ -100,6 +100,7 @@ def test_the_class_of_every_point_sampled_from_a_real_gmw_tile_equals_the_tile(s
             assert set(frame.mask_year_gap) == {1}
 
 
+@pytest.mark.slow
 def test_real_gmw_sites_all_over_the_tropics_are_sampled_as_they_are(shared_data):
     sites = sorted((shared_data / "mangrove-masks/gmw_v314_2010_sites").glob("*.tif"))
     assert len(sites) == 17

@@ -51,6 +51,7 @@ def plan_of(run: Run) -> Plan:
     return make_plan(run.area, run.periods, read_scenes(run.folder / "items.parquet"))
 
 
+@pytest.mark.slow
 def test_kept_looks_open_placed_and_timed_and_missing_ones_are_made_again(
     archive: Archive, open_run: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def damaged(archive: Archive, folder: Path) -> tuple[Archive, str]:
     return Archive(folder, archive.params), victim["id"]
 
 
+@pytest.mark.slow
 def test_a_scene_cut_short_stops_the_run_or_is_left_out_of_cube_and_looks(
     archive: Archive, open_run: Opener, tmp_path: Path
 ) -> None:
