@@ -26,12 +26,11 @@ from shapely.geometry.base import BaseGeometry
 from engine.area import Area
 from engine.errors import CatalogError, ConfigError, EngineError, SceneError, TrustError
 from engine.landsat import ETM_ORBIT_DRIFT
+from engine.lookup import PLANETARY_COMPUTER
 from engine.params import SearchParams
 from engine.scenes import Scene, is_scene_list, observations, scene_from_item, scenes_from_table
 from engine.trust import Trust, redact
 from engine.web import Web
-
-PLANETARY_COMPUTER: Final = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
 PAGE_ITEMS: Final = 250
 MAX_PAGES: Final = 4_000
@@ -42,6 +41,9 @@ MAX_DOCUMENTS: Final = 50_000
 
 MAX_FILE_BYTES: Final = 2**30
 """Of one item file, uncompressed."""
+
+_ROWS_AT_ONCE: Final = 16
+"""Of an item table: what is held at most before its size is known, however long its values turn out to be."""
 
 _BOX_DEGREES: Final = 10.0
 """Larger areas are asked for in boxes of this side, so that a scattered area does not fetch an ocean."""
@@ -296,16 +298,13 @@ def _read(source: str, web: Web) -> Any:
         raise CatalogError(f"{what} cannot be read ({kind})", fix="give STAC JSON, NDJSON or GeoParquet") from error
 
 
-_ROWS_AT_ONCE: Final = 16
-
-
 def _unpacked(file: pq.ParquetFile, what: str) -> pa.Table:
     """Read a Parquet file a few rows at a time: a long value that is stored once may be that of every row."""
     too_large = CatalogError(f"{what} unpacks to more than {MAX_FILE_BYTES >> 20} MB", fix="split it")
     groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
     if sum(groups) > MAX_FILE_BYTES:
         raise too_large
-    # No value is longer than its group is said to be, and few rows at once, as that may be a lie.
+    # No value is longer than its group is said to be, but that may be a lie.
     rows = min(_ROWS_AT_ONCE, MAX_FILE_BYTES // max([1, *groups]))
     size, batches = 0, []
     for batch in file.iter_batches(rows):

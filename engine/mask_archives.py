@@ -29,6 +29,7 @@ from engine.area import Area
 from engine.errors import CatalogError, MaskError, StoreError
 from engine.files import content_sha256, write_text
 from engine.lookup import MASK_SIDECAR, PLANETARY_COMPUTER, planetary_rasters
+from engine.params import SOURCE_VALUES
 from engine.reader import Access, Bounds, open_raster, overlap, read_raster
 from engine.trust import Trust, safe_name
 from engine.web import Web
@@ -40,13 +41,13 @@ YEARS: Final = {"worldcover": (2020, 2021), "gmw": (1996, *range(2007, 2011), *r
 
 ABOUT: Final[dict[str, dict[str, Any]]] = {
     "worldcover": {
-        "value": [95],
+        "value": list(SOURCE_VALUES["worldcover"]),
         "licence": "CC-BY-4.0",
         "definition": "ESA WorldCover class 95, mangroves, 10 m, from Sentinel-1 and Sentinel-2",
         "homepage": "https://esa-worldcover.org",
     },
     "gmw": {
-        "value": [1],
+        "value": list(SOURCE_VALUES["gmw"]),
         "licence": "CC-BY-4.0",
         "definition": "Global Mangrove Watch v3.0 mangrove extent, 25 m, by L-band radar change from a 2010 baseline",
         "citation": "Bunting P., Rosenqvist A., Hilarides L. et al. (2022), Global Mangrove Extent Change 1996-2020: "

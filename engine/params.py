@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,6 +16,9 @@ from engine.landsat import PLATFORMS
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Year = Annotated[int, Field(ge=1982, le=2100)]
+SOURCE_VALUES: Final = {"worldcover": (95,), "gmw": (1,)}
+"""Public masks that are fetched by name, and their values that mean mangrove."""
+
 _DAY = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _YEAR = re.compile(r"[12]\d{3}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -146,8 +149,8 @@ class MaskParams(Params):
     @model_validator(mode="before")
     @classmethod
     def _value_of_source(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("path") == "worldcover":
-            return {"value": (95,), **data}
+        if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"] in SOURCE_VALUES:
+            return {"value": SOURCE_VALUES[data["path"]], **data}
         return data
 
 

@@ -67,8 +67,9 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Path], pd.DataFrame]:
     write_table(run.folder / "transitions.csv", merged, notice=run.params.notice)
     summary = change_table(merged)
     write_table(run.folder / "change.csv", summary, notice=run.params.notice)
+    stores = [store for *_, store, _, _ in all_calls]
     for name in ("transitions.csv", "change.csv"):
-        run.describe(run.folder / name, [store for _, _, _, _, _, _, store, *_ in all_calls])
+        run.describe(run.folder / name, stores)
     return [
         join_pair(run, plan, pair, zone) for pair in pairs for zone in sorted({t.zone for t in plan.tiles})
     ], summary

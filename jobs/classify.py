@@ -30,9 +30,11 @@ def map_path(run: Run, part: TileYear) -> Path:
 def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> list[Path]:
     """Classify what is missing, join each year's tiles, and return the mosaics (VRT) of class."""
     params = run.params
+    # Once: a hash reads all trees anew.
+    model_sha256, tags = model.sha256(), {**run.tags, **model_tags(model)}
     common = fingerprint_of(
         "map-1",
-        model.sha256(),
+        model_sha256,
         params.classify.threshold,
         run.habitat_fingerprint,
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
@@ -49,13 +51,13 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
                     part.year,
                     run.area,
                     model_folder,
-                    model.sha256(),
+                    model_sha256,
                     run.habitat,
                     run.access,
                     params.classify.threshold,
                     map_path(run, part),
                     fingerprint,
-                    {**run.tags, **model_tags(model), "year": str(part.year)},
+                    {**tags, "year": str(part.year)},
                 )
             )
     run.say_skipped("classify", len(plan.tile_years), len(todo))
@@ -63,7 +65,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
         for _ in run.tasks(classify_task, todo, len(todo), "classify"):
             pass
         counts.update(done=len(todo), skipped=len(plan.tile_years) - len(todo))
-    mosaics = join_tiles(run, plan, model)
+    mosaics = join_tiles(run, plan, tags)
     areas = class_areas(run, plan)
     write_table(run.folder / "areas.csv", areas, notice=params.notice)
     run.describe(run.folder / "areas.csv", [map_path(run, part) for part in plan.tile_years])
@@ -73,18 +75,17 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
     return mosaics
 
 
-def join_tiles(run: Run, plan: Plan, model: Model) -> list[Path]:
+def join_tiles(run: Run, plan: Plan, tags: dict[str, str]) -> list[Path]:
     """Write per year and zone a VRT over the tiles, with QGIS styles; return those of class."""
     mosaics = []
     for year in plan.years:
         folder = run.folder / "maps" / str(year)
-        tags = {**run.tags, **model_tags(model), "year": str(year)}
         for zone in sorted({tile.zone for tile in plan.tiles}):
             parts = [part for part in plan.tile_years if part.year == year and part.tile.zone == zone]
             for kind in ("class", "probability"):
                 path = folder / f"{kind}_{year}_z{zone:02d}.vrt"
                 tifs = [map_paths(map_path(run, part))[kind] for part in parts]
-                write_vrt(path, tifs, legend=CLASSES if kind == "class" else None, tags=tags)
+                write_vrt(path, tifs, legend=CLASSES if kind == "class" else None, tags={**tags, "year": str(year)})
                 for styled in (path, *tifs):
                     write_qml(styled.with_suffix(".qml"), CLASSES if kind == "class" else PROBABILITY_RAMP)
                 run.describe(path, [map_path(run, part) for part in parts])
@@ -114,10 +115,8 @@ def model_tags(model: Model) -> dict[str, str]:
 
 def export_as_gmw(run: Run, plan: Plan, model: Model) -> list[Path]:
     """Write each class map once more with Global Mangrove Watch's codes."""
-    calls = [
-        (map_path(run, part), part.tile, {**run.tags, **model_tags(model), "year": str(part.year)})
-        for part in plan.tile_years
-    ]
+    tags = {**run.tags, **model_tags(model)}
+    calls = [(map_path(run, part), part.tile, {**tags, "year": str(part.year)}) for part in plan.tile_years]
     return sorted(path for _, path in run.tasks(export_task, calls, len(calls), "export"))
 
 

@@ -141,7 +141,7 @@ class Run:
     @contextmanager
     def inner(self, params: RunParams) -> Iterator[Run]:
         """Open another run on the same cluster, inside this one's folder."""
-        with begin_run(params, self.trust, self.client, self.reporter, fresh=False) as run:
+        with begin_run(place_run(params, self.trust), self.client, self.reporter, fresh=False) as run:
             yield run
 
     def note_lost(self, part: TileYear, losses: Iterable[dict[str, Any]]) -> None:
@@ -187,34 +187,51 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
         params = load_config(options.config, options.overrides)
     if options.skip_bad:
         params = params.model_copy(update={"skip_bad": True})
-    folder, _, config = _place(params, options.trust)
+    place = place_run(params, options.trust)
     if not options.fresh:
-        check_record(folder, config)  # a mistake is told before a cluster is started for it
+        check_record(place.folder, place.config)  # a mistake is told before a cluster is started for it
     reporter = Reporter(as_json=options.as_json)
     with (
         open_cluster(options.cluster, options.cluster_file) as client,
-        begin_run(params, options.trust, client, reporter, fresh=options.fresh) as run,
+        begin_run(place, client, reporter, fresh=options.fresh) as run,
     ):
         yield run
 
 
-@contextmanager
-def begin_run(params: RunParams, trust: Trust, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
-    """Open the folder and record of a run."""
-    folder, area, config = _place(params, trust)
-    check_visible(client, folder)
-    with open_record(folder, config, fresh=fresh) as record:
-        access = Access(trust.with_roots(folder), Signer(trust))
-        yield Run(
-            params=params, area=area, folder=folder, access=access, record=record, reporter=reporter, client=client
-        )
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A run that is not opened yet: where it is, and what it is asked to do."""
+
+    params: RunParams
+    trust: Trust
+    folder: Path
+    area: Area
+    config: dict[str, Any]
+    """As recorded."""
 
 
-def _place(params: RunParams, trust: Trust) -> tuple[Path, Area, dict[str, Any]]:
-    """Return a run's folder, its area, and its configuration as recorded."""
+def place_run(params: RunParams, trust: Trust) -> Place:
+    """Read the area of a run and find its folder; nothing is written."""
     folder = run_folder(params, trust)
     area = read_area(params.area, trust)
     config = params.model_dump(mode="json", by_alias=True)
     # The list of scenes is frozen for this area: another one in a file of the same name is another run.
     config["area"]["sha256"] = fingerprint_of([(region.name, region.geometry.wkb_hex) for region in area.regions])
-    return folder, area, config
+    return Place(params=params, trust=trust, folder=folder, area=area, config=config)
+
+
+@contextmanager
+def begin_run(place: Place, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
+    """Open the folder and record of a run."""
+    check_visible(client, place.folder)
+    with open_record(place.folder, place.config, fresh=fresh) as record:
+        access = Access(place.trust.with_roots(place.folder), Signer(place.trust))
+        yield Run(
+            params=place.params,
+            area=place.area,
+            folder=place.folder,
+            access=access,
+            record=record,
+            reporter=reporter,
+            client=client,
+        )

@@ -31,7 +31,7 @@ from engine.store import open_store
 from engine.tasks import change_path
 from jobs.classify import map_path
 from jobs.config import parse_config
-from jobs.context import Options, Run, begin_run
+from jobs.context import Options, Run, begin_run, place_run
 from jobs.cube import cube_path
 from jobs.report import Reporter
 from jobs.simulate import simulate
@@ -94,7 +94,7 @@ def run_demo(options: Options, folder: Path) -> None:
     with open_cluster(options.cluster, options.cluster_file) as client:
         archive = simulate(WORLD, folder / "archive", client, reporter)
         write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))  # as overridden
-        with begin_run(params, trust, client, reporter, fresh=options.fresh) as run:
+        with begin_run(place_run(params, trust), client, reporter, fresh=options.fresh) as run:
             result = run_all(run)
             names = [region.name for region in run.area.regions]
             held_out = [name for name in params.train.hold_out or names if name in result["hold_out"]]

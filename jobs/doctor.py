@@ -155,7 +155,7 @@ def check_planetary_computer(params: RunParams, trust: Trust) -> dict[str, Any]:
     try:
         tile = max(tiles_of(read_area(params.area, trust).geometry), key=lambda tile: math.prod(tile.shape))
         outline = wrap(tile.geobox.geographic_extent.geom)
-        periods = periods_of(params.years[-1:], params.season)
+        periods = periods_of(params.years[-1:], params.season, params.dates)
         result = search_scenes(SearchParams(), Area((Region(tile.id, outline),)), periods, trust=trust)
         scene = max(result.scenes, key=lambda found: found.geometry.intersection(outline).area)
         access = Access(trust, Signer(trust))

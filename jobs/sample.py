@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.files import content_sha256
 from engine.kernels.features import FEATURE_SETS
-from engine.mask_archives import get_masks
+from engine.mask_archives import ABOUT, get_masks
 from engine.masks import OpenMask, labelled_years, open_masks, stale_years
 from engine.params import LabelParams
 from engine.plan import Plan, TileYear
@@ -129,7 +129,7 @@ def fetch_masks(run: Run) -> LabelParams:
     """
     masks = []
     for mask in run.params.labels.masks:
-        if mask.path == "worldcover" or mask.path == "gmw":
+        if mask.path in ABOUT:
             folder = run.folder / "masks" / f"{mask.path}-{mask.year}"
             if not folder.is_dir():
                 get_masks(

@@ -19,7 +19,7 @@ from engine.errors import StoreError
 from engine.simulate import Archive, WorldParams, write_archive
 from engine.trust import Trust
 from jobs.config import parse_config
-from jobs.context import Run, begin_run
+from jobs.context import Run, begin_run, place_run
 from jobs.cube import build_cubes
 from jobs.plan import plan_run
 from jobs.report import Reporter
@@ -46,8 +46,7 @@ def opened(archive: Archive, **sections: Any) -> Iterator[Run]:
     with (
         open_cluster("threads") as client,
         begin_run(
-            parse_config(config, source="test"),
-            Trust().with_roots(folder),
+            place_run(parse_config(config, source="test"), Trust().with_roots(folder)),
             client,
             Reporter(as_json=True),
             fresh=False,

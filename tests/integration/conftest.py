@@ -14,7 +14,7 @@ from engine.cluster import open_cluster
 from engine.simulate import Archive
 from engine.trust import Trust
 from jobs.config import parse_config
-from jobs.context import Run, begin_run
+from jobs.context import Run, begin_run, place_run
 from jobs.report import Reporter
 
 Opener = Callable[..., AbstractContextManager[Run]]
@@ -33,7 +33,7 @@ def open_run(client: Client, tmp_path: Path) -> Opener:
     def opened(config: dict[str, Any], *roots: Path) -> AbstractContextManager[Run]:
         params = parse_config({"out": str(tmp_path), **config}, source="test")
         trust = Trust().with_roots(tmp_path, *roots)
-        return begin_run(params, trust, client, Reporter(as_json=True), fresh=False)
+        return begin_run(place_run(params, trust), client, Reporter(as_json=True), fresh=False)
 
     return opened
 

@@ -31,7 +31,7 @@ from engine.tasks import looks_path
 from engine.trust import Trust
 from jobs.classify import map_path
 from jobs.config import parse_config
-from jobs.context import Run, begin_run
+from jobs.context import Run, begin_run, place_run
 from jobs.cube import build_cubes, cube_path
 from jobs.report import Reporter
 from jobs.run import run_all
@@ -141,7 +141,7 @@ def finished(archive: Archive, client: Any, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("finished")
     params = parse_config({"out": str(folder), **simulated_config(archive)}, source="test")
     trust = Trust().with_roots(folder, archive.folder)
-    with begin_run(params, trust, client, Reporter(as_json=True), fresh=False) as run:
+    with begin_run(place_run(params, trust), client, Reporter(as_json=True), fresh=False) as run:
         return run_all(run)
 
 
