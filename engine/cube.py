@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,20 +13,20 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from engine.errors import EngineError, SceneError, TrustError
-from engine.grid import Tile
 from engine.kernels.composite import annual_layers, empty_layers
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
-from engine.kernels.quality import clear_mask, drop_fill
-from engine.landsat import BANDS, OFFSET, QA_PIXEL, QA_RADSAT, SCALE
+from engine.kernels.quality import clear_mask, settle_look
+from engine.landsat import BANDS, FILL_DN, OFFSET, QA_PIXEL, QA_RADSAT, SCALE
 from engine.params import CubeParams
 from engine.plan import TileYear
-from engine.reader import Access, read_asset
-from engine.scenes import Scene
+from engine.ranges import Access, Spent
+from engine.reader import BlockReader, Stopped, files_of, fill_of
+from engine.scenes import Scene, observations
 from engine.store import grid_coords, write_store
 
-READ_THREADS: Final = 4
-"""Assets of one scene read at the same time: decoding releases the GIL, and remote reads wait."""
+LOOKS_AT_ONCE: Final = 6
+"""Looks that are read side by side, each waiting for index, quality words and bands in turn."""
 
 _INDEX_ATTRS: Final = {"scale_factor": 1 / INDEX_SCALE, "_FillValue": INDEX_MISSING, "units": "1"}
 _ATTRS: Final[dict[str, dict[str, Any]]] = {
@@ -91,17 +91,42 @@ def read_looks(
     looks = list(dict.fromkeys(scene.observation for scene in scenes))
     bands = np.zeros((len(looks), len(BANDS), *geobox.shape), dtype=np.uint16)
     clear = np.zeros((len(looks), *geobox.shape), dtype=bool)
-    lost: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        for scene in scenes:
-            look = looks.index(scene.observation)
+    with BlockReader(geobox, access) as reader:
+        lost = _read_rows(reader, scenes, slice(0, geobox.shape[0]), bands, clear, reject_cloud_confidence, skip_bad)
+    return bands, clear, looks, lost
+
+
+def _read_rows(
+    reader: BlockReader,
+    scenes: Sequence[Scene],
+    rows: slice,
+    bands: np.ndarray,
+    clear: np.ndarray,
+    reject_cloud_confidence: bool,
+    skip_bad: bool,
+) -> list[dict[str, Any]]:
+    """Read rows of the looks of scenes into ``bands`` (look, 6, y, x) and ``clear`` (look, y, x), which are zeros."""
+
+    def read_look(look: int, members: Sequence[Scene]) -> list[dict[str, Any]]:
+        lost = []
+        for scene in members:
             try:
-                _add_scene(pool, scene, geobox, access, reject_cloud_confidence, bands[look], clear[look])
+                _add_scene(reader, scene, rows, reject_cloud_confidence, bands[look], clear[look])
             except (SceneError, TrustError) as error:
                 if not skip_bad:
                     raise
                 lost.append(_loss(scene, error))
-    return bands, clear, looks, lost
+        return lost
+
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        futures = [pool.submit(read_look, *call) for call in enumerate(observations(scenes).values())]
+        if any(future.exception() for future in wait(futures, return_when=FIRST_EXCEPTION).done):
+            reader.stop()  # the others need not go on
+    faults = [error for future in futures if (error := future.exception()) is not None]
+    if faults:
+        raise next((error for error in faults if not isinstance(error, Stopped)), faults[0])
+    order = {scene.id: place for place, scene in enumerate(scenes)}
+    return sorted((loss for future in futures for loss in future.result()), key=lambda loss: order[loss["scene"]])
 
 
 def _loss(scene: Scene, error: EngineError) -> dict[str, Any]:
@@ -109,29 +134,38 @@ def _loss(scene: Scene, error: EngineError) -> dict[str, Any]:
 
 
 def _add_scene(
-    pool: ThreadPoolExecutor,
+    reader: BlockReader,
     scene: Scene,
-    geobox: GeoBox,
-    access: Access,
+    rows: slice,
     reject_cloud_confidence: bool,
     bands: np.ndarray,
     clear: np.ndarray,
 ) -> None:
-    """Write a scene's clear pixels into its look, where no earlier scene of the pass was clear."""
-    qa_pixel, qa_radsat = pool.map(lambda name: read_asset(scene, name, geobox, access), (QA_PIXEL, QA_RADSAT))
-    usable = clear_mask(
-        qa_pixel,
-        qa_radsat,
-        unusable_radsat=scene.sensor.unusable_radsat,
-        reject_cloud_confidence=reject_cloud_confidence,
-    )
-    usable &= ~clear
+    """Write a scene's clear pixels into its look, where no earlier scene of the pass was clear.
+
+    The quality words come first: of the bands only tiles with a clear pixel are fetched.
+    """
+    words = _fill_words((QA_PIXEL, QA_RADSAT), clear.shape)
+    reader.read(files_of(scene, (QA_PIXEL, QA_RADSAT)), rows, words)
+    with reader.spent.on("mask"):
+        usable = clear_mask(
+            *words, unusable_radsat=scene.sensor.unusable_radsat, reject_cloud_confidence=reject_cloud_confidence
+        )
+        usable &= ~clear
     if not usable.any():
         return
-    values = np.stack(list(pool.map(lambda name: read_asset(scene, name, geobox, access), BANDS)))
-    usable = drop_fill(usable, values)
-    np.copyto(bands, values, where=usable)
-    clear |= usable
+    try:
+        reader.read(files_of(scene, BANDS), rows, bands, usable)
+    except (SceneError, TrustError):
+        bands[:, usable] = FILL_DN
+        raise
+    with reader.spent.on("mask"):
+        settle_look(bands, usable, clear)
+
+
+def _fill_words(assets: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
+    """Return words (asset, y, x) that read as outside of any scene."""
+    return np.stack([np.full(shape, fill_of(asset), dtype=np.uint16) for asset in assets])
 
 
 def clear_pixels(
@@ -157,15 +191,17 @@ def clear_pixels(
     """
     seen: dict[str, np.ndarray] = {}
     lost: list[dict[str, Any]] = []
-    for scene in part.scenes:
-        try:
-            clear = clear_mask(read_asset(scene, QA_PIXEL, part.tile.geobox, access))
-        except (SceneError, TrustError) as error:
-            if not skip_bad:
-                raise
-            lost.append(_loss(scene, error))
-            continue
-        seen[scene.observation] = seen.get(scene.observation, False) | clear
+    with BlockReader(part.tile.geobox, access) as reader:
+        for scene in part.scenes:
+            words = _fill_words((QA_PIXEL,), part.tile.shape)
+            try:
+                reader.read(files_of(scene, (QA_PIXEL,)), slice(0, part.tile.shape[0]), words)
+            except (SceneError, TrustError) as error:
+                if not skip_bad:
+                    raise
+                lost.append(_loss(scene, error))
+                continue
+            seen[scene.observation] = seen.get(scene.observation, False) | clear_mask(words[0])
     counts = {look: np.bincount(regions[clear & (regions > 0)]) for look, clear in seen.items()}
     return {
         look: {int(code): int(count[code]) for code in np.flatnonzero(count)} for look, count in counts.items()
@@ -173,17 +209,73 @@ def clear_pixels(
 
 
 def composite_block(
-    scenes: Sequence[Scene], geobox: GeoBox, params: CubeParams, access: Access, *, skip_bad: bool = False
+    scenes: Sequence[Scene],
+    geobox: GeoBox,
+    params: CubeParams,
+    access: Access,
+    *,
+    block_px: int | None = None,
+    skip_bad: bool = False,
+    spent: Spent | None = None,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Read and reduce one block; see ``kernels.composite.annual_layers`` for what comes out."""
-    bands, clear, _, lost = read_looks(
-        scenes,
-        geobox,
-        access,
-        reject_cloud_confidence=params.reject_cloud_confidence,
-        skip_bad=skip_bad,
-    )
-    return annual_layers(bands, clear, min_looks_range=params.min_looks_range), lost
+    """Read and reduce a grid in strips of full width, no tile of a file twice.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        In order of time and id.
+    geobox : GeoBox
+    params : CubeParams
+    access : Access
+    block_px : int, optional
+        Rows of a strip, whose looks are held at once; default all.
+    skip_bad : bool
+        Go on without a scene that cannot be read.
+    spent : Spent, optional
+        Where seconds and bytes are counted.
+
+    Returns
+    -------
+    layers : dict of str to ndarray
+        See ``kernels.composite.annual_layers``.
+    lost : list of dict
+        As of ``read_looks``; what cannot be read in one strip is left out of all, so that strips never decide a value.
+    """
+    layers, lost = _composite(scenes, geobox, params, access, block_px, skip_bad, spent)
+    if not lost:
+        return layers, []
+    names = {loss["scene"] for loss in lost}
+    rest = [scene for scene in scenes if scene.id not in names]
+    layers, more = composite_block(rest, geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent)
+    return layers, [*lost, *more]
+
+
+def _composite(
+    scenes: Sequence[Scene],
+    geobox: GeoBox,
+    params: CubeParams,
+    access: Access,
+    block_px: int | None,
+    skip_bad: bool,
+    spent: Spent | None,
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Composite strip by strip, up to the first that loses scenes."""
+    height, width = geobox.shape
+    layers = empty_layers(height, width)
+    looks = len(observations(scenes))
+    with BlockReader(geobox, access, spent) as reader:
+        for top in range(0, height, block_px or height) if looks else ():
+            rows = slice(top, min(top + (block_px or height), height))
+            bands = np.zeros((looks, len(BANDS), rows.stop - top, width), dtype=np.uint16)
+            clear = np.zeros((looks, rows.stop - top, width), dtype=bool)
+            lost = _read_rows(reader, scenes, rows, bands, clear, params.reject_cloud_confidence, skip_bad)
+            if lost:
+                return layers, lost
+            with reader.spent.on("composite"):
+                strip = annual_layers(bands, clear, min_looks_range=params.min_looks_range)
+            for name, values in strip.items():
+                layers[name][..., rows, :] = values
+    return layers, []
 
 
 def build_tile_year(
@@ -208,7 +300,7 @@ def build_tile_year(
     params : CubeParams
     access : Access
     block_px : int
-        Side of the square whose looks are held at once; changes memory, never values.
+        Rows of the tile whose looks are held at once; changes memory, never values.
     fingerprint : str
         Of everything that decides the values; kept in the completion marker.
     skip_bad : bool
@@ -223,40 +315,25 @@ def build_tile_year(
     """
     started = time.perf_counter()
     tile = part.tile
-    scenes, lost = list(part.scenes), []
-    layers, missing = _composite_tile(tile, scenes, params, access, block_px, skip_bad)
-    while missing:
-        # Once more: what cannot be read in one block is lost in all, so that blocks never decide a value.
-        lost += missing
-        scenes = [scene for scene in scenes if scene.id not in {loss["scene"] for loss in missing}]
-        layers, missing = _composite_tile(tile, scenes, params, access, block_px, skip_bad)
+    spent = Spent()
+    layers, lost = composite_block(
+        part.scenes, tile.geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent
+    )
+    names = {loss["scene"] for loss in lost}
     marker = {
         "fingerprint": fingerprint,
         "tile": tile.id,
         "year": part.year,
         "scenes": [scene.id for scene in part.scenes],
-        "looks": len({scene.observation for scene in scenes}),
+        "looks": len({scene.observation for scene in part.scenes if scene.id not in names}),
         "observed_px": int((layers["clear_count"] > 0).sum()),
         "poorly_observed_px": int(((layers["clear_count"] > 0) & (layers["clear_count"] < params.min_looks)).sum()),
         "mean_clear_looks": round(float(layers["clear_count"].mean()), 2),
         "lost": lost,
         "seconds": round(time.perf_counter() - started, 3),
+        "stages": spent.record(),
     }
     return write_store(store, as_dataset(layers, tile.geobox, part.year, attrs or {}), marker)
-
-
-def _composite_tile(
-    tile: Tile, scenes: Sequence[Scene], params: CubeParams, access: Access, block_px: int, skip_bad: bool
-) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Composite a tile block by block, up to the first block that loses scenes."""
-    layers = empty_layers(*tile.shape)
-    for y, x in tile.blocks(block_px) if scenes else ():
-        block, lost = composite_block(scenes, tile.geobox[y, x], params, access, skip_bad=skip_bad)
-        if lost:
-            return layers, lost
-        for name, values in block.items():
-            layers[name][..., y, x] = values
-    return layers, []
 
 
 def as_dataset(layers: dict[str, np.ndarray], geobox: GeoBox, year: int, attrs: dict[str, str]) -> xr.Dataset:

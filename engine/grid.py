@@ -8,7 +8,6 @@ at 15 m modulo 30 m, true of every Collection 2 scene, so a scene of the tile's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -80,16 +79,6 @@ class Tile:
     @property
     def geobox(self) -> GeoBox:
         return grid_geobox(self.zone, self.window)
-
-    def blocks(self, block_px: int) -> Iterator[tuple[slice, slice]]:
-        """Yield the (y, x) slices of the tile's blocks, row by row."""
-        height, width = self.shape
-        for top in range(0, height, block_px):
-            for left in range(0, width, block_px):
-                yield (
-                    slice(top, min(top + block_px, height)),
-                    slice(left, min(left + block_px, width)),
-                )
 
 
 def is_tile_id(text: str) -> bool:

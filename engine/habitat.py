@@ -17,12 +17,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.io import DatasetReader
 from shapely import get_parts
 
+from engine.align import Bounds, bounds_in, overlap
 from engine.area import Area
 from engine.errors import MaskError
+from engine.gdal import read_raster, values_at
 from engine.kernels.labels import within_distance
 from engine.lookup import PLANETARY_COMPUTER, FoundRaster, planetary_rasters
 from engine.params import HabitatParams
-from engine.reader import Access, Bounds, bounds_in, overlap, read_raster, values_at
+from engine.ranges import Access
 from engine.trust import Trust
 
 _COLLECTIONS: Final = {"dem": ("cop-dem-glo-30", "data"), "water": ("jrc-gsw", "occurrence")}

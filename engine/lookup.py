@@ -10,8 +10,8 @@ from urllib.parse import urljoin, urlsplit
 from pystac_client import ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 
+from engine.align import Bounds, overlap
 from engine.errors import CatalogError
-from engine.reader import Bounds, overlap
 from engine.trust import Trust, unsigned
 from engine.web import Web
 

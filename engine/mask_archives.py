@@ -25,12 +25,14 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window, subdivide, union
 from shapely import box, get_parts
 
+from engine.align import Bounds, overlap
 from engine.area import Area
 from engine.errors import CatalogError, MaskError, StoreError
 from engine.files import content_sha256, write_text
+from engine.gdal import open_raster, read_raster
 from engine.lookup import MASK_SIDECAR, PLANETARY_COMPUTER, planetary_rasters
 from engine.params import SOURCE_VALUES
-from engine.reader import Access, Bounds, open_raster, overlap, read_raster
+from engine.ranges import Access
 from engine.trust import Trust, safe_name
 from engine.web import Web
 

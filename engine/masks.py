@@ -24,13 +24,15 @@ from rasterio.features import rasterize
 from shapely.geometry import box
 from shapely.ops import transform as transform_geometry
 
+from engine.align import Bounds, bounds_in, overlap
 from engine.area import Area
 from engine.errors import MaskError
+from engine.gdal import open_raster, values_at
 from engine.kernels.labels import erode_edges, first_known, mask_codes, stable_labels
 from engine.legend import LABEL_UNKNOWN, MANGROVE, OTHER
 from engine.lookup import MASK_SIDECAR
 from engine.params import LabelParams, MaskParams
-from engine.reader import Access, Bounds, bounds_in, open_raster, overlap, values_at
+from engine.ranges import Access
 from engine.trust import Trust, is_plain_vector
 
 _RASTERS: Final = (".tif", ".tiff")

@@ -1,85 +1,29 @@
-"""Rasters looked up on our grids: checked href, signed at the moment of reading, GTiff only.
-
-Rasterio does the reading. GDAL itself retries what an HTTP status tells it to (``GDAL_HTTP_MAX_RETRY``). A server
-that falls silent, a connection closed early, a web page in place of pixels, or a signature refused between a file's
-header and its pixels only reach us as a failed read: ``read_raster`` reads again within ``READ_BUDGET_S``, newly
-signed, under another name, as GDAL keeps what it got under a name for as long as the process lives.
-"""
+"""Landsat scenes onto one grid: many files at once, by our own reading of their format, and no tile twice."""
 
 from __future__ import annotations
 
-import math
-import re
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-import rasterio
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from engine.errors import EngineError, PlanError, SceneError
-from engine.grid import crs_of
+from engine.align import pixels_under, whole_pixel_shift
+from engine.errors import SceneError
+from engine.gdal import check_fineness, read_raster, unreadable, values_at
+from engine.kernels.tiles import gather, place
 from engine.landsat import FILL_DN, QA_FILL, QA_PIXEL
+from engine.ranges import Access, RangeError, Spent, merge_ranges, read_range
 from engine.scenes import Scene
-from engine.trust import Trust, redact, unsigned
+from engine.threads import compute_slots
+from engine.tiff import DamagedTile, ForeignTiff, TiffIndex, read_index
 
-# Rasterio says so of its own arrays in memory; of a file without a place our checks say it in one line.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-
-GDAL_OPTIONS: Final[dict[str, Any]] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files, no listing of folders
-    "GDAL_HTTP_MAX_RETRY": "2",  # after .5 and 1 s
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_TIMEOUT": "60",  # of a request, however slowly it is answered
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_LOW_SPEED_TIME": "20",  # of silence end a request; GDAL asks twice for a header, then gives up
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",  # bytes a second; less is silence
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_CACHEMAX": 256 * 2**20,  # bytes a process
-    "GDAL_NUM_THREADS": "1",
-}
-
-READ_WAITS_S: Final = (1.0, 4.0, 16.0)
-"""Before a remote raster is read again: storage that stays ill is told after about 30 s, a missing file at once."""
-
-READ_BUDGET_S: Final = 80.0
-"""No attempt begins later than this after the first: silent storage is told after two attempts of 40 s each."""
-
-MAX_TILE_BYTES: Final = 2**27
-"""A larger internal tile, of all bands, is refused before it is allocated: 1.8 MB of file can ask for 1.7 GB."""
-
-_STRIP_ROWS: Final = 256
-_MAX_WINDOW_PX: Final = 2**27  # source pixels read at once; 256 rows of a whole tile at 1 m are 4 times this
-
-_PERMANENT: Final = re.compile(r"response code: (?:400|401|404|410|451)")
-
-Bounds = tuple[float, float, float, float]
-"""Left, bottom, right, top, in the units of some coordinate system."""
-
-
-class Signs(Protocol):
-    """Whatever can sign an href (``engine.sign.Signer``)."""
-
-    def sign(self, href: str) -> str: ...
-    def forget(self, href: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Access:
-    """How assets are reached: what may be opened, and who signs. Holds no token, so it may travel in graphs."""
-
-    trust: Trust
-    signer: Signs | None = None
+HEAD_BYTES: Final = 2**15
+"""First bytes of a file asked for: the index of a whole scene takes 8 KB, with its overviews and metadata 16."""
 
 
 def fill_of(asset: str) -> int:
@@ -87,310 +31,318 @@ def fill_of(asset: str) -> int:
     return QA_FILL if asset == QA_PIXEL else FILL_DN
 
 
-def read_asset(scene: Scene, asset: str, geobox: GeoBox, access: Access) -> np.ndarray:
-    """Read one asset of a scene on a grid.
+@dataclass(frozen=True)
+class File:
+    """What is read: an href, what errors call it, and the scene whose grid it must have."""
+
+    href: str
+    about: dict[str, Any]
+    scene: Scene | None = None
+
+
+def files_of(scene: Scene, assets: Sequence[str]) -> list[File]:
+    """Return the files of some assets of a scene."""
+    return [File(scene.assets[asset], {"scene": scene.id, "asset": asset}, scene) for asset in assets]
+
+
+class Stopped(Exception):
+    """Not read, as another read has failed."""
+
+
+class BlockReader:
+    """Reads many files onto one grid, from its top row down, and no tile of a file twice.
+
+    A file of our own format (``engine.tiff``) is read by its index: ranges of neighbouring tiles are asked for
+    together and many at once, and each is decoded by the thread that brought it, so that what is held undecoded is
+    bounded by the requests in flight. Anything else is left to GDAL. Safe in several threads that read files of
+    their own; to be made in the thread that dask gave the task, and closed.
 
     Parameters
     ----------
-    scene : Scene
-    asset : str
-        A band of ``landsat.BANDS``, ``qa_pixel`` or ``qa_radsat``.
     geobox : GeoBox
-        Where to; on the scene's own grid the values are the file's, otherwise the nearest pixel's.
     access : Access
-
-    Returns
-    -------
-    ndarray of uint16, shape (y, x)
-        Padded with ``fill_of(asset)`` outside the scene.
-
-    Raises
-    ------
-    SceneError
-        If the file is missing, unreadable, or not what the item says.
-    TrustError
-        If the href may not be opened.
+    spent : Spent, optional
+        Where seconds and bytes are counted.
     """
 
-    def read(dataset: DatasetReader) -> np.ndarray:
-        _check_against_item(dataset, scene, asset)
-        return read_onto(dataset, geobox, fill_of(asset))
+    def __init__(self, geobox: GeoBox, access: Access, spent: Spent | None = None) -> None:
+        self.geobox = geobox
+        self.access = access
+        self.spent = spent or Spent()
+        self.slots = compute_slots()
+        self.indexes: dict[str, TiffIndex | None] = {}
+        """By href; None where GDAL must read."""
+        self._sources: dict[str, _Source] = {}
+        self._pool = ThreadPoolExecutor(access.requests, thread_name_prefix="range")
+        self._stopped = False
 
-    return read_raster(scene.assets[asset], access, read, scene=scene.id, asset=asset)
+    def __enter__(self) -> BlockReader:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-@contextmanager
-def open_raster(
-    href: str, access: Access, *, fault: type[EngineError] = SceneError, **about: Any
-) -> Iterator[DatasetReader]:
-    """Open a raster by the GTiff driver, after the checks of ``access.trust``, in one attempt.
+    def stop(self) -> None:
+        """Begin nothing more, after an error; reads that wait for it raise ``Stopped``."""
+        self._stopped = True
 
-    Parameters
-    ----------
-    href : str
-        Unsigned address, or path.
-    access : Access
-    fault : type of EngineError
-        What to raise when it is no readable GeoTIFF of real values.
-    **about
-        What the raster is, for errors: ``scene=..., asset=...`` or ``mask=2020``.
+    def read(self, files: Sequence[File], rows: slice, out: np.ndarray, keep: np.ndarray | None = None) -> None:
+        """Read rows of the grid from files that share one grid of their own, such as the assets of a scene.
 
-    Raises
-    ------
-    TrustError
-        If the address is not allowed.
-    """
-    address = access.trust.check(href, what=_title(about))
-    try:
-        with _opened(_sign(address, access.signer), 0, fault, about) as dataset:
-            yield dataset
-    except RasterioError as error:
-        raise _unreadable(error, address, fault, about) from None
+        Parameters
+        ----------
+        files : sequence of File
+        rows : slice
+            Of the grid; never above rows that were read of the same files before.
+        out : ndarray of uint16, shape (file, y, x)
+            On the files' own grid their values, otherwise the nearest pixel's; what lies outside is left as it is.
+        keep : ndarray of bool, shape (y, x), optional
+            Only written, and only fetched, where True.
 
+        Raises
+        ------
+        SceneError
+            If a file is missing, unreadable, or not what its item says.
+        TrustError
+            If an href may not be opened.
+        """
+        self._run([(self._find_index, file) for file in files])
+        work: list[tuple[Any, ...]] = []
+        sources = []
+        under: _Under | None = None
+        for file, target in zip(files, out, strict=True):
+            index = self.indexes[file.href]
+            if index is None:
+                work.append((self._read_by_gdal, file, rows, target, keep))
+                continue
+            source = self._sources.setdefault(file.href, _Source(self, file, index))
+            if source.corner is None and under is None:
+                under = pixels_under(self.geobox[rows, :], index.transform, index.shape, f"EPSG:{index.epsg}")
+            work += source.work(rows, target, keep, under)
+            sources.append((source, target))
+        self._run(work)
+        for source, target in sources:
+            source.finish(target)
 
-def read_raster[Result](
-    href: str,
-    access: Access,
-    read: Callable[[DatasetReader], Result],
-    *,
-    fault: type[EngineError] = SceneError,
-    **about: Any,
-) -> Result:
-    """Return ``read(dataset)`` of a raster opened as by ``open_raster``, read again where remote storage failed.
+    def _run(self, work: Sequence[tuple[Any, ...]]) -> None:
+        """Do all of it in the threads of this reader, and raise the first error once none is at work any more."""
+        futures = [self._pool.submit(self._unless_stopped, *call) for call in work]
+        wait(futures)
+        for future in futures:
+            future.result()
 
-    A file that is not there is told at once. Every further attempt is newly signed, and none begins after
-    ``READ_BUDGET_S``.
-    """
-    address = access.trust.check(href, what=_title(about))
-    deadline = time.monotonic() + READ_BUDGET_S
-    for attempt, wait in enumerate((*READ_WAITS_S, math.inf)):
-        signed = _sign(address, access.signer)
+    def _unless_stopped(self, function: Callable[..., None], *arguments: Any) -> None:
+        if self._stopped:
+            raise Stopped
+        function(*arguments)
+
+    def _find_index(self, file: File) -> None:
+        if file.href in self.indexes:
+            return
+        address = self.access.trust.check(file.href, what=" ".join(f"{k} {v}" for k, v in file.about.items()))
+        head: bytes | None = None
+
+        def read(start: int, stop: int) -> bytes:
+            nonlocal head
+            if head is None:
+                head = read_range(address, 0, HEAD_BYTES, self.access, self.spent)
+            if stop <= len(head) or len(head) < HEAD_BYTES:
+                return head[start:stop]
+            return read_range(address, start, stop, self.access, self.spent)
+
         try:
-            with _opened(signed, attempt, fault, about) as dataset:
-                return read(dataset)
-        except RasterioError as error:
-            late = time.monotonic() + wait > deadline
-            if late or "://" not in address or _PERMANENT.search(str(error)):
-                raise _unreadable(error, address, fault, about) from None
-        if access.signer is not None:
-            access.signer.forget(signed)  # a read that broke off does not say whether its token was refused
-        time.sleep(wait)
-    raise AssertionError
+            index = read_index(read)
+        except ForeignTiff:
+            self.indexes[file.href] = None
+            return
+        except RangeError as error:
+            raise unreadable(error, address, SceneError, file.about) from None
+        _check_grid(file, index.shape, index.transform, index.epsg, [str(index.dtype)])
+        self.indexes[file.href] = index
+
+    def _read_by_gdal(self, file: File, rows: slice, out: np.ndarray, keep: np.ndarray | None) -> None:
+        def read(dataset: DatasetReader) -> tuple[np.ndarray, np.ndarray]:
+            epsg = dataset.crs and dataset.crs.to_epsg()
+            _check_grid(file, dataset.shape, tuple(dataset.transform)[:6], epsg, dataset.dtypes)
+            return values_at(dataset, self.geobox[rows, :])
+
+        with self.spent.on("gdal"):
+            values, inside = read_raster(file.href, self.access, read, **file.about)
+            np.copyto(out, values, where=inside if keep is None else inside & keep)
 
 
-def _sign(address: str, signer: Signs | None) -> str:
-    return signer.sign(address) if signer is not None and "://" in address else address
+_Under = tuple[np.ndarray, np.ndarray]
+"""Rows and columns of a file's pixels under a grid, as ``pixels_under`` gives them."""
+
+_Part = tuple[tuple[int, int], tuple[int, int], np.ndarray, np.ndarray | None]
+"""A tile of a file, the row and column in it that come first, where they go, and which of them are kept."""
 
 
-@contextmanager
-def _opened(address: str, attempt: int, fault: type[EngineError], about: dict[str, Any]) -> Iterator[DatasetReader]:
-    """Open a checked address; the attempt, in a fragment that is not sent, makes it another name to GDAL's cache."""
-    name = f"/vsicurl/{address}#{attempt}" if "://" in address else address
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(name, driver="GTiff") as dataset:
-        height, width = dataset.block_shapes[0]
-        dtype = dataset.dtypes[0]
-        real = dtype.startswith(("int", "uint", "float"))
-        if not real or height * width * dataset.count * np.dtype(dtype).itemsize > MAX_TILE_BYTES:
-            raise fault(
-                f"{_file_name(address)} holds {dataset.count} band(s) of {dtype} in internal tiles of "
-                f"{width} x {height} px, which is refused",
-                fix="rewrite its one band as a COG with tiles of 256 or 512 px (gdal_translate -b 1 -of COG)",
-                **about,
-            )
-        yield dataset
+class _Source:
+    """One file of our format on the grid of a reader."""
+
+    def __init__(self, reader: BlockReader, file: File, index: TiffIndex) -> None:
+        self.reader, self.file, self.index = reader, file, index
+        self.address = reader.access.trust.check(file.href, what="file")
+        self.corner = whole_pixel_shift(index.transform, f"EPSG:{index.epsg}", reader.geobox)
+        self.held: dict[tuple[int, int], tuple[np.ndarray, bool]] = {}
+        """Tiles that reach below the rows read so far, decompressed, and whether they are differenced."""
+        self._window: np.ndarray | None = None
+        self._places: _Under = (np.empty(0), np.empty(0))
+
+    def work(
+        self, rows: slice, out: np.ndarray, keep: np.ndarray | None, under: _Under | None
+    ) -> list[tuple[Any, ...]]:
+        """Return the calls that bring these rows, one for each range of bytes."""
+        more = rows.stop < self.reader.geobox.shape[0]
+        if self.corner is not None:
+            top, left = self.corner[0] + rows.start, self.corner[1]
+            return self._calls(top, left, top + out.shape[0] if more else None, out, keep)
+        # On another grid: first the window of the file that lies under ours, from which ``finish`` takes its pixels.
+        assert under is not None
+        y, x = under
+        wanted = y >= 0 if keep is None else (y >= 0) & keep
+        if not wanted.any():
+            return []
+        top, left = int(y[wanted].min()), int(x[wanted].min())
+        shape = (int(y[wanted].max()) - top + 1, int(x[wanted].max()) - left + 1)
+        check_fineness(self.address, shape, out.shape[0])
+        self._window = np.zeros(shape, self.index.dtype)
+        self._places = (np.where(wanted, y - top, -1), x - left)
+        last = int(y[-1][y[-1] >= 0].min(initial=self.index.shape[0])) if more else None
+        return self._calls(top, left, last, self._window, None)
+
+    def finish(self, out: np.ndarray) -> None:
+        """Take the pixels of another grid out of their window."""
+        if self._window is not None:
+            gather(self._window, *self._places, out)
+            self._window = None
+
+    def _calls(
+        self, top: int, left: int, last: int | None, out: np.ndarray, keep: np.ndarray | None
+    ) -> list[tuple[Any, ...]]:
+        """Return the calls that bring a window of the file; ``last`` is the row of which lower tiles are held."""
+        tall = self.index.tile_shape[0]
+        self.held = {tile: found for tile, found in self.held.items() if (tile[0] + 1) * tall > top}
+        at_hand, absent, spans = [], [], []
+        for tile in self._tiles_under(top, left, out.shape):
+            part = self._part(tile, top, left, out, keep)
+            if part is None:
+                continue
+            if tile in self.held or self.index.counts[tile] == 0:
+                at_hand.append(part)
+            else:
+                absent.append(part)
+                spans.append((int(self.index.offsets[tile]), int(self.index.counts[tile])))
+        calls = [([absent[i] for i in group], [spans[i] for i in group]) for group in merge_ranges(spans)]
+        if at_hand:
+            calls.append((at_hand, []))
+        return [(self._bring, parts, ranges, last) for parts, ranges in calls]
+
+    def _tiles_under(self, top: int, left: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+        (height, width), (tall, wide) = self.index.shape, self.index.tile_shape
+        for row in range(max(top, 0) // tall, -(-min(top + shape[0], height) // tall)):
+            for col in range(max(left, 0) // wide, -(-min(left + shape[1], width) // wide)):
+                yield row, col
+
+    def _part(
+        self, tile: tuple[int, int], top: int, left: int, out: np.ndarray, keep: np.ndarray | None
+    ) -> _Part | None:
+        """Return what of a tile goes where; None where nothing is kept."""
+        (height, width), (tall, wide) = self.index.shape, self.index.tile_shape
+        first_row, first_col = max(tile[0] * tall, top, 0), max(tile[1] * wide, left, 0)
+        last_row = min((tile[0] + 1) * tall, top + out.shape[0], height)
+        last_col = min((tile[1] + 1) * wide, left + out.shape[1], width)
+        there = (slice(first_row - top, last_row - top), slice(first_col - left, last_col - left))
+        kept = None if keep is None else keep[there]
+        if kept is not None and not kept.any():
+            return None
+        return tile, (first_row - tile[0] * tall, first_col - tile[1] * wide), out[there], kept
+
+    def _bring(self, parts: list[_Part], spans: list[tuple[int, int]], last: int | None) -> None:
+        """Fetch one range, decode its tiles and put them in place; hold those that reach below row ``last``."""
+        reader = self.reader
+        begin = min((start for start, _ in spans), default=0)
+        end = max((start + size for start, size in spans), default=0)
+        try:
+            data = memoryview(read_range(self.address, begin, end, reader.access, reader.spent) if spans else b"")
+            with reader.slots, reader.spent.on("decode", sum(size for _, size in spans)):
+                for number, (tile, corner, out, keep) in enumerate(parts):
+                    if spans:
+                        start, size = spans[number]
+                        found = self._decode(tile, data[start - begin : start - begin + size], size)
+                    else:
+                        found = self.held.get(tile) or (self.index.unstored(), False)
+                    place(found[0], corner, out, differenced=found[1], keep=keep)
+                    if spans and last is not None and (tile[0] + 1) * self.index.tile_shape[0] > last:
+                        self.held[tile] = found
+        except (RangeError, DamagedTile) as error:
+            raise unreadable(error, self.address, SceneError, self.file.about) from None
+
+    def _decode(self, tile: tuple[int, int], data: memoryview, size: int) -> tuple[np.ndarray, bool]:
+        try:
+            if len(data) < size:
+                raise DamagedTile("the file ends before")
+            return self.index.decode(data), self.index.differenced
+        except DamagedTile as error:
+            raise DamagedTile(f"tile {tile[0]}, {tile[1]}: {error}") from None
 
 
-def _unreadable(error: Exception, address: str, fault: type[EngineError], about: dict[str, Any]) -> EngineError:
-    """Return what to raise in place of GDAL's error, which must not be chained: it holds the signed address."""
-    said = re.sub(rf"(/vsicurl/)?{re.escape(address)}[^\s']*", _file_name(address), str(error))
-    return fault(
-        f"{_file_name(address)} cannot be read as a GeoTIFF ({redact(said)[:160]})",
-        fix="repair or remove it" if fault is not SceneError else "repair it, or go on without it with --skip-bad",
-        **about,
-    )
-
-
-def _title(about: dict[str, Any]) -> str:
-    return " ".join(f"{name} {value}" for name, value in about.items()) or "raster"
-
-
-def _file_name(address: str) -> str:
-    return unsigned(address).rsplit("/", 1)[-1]
-
-
-def read_onto(dataset: DatasetReader, geobox: GeoBox, fill: int) -> np.ndarray:
-    """Read band 1 of an open dataset on a grid, nearest pixel, padded with ``fill``."""
-    values, inside = values_at(dataset, geobox)
-    if not inside.all():
-        values[~inside] = fill
-    return values
-
-
-def values_at(dataset: DatasetReader, geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
-    """Look up band 1 of a raster at the pixel centres of a grid, in whatever coordinate system it is.
-
-    Nearest by construction: a pixel takes the value of the raster's pixel that contains its centre, exactly as
-    ``rasterio.sample`` at that point would; GDAL's warper would approximate the transformation by up to an
-    eighth of a pixel. On the raster's own grid, shifted by whole pixels, a window is read and nothing is looked up.
-
-    Returns
-    -------
-    values : ndarray of the raster's dtype, shape (y, x)
-        0 where not inside.
-    inside : ndarray of bool, shape (y, x)
-        True where the centre lies within the raster's extent.
-
-    Raises
-    ------
-    PlanError
-        If the raster is so fine that a strip of the grid holds more than 2**27 of its pixels.
-    """
-    height, width = geobox.shape
-    values = np.zeros((height, width), dataset.dtypes[0])
-    inside = np.zeros((height, width), dtype=bool)
-    corner = _whole_pixel_shift(dataset, geobox)
-    if corner is not None:
-        _read_window(dataset, corner, values, inside)
-        return values, inside
-    wkt = dataset.crs.to_wkt()
-    if not any(overlap(tuple(dataset.bounds), box) for box in bounds_in(geobox, wkt)):
-        return values, inside
-    source, turn = dataset.transform, dataset.transform.determinant
-    for top in range(0, height, _STRIP_ROWS):
-        strip = slice(top, min(top + _STRIP_ROWS, height))
-        x, y = _centres(geobox, top, strip.stop, wkt)
-        # By division, not by the inverse matrix: our centres often lie exactly on the edges of a 10 m raster,
-        # where the rounding of 1 / 10 would choose the pixel. Infinite where PROJ gave up.
-        with np.errstate(invalid="ignore"):
-            x, y = x - source.c, y - source.f
-            cols = np.floor((x * source.e - y * source.b) / turn if source.b or source.d else x / source.a)
-            rows = np.floor((y * source.a - x * source.d) / turn if source.b or source.d else y / source.e)
-            hit = (cols >= 0) & (cols < dataset.width) & (rows >= 0) & (rows < dataset.height)
-        if not hit.any():
-            continue
-        rows, cols = rows[hit].astype("int64"), cols[hit].astype("int64")
-        first_row, first_col = int(rows.min()), int(cols.min())
-        window = Window(first_col, first_row, int(cols.max()) - first_col + 1, int(rows.max()) - first_row + 1)
-        if window.width * window.height > _MAX_WINDOW_PX:
-            raise PlanError(
-                f"{unsigned(dataset.name).rsplit('/', 1)[-1]} is too fine for this grid: "
-                f"{window.width:.0f} x {window.height:.0f} of its pixels under {_STRIP_ROWS} rows",
-                fix="resample it to about 10 m (gdalwarp -tr)",
-            )
-        part = dataset.read(1, window=window)
-        values[strip][hit] = part[rows - first_row, cols - first_col]
-        inside[strip] = hit
-    return values, inside
-
-
-def _whole_pixel_shift(dataset: DatasetReader, geobox: GeoBox) -> tuple[int, int] | None:
-    """Return (row, col) of the grid's corner in the dataset, or None where pixels do not coincide."""
-    ours, theirs = geobox.transform, dataset.transform
-    if any(abs(getattr(ours, k) - getattr(theirs, k)) > 1e-9 for k in "abde") or theirs.b or theirs.d:
-        return None
-    if dataset.crs is None or CRS(dataset.crs.to_wkt()) != geobox.crs:
-        return None
-    col, row = (ours.c - theirs.c) / theirs.a, (ours.f - theirs.f) / theirs.e
-    if abs(col - round(col)) > 1e-6 or abs(row - round(row)) > 1e-6:
-        return None
-    return round(row), round(col)
-
-
-def _read_window(dataset: DatasetReader, corner: tuple[int, int], values: np.ndarray, inside: np.ndarray) -> None:
-    row, col = corner
-    top, left = max(row, 0), max(col, 0)
-    bottom, right = min(row + values.shape[0], dataset.height), min(col + values.shape[1], dataset.width)
-    if bottom <= top or right <= left:
-        return
-    target = (slice(top - row, bottom - row), slice(left - col, right - col))
-    values[target] = dataset.read(1, window=Window(left, top, right - left, bottom - top))
-    inside[target] = True
-
-
-@lru_cache(maxsize=16)
-def _centres(geobox: GeoBox, top: int, bottom: int, wkt: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixel centres of rows of a grid in another coordinate system, each float64 (y, x).
-
-    Kept, as the assets and scenes of a neighbouring zone all ask for the same.
-    """
-    cols, rows = np.meshgrid(np.arange(geobox.shape[1]) + 0.5, np.arange(top, bottom) + 0.5)
-    a = geobox.transform
-    x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
-    ours = crs_of(geobox)
-    if ours == CRS(wkt):
-        return x, y
-    return Transformer.from_crs(ours.to_wkt(), wkt, always_xy=True).transform(x, y)
-
-
-def bounds_in(geobox: GeoBox, crs: str) -> list[Bounds]:
-    """Return bounds round a GeoBox in another coordinate system: two where it crosses the antimeridian.
-
-    Empty where PROJ cannot transform it, i.e. far outside that system's use.
-
-    Examples
-    --------
-    >>> from engine.grid import grid_geobox
-    >>> fiji = grid_geobox(1, (66000, 4000, 2000, 4000))
-    >>> [[round(degrees, 1) for degrees in box] for box in bounds_in(fiji, "EPSG:4326")]
-    [[179.4, -18.4, 180.0, -17.9], [-180.0, -18.4, -179.4, -17.9]]
-    """
-    shape, affine = geobox.shape, geobox.transform
-    # 21 points a side, 1 % beyond it: between two of them an edge bends by less. The middle ones too, as the
-    # antimeridian may lie there.
-    col, row = np.meshgrid(*(np.linspace(-0.01 * n, 1.01 * n, 21) for n in (shape.x, shape.y)))
-    x, y = affine.a * col + affine.b * row + affine.c, affine.d * col + affine.e * row + affine.f
-    x, y = Transformer.from_crs(crs_of(geobox).to_wkt(), crs, always_xy=True).transform(x, y)
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not finite.any():
-        return []
-    x, y = x[finite], y[finite]
-    bottom, top = float(y.min()), float(y.max())
-    if CRS(crs).geographic and x.max() - x.min() > 180:
-        return [(float(x[x > 0].min()), bottom, 180.0, top), (-180.0, bottom, float(x[x < 0].max()), top)]
-    return [(float(x.min()), bottom, float(x.max()), top)]
-
-
-def overlap(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Tell whether two bounds touch."""
-    return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
-
-
-def _check_against_item(dataset: DatasetReader, scene: Scene, asset: str) -> None:
+def _check_grid(
+    file: File, shape: Sequence[int], transform: Sequence[float], epsg: int | None, dtypes: Sequence[str]
+) -> None:
     """Refuse a file that is not where, or what, its item says."""
+    scene = file.scene
     problems = []
-    if dataset.count != 1 or dataset.dtypes[0] != "uint16":
-        problems.append(f"{dataset.count} band(s) of {dataset.dtypes[0]}, expected one of uint16")
-    if dataset.shape != tuple(scene.shape):
-        problems.append(f"shape {dataset.shape}, the item says {tuple(scene.shape)}")
-    if not np.allclose(tuple(dataset.transform)[:6], scene.transform, rtol=0, atol=1e-6):
-        problems.append(f"transform {tuple(dataset.transform)[:6]}, the item says {tuple(scene.transform)}")
-    if dataset.crs is None or dataset.crs.to_epsg() != scene.epsg:
-        problems.append(f"coordinate system {dataset.crs}, the item says EPSG:{scene.epsg}")
+    if tuple(dtypes) != ("uint16",):
+        problems.append(f"{len(dtypes)} band(s) of {dtypes[0]}, expected one of uint16")
+    if scene is not None and tuple(shape) != tuple(scene.shape):
+        problems.append(f"shape {tuple(shape)}, the item says {tuple(scene.shape)}")
+    if scene is not None and not np.allclose(transform, scene.transform, rtol=0, atol=1e-6):
+        problems.append(f"transform {tuple(transform)}, the item says {tuple(scene.transform)}")
+    if scene is not None and epsg != scene.epsg:
+        problems.append(f"coordinate system EPSG:{epsg}, the item says EPSG:{scene.epsg}")
     if problems:
         raise SceneError(
-            f"file has {problems[0]}",
-            fix="repair the item, or go on without it with --skip-bad",
-            scene=scene.id,
-            asset=asset,
+            f"file has {problems[0]}", fix="repair the item, or go on without it with --skip-bad", **file.about
         )
 
 
+def read_asset(scene: Scene, asset: str, geobox: GeoBox, access: Access) -> np.ndarray:
+    """Read one asset of a scene on a grid: uint16 (y, x), padded with ``fill_of(asset)``.
+
+    Raises
+    ------
+    SceneError, TrustError
+        As ``BlockReader.read``.
+    """
+    out = np.full((1, *geobox.shape), fill_of(asset), dtype=np.uint16)
+    with BlockReader(geobox, access) as reader:
+        reader.read(files_of(scene, (asset,)), slice(0, geobox.shape[0]), out)
+    return out[0]
+
+
 class StackReader:
-    """stackstac's ``Reader`` protocol over ``open_raster``: same checks, same signing, same errors."""
+    """stackstac's ``Reader`` protocol over ``BlockReader``: same bytes, same checks, same signing, same errors."""
 
     def __init__(self, *, url: str, geobox: GeoBox, access: Access, fill_value: Any, **_unused: Any) -> None:
         self.url, self.geobox, self.access, self.fill = url, geobox, access, int(fill_value)
+        self._index: dict[str, TiffIndex | None] = {}
 
     def read(self, window: Window) -> np.ndarray:
         geobox = self.geobox[window.toslices()]
-        name = self.url.rsplit("/", 1)[-1]
-        return read_raster(self.url, self.access, lambda dataset: read_onto(dataset, geobox, self.fill), file=name)
+        out = np.full((1, *geobox.shape), self.fill, dtype=np.uint16)
+        file = File(self.url, {"file": self.url.rsplit("/", 1)[-1]})
+        with BlockReader(geobox, self.access) as reader:
+            reader.indexes = self._index  # read once, however many chunks there are
+            reader.read([file], slice(0, geobox.shape[0]), out)
+        return out[0]
 
     def close(self) -> None:
         """Nothing stays open between reads."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
+        return {**self.__dict__, "_index": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -15,7 +15,8 @@ from engine.errors import PlanError
 from engine.kernels.quality import clear_mask, drop_fill
 from engine.landsat import BANDS, QA_PIXEL, QA_RADSAT, SENSORS
 from engine.params import CubeParams
-from engine.reader import Access, StackReader, fill_of
+from engine.ranges import Access
+from engine.reader import StackReader, fill_of
 from engine.scenes import Scene, scene_from_item
 from engine.sign import Signer
 from engine.store import grid_coords

@@ -23,7 +23,7 @@ from engine.files import content_sha256
 from engine.habitat import find_habitat_sources
 from engine.params import RunParams
 from engine.plan import TileYear
-from engine.reader import Access
+from engine.ranges import Access
 from engine.record import RunRecord, check_record, open_record
 from engine.sign import Signer
 from engine.store import fingerprint_of, marker_path

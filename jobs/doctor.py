@@ -22,7 +22,8 @@ from engine.grid import tiles_of
 from engine.landsat import BANDS
 from engine.params import AreaParams, RunParams, SearchParams
 from engine.plan import COMPRESSION, task_bytes
-from engine.reader import Access, read_asset
+from engine.ranges import Access
+from engine.reader import read_asset
 from engine.sign import Signer
 from engine.trust import Trust, redact
 from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, run_folder, trust_of

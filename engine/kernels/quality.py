@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from engine.landsat import CLOUD_CONFIDENCE_SHIFT, FILL_DN, UNUSABLE_QA
 
@@ -50,13 +51,23 @@ def clear_mask(
     for name, words in (("qa_pixel", qa_pixel), ("qa_radsat", qa_radsat)):
         if words is not None and words.dtype != np.uint16:
             raise TypeError(f"{name} must be uint16, got {words.dtype}; read it unscaled")
-    clear = (qa_pixel & np.uint16(UNUSABLE_QA)) == 0
-    clear &= qa_pixel != 0
-    if reject_cloud_confidence:
-        clear &= ((qa_pixel >> np.uint16(CLOUD_CONFIDENCE_SHIFT)) & np.uint16(3)) < 2
-    if qa_radsat is not None:
-        clear &= (qa_radsat & np.uint16(unusable_radsat)) == 0
-    return clear
+    if qa_radsat is not None and qa_radsat.shape != qa_pixel.shape:
+        raise TypeError(f"qa_radsat must have the shape of qa_pixel, {qa_pixel.shape}, got {qa_radsat.shape}")
+    words = np.ascontiguousarray(qa_pixel).reshape(-1)
+    radsat = words if qa_radsat is None else np.ascontiguousarray(qa_radsat).reshape(-1)
+    clear = np.empty(words.size, dtype=np.bool_)
+    _clear(words, radsat, UNUSABLE_QA, 0 if qa_radsat is None else unusable_radsat, reject_cloud_confidence, clear)
+    return clear.reshape(qa_pixel.shape)
+
+
+@njit(cache=True, nogil=True)
+def _clear(words, radsat, unusable_qa, unusable_radsat, reject, clear):
+    limit = np.uint16(2 if reject else 4)
+    for i in range(words.size):
+        word = words[i]
+        confident = (word >> np.uint16(CLOUD_CONFIDENCE_SHIFT)) & np.uint16(3)
+        usable = ((word & np.uint16(unusable_qa)) == 0) & (word != 0)
+        clear[i] = usable & ((radsat[i] & np.uint16(unusable_radsat)) == 0) & (confident < limit)
 
 
 def drop_fill(clear: np.ndarray, bands: np.ndarray) -> np.ndarray:
@@ -73,3 +84,40 @@ def drop_fill(clear: np.ndarray, bands: np.ndarray) -> np.ndarray:
     ndarray of bool, shape (..., y, x)
     """
     return clear & (bands != FILL_DN).all(axis=0)
+
+
+def settle_look(bands: np.ndarray, usable: np.ndarray, clear: np.ndarray) -> None:
+    """Make the usable pixels of a scene clear, but set those back to 0 where any band is fill; in place.
+
+    Parameters
+    ----------
+    bands : ndarray of uint16, shape (band, y, x)
+        Digital numbers, 0 is fill.
+    usable : ndarray of bool, shape (y, x)
+        Pixels that were written.
+    clear : ndarray of bool, shape (y, x)
+
+    Examples
+    --------
+    >>> bands, clear = np.array([[[7, 7]], [[0, 8]]], dtype="uint16"), np.zeros((1, 2), dtype=bool)
+    >>> settle_look(bands, ~clear, clear)
+    >>> bands.tolist(), clear.tolist()
+    ([[[0, 7]], [[0, 8]]], [[False, True]])
+    """
+    _settle(bands, usable, clear)
+
+
+@njit(cache=True, nogil=True)
+def _settle(bands, usable, clear):
+    count, height, width = bands.shape
+    for y in range(height):
+        for x in range(width):
+            if usable[y, x]:
+                whole = True
+                for band in range(count):
+                    whole &= bands[band, y, x] != FILL_DN
+                if whole:
+                    clear[y, x] = True
+                else:
+                    for band in range(count):
+                        bands[band, y, x] = FILL_DN

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.grid import Tile
-from engine.reader import Access
+from engine.ranges import Access
 from engine.scenes import Scene
 from engine.trust import Trust
 from tests.makers import utc, write_scene

@@ -16,7 +16,7 @@ from engine.kernels.quality import clear_mask
 from engine.landsat import BANDS
 from engine.params import CubeParams
 from engine.plan import TileYear
-from engine.reader import Access
+from engine.ranges import Access
 from engine.stack import stack_items, stack_looks
 from engine.store import array_sha256, open_store
 from engine.trust import Trust

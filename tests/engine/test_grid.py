@@ -54,15 +54,6 @@ def test_the_same_window_gives_the_same_geobox_through_any_tile_crop() -> None:
     assert part.geobox == crop.geobox[10:110, 20:120]
 
 
-@pytest.mark.parametrize("block", [50, 64, 300, 2048])
-def test_blocks_cover_a_tile_once(block: int) -> None:
-    tile = Tile(48, 8, -16, (-32700, 16500, 260, 300))
-    hits = np.zeros(tile.shape, dtype=int)
-    for where in tile.blocks(block):
-        hits[where] += 1
-    assert (hits == 1).all()
-
-
 @pytest.mark.parametrize("window", [(0, 0, 0, 5), (0, 0, 5, 2049), (-1, 0, 5, 5), (2040, 0, 20, 5), (0, 2040, 5, 20)])
 def test_a_window_outside_its_tile_is_refused(window: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="window"):

@@ -21,7 +21,7 @@ from affine import Affine
 from rasterio.io import MemoryFile
 from shapely.geometry import MultiPolygon, box
 
-from engine import lookup, reader
+from engine import lookup, ranges
 from engine.area import Area, Region
 from engine.errors import CatalogError, MaskError, StoreError, TrustError
 from engine.grid import grid_geobox, lonlat_of
@@ -389,7 +389,7 @@ def test_worldcover_is_cut_to_the_area_and_described_without_a_signature(catalog
 
 
 def test_an_area_without_worldcover_and_files_that_may_not_be_read_end_in_one_line(catalog, tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "READ_WAITS_S", (0.01,))
+    monkeypatch.setattr(ranges, "READ_WAITS_S", (0.01,))
     _, api, trust = catalog
     with pytest.raises(CatalogError, match="esa-worldcover holds nothing of 2021 in this area"):
         get_masks("worldcover", 2021, _area((0, 0, 1, 1)), tmp_path, trust=trust, signer=Signer(), api=api)

@@ -17,7 +17,7 @@ from engine.errors import PlanError
 from engine.grid import Tile
 from engine.params import CubeParams
 from engine.plan import Plan, TileYear, check_disk, make_plan, task_bytes
-from engine.reader import Access
+from engine.ranges import Access
 from engine.scenes import Scene
 from engine.tasks import cube_task
 from engine.trust import Trust

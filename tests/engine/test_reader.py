@@ -12,10 +12,12 @@ import rasterio
 from affine import Affine
 from pyproj import Transformer
 
-from engine import reader
+from engine import gdal, ranges
+from engine.align import bounds_in
 from engine.errors import MaskError, PlanError, SceneError
+from engine.gdal import open_raster, read_raster, values_at
 from engine.grid import grid_geobox
-from engine.reader import Access, bounds_in, open_raster, read_raster, values_at
+from engine.ranges import Access
 from engine.trust import Trust
 
 BOX = grid_geobox(48, (-32000, 17000, 30, 40))
@@ -144,9 +146,9 @@ def test_bounds_lie_round_every_pixel():
 
 
 def test_storage_that_accepts_and_stays_silent_is_told_within_the_budget(monkeypatch):
-    monkeypatch.setitem(reader.GDAL_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", "1")
-    monkeypatch.setattr(reader, "READ_WAITS_S", (0.1,) * 9)
-    monkeypatch.setattr(reader, "READ_BUDGET_S", 1.0)
+    monkeypatch.setitem(gdal.GDAL_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", "1")
+    monkeypatch.setattr(ranges, "READ_WAITS_S", (0.1,) * 9)
+    monkeypatch.setattr(ranges, "READ_BUDGET_S", 1.0)
     begin = time.monotonic()
     with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"

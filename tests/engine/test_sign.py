@@ -20,7 +20,8 @@ from planetary_computer.settings import Settings
 
 from engine import sign, web
 from engine.errors import CatalogError, SceneError, TrustError
-from engine.reader import Access, read_asset
+from engine.ranges import Access
+from engine.reader import read_asset
 from engine.scenes import Scene
 from engine.sign import Signer
 from engine.trust import Trust

@@ -14,7 +14,7 @@ import engine
 from engine.errors import PlanError
 from engine.landsat import BANDS
 from engine.params import CubeParams
-from engine.reader import Access
+from engine.ranges import Access
 from engine.stack import fuse_observations, mask_clouds, stack_items, stack_looks
 from engine.trust import Trust
 from tests.engine.conftest import TILE

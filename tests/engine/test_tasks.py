@@ -25,8 +25,8 @@ from engine.lookup import FoundRaster
 from engine.masks import open_masks
 from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams, TrainParams
 from engine.plan import TileYear
+from engine.ranges import Access
 from engine.raster import read_raster
-from engine.reader import Access
 from engine.sample import part_path
 from engine.scenes import Scene
 from engine.store import array_sha256, is_current, marker_path, open_store, read_marker, write_store

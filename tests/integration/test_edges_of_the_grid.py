@@ -22,7 +22,7 @@ from engine.landsat import BANDS
 from engine.legend import MANGROVE, NOT_OBSERVED
 from engine.params import AreaParams, CubeParams
 from engine.plan import TileYear, make_plan
-from engine.reader import Access
+from engine.ranges import Access
 from engine.sample import read_sample
 from engine.scenes import Scene, read_scenes, write_scenes
 from engine.simulate import WorldParams, write_archive

@@ -20,6 +20,7 @@ from engine.area import read_area
 from engine.catalog import periods_of, search_scenes
 from engine.cube import composite_block, read_looks
 from engine.errors import CatalogError, SceneError
+from engine.gdal import values_at
 from engine.grid import Tile, lonlat_of, tiles_of, zone_of
 from engine.kernels.compare import transitions
 from engine.kernels.composite import annual_layers
@@ -28,7 +29,7 @@ from engine.landsat import BANDS, QA_PIXEL, QA_RADSAT
 from engine.legend import GAIN, LOSS, MANGROVE, NOT_OBSERVED, OTHER, STABLE_MANGROVE, STABLE_OTHER
 from engine.params import AreaParams, CubeParams, SearchParams
 from engine.plan import make_plan
-from engine.reader import Access, values_at
+from engine.ranges import Access
 from engine.scenes import Grid, Scene, scene_from_item
 from engine.stack import mask_clouds, stack_items, stack_looks
 from engine.trust import Trust

@@ -17,13 +17,13 @@ from scipy.ndimage import distance_transform_edt
 import jobs.train
 from engine.area import region_codes
 from engine.errors import SceneError
+from engine.gdal import read_onto
 from engine.grid import pixel_hectares
 from engine.landsat import BANDS
 from engine.legend import MANGROVE, OUTSIDE_HABITAT
 from engine.masks import label_tile, open_masks
 from engine.params import AreaParams
 from engine.plan import Plan, make_plan
-from engine.reader import read_onto
 from engine.scenes import observations, read_scenes
 from engine.simulate import Archive, WorldParams, write_archive
 from engine.store import open_store, read_marker

@@ -1,0 +1,53 @@
+"""How many threads of a process may compute at once: those of its dask worker, else one a core."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from distributed import get_worker
+
+
+def compute_threads() -> int:
+    """Return the threads that a task may compute with; to be asked in the thread that dask gave it."""
+    try:
+        return get_worker().state.nthreads
+    except ValueError:  # no worker: a script, a notebook, a test
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compute_slots() -> threading.BoundedSemaphore:
+    """Return what a thread must hold to compute: one for each of ``compute_threads``, shared by the process.
+
+    Many more threads wait for storage than there are cores, and each decodes what it brought: without this they
+    would all decode at once, and all hold what they decoded.
+    """
+    return _slots(compute_threads())
+
+
+@lru_cache(maxsize=8)
+def _slots(count: int) -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(count)
+
+
+def split_rows(function: Callable[[slice], Any], height: int) -> Sequence[Any]:
+    """Call a function that releases the GIL on ``compute_threads`` equal parts of the rows of an array.
+
+    Examples
+    --------
+    >>> total = split_rows(lambda rows: len(range(100)[rows]), 100)
+    >>> sum(total)
+    100
+    """
+    count = compute_threads()
+    edges = [height * part // count for part in range(count + 1)]
+    parts = [slice(top, bottom) for top, bottom in pairwise(edges) if bottom > top]
+    if len(parts) < 2:
+        return [function(part) for part in parts]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(function, parts))
