@@ -108,7 +108,10 @@ class CubeParams(Params):
     """``scenes`` also writes the masked (time, band, y, x) cube the composite was made from."""
 
     block_px: Annotated[int, Field(ge=256, le=2048, multiple_of=256)] | None = None
-    """Side of one task's block; default a whole tile, split where the worker's memory is too small."""
+    """Rows of a tile whose looks are held at once; default all, fewer where the worker's memory is too small."""
+
+    requests: Annotated[int, Field(ge=1, le=512)] = 32
+    """Byte ranges a task asks its storage for at once; with a longer way to it, more."""
 
     reject_cloud_confidence: bool = False
     """Also reject pixels whose QA cloud confidence is medium or high."""

@@ -19,6 +19,7 @@ from engine.landsat import BANDS
 from engine.scenes import Scene
 
 BLOCK_SIZES: Final = (2048, 1024, 512, 256)
+"""Rows of a block: as many as fit the worker. Blocks have a tile's full width."""
 ASSETS_READ: Final = len(BANDS) + 2
 COMPRESSION: Final = 1.6
 """Deflate with predictor 2 on Collection 2 bands and QA, a rough mean: an estimate, printed as one."""
@@ -29,17 +30,32 @@ DEFAULT_MB_PER_SECOND: Final = 20.0
 LOOK_BYTES_PER_PIXEL: Final = len(BANDS) * 2 + 1
 """Six uint16 bands and one clear flag, for every look of a block."""
 
-READ_BYTES_PER_PIXEL: Final = (len(BANDS) + 4) * 2
-"""Layers of the one scene being read."""
+READ_BYTES_PER_PIXEL: Final = 6 * 8
+"""Quality words and masks of the six looks that are read side by side (``cube.LOOKS_AT_ONCE``)."""
+
+OTHER_ZONE_BYTES_PER_PIXEL: Final = 6 * 30
+"""Of those looks, were they all of another zone: pixels under the grid's, and windows of six bands."""
+
+REQUEST_BYTES: Final = 3 * 2**20
+"""Of every request in flight: a range that is not decoded yet (``ranges.MAX_RANGE_BYTES``), and what is made of it."""
+
+REQUESTS: Final = 32
+"""In flight at once, by default."""
+
+HELD_BYTES_PER_COLUMN: Final = ASSETS_READ * 2 * 256
+"""Of every scene between blocks: a row of internal tiles of each asset, of 256 px as those of Landsat's COGs are."""
 
 TILE_BYTES_PER_PIXEL: Final = 190
 """A tile-year's layers and, the larger part, its features (20 int32) and labels while it is sampled: 186 measured."""
 
+LAYER_BYTES_PER_PIXEL: Final = 70
+"""A tile-year's layers while its cube is made and written, and those of a block beside them."""
+
 WRITE_BYTES_PER_PIXEL: Final = 26
 """Cube, maps and change of a tile-year on disk; 20 to 24 measured on the simulated archive, an estimate elsewhere."""
 
-PROCESS_BYTES: Final = 700 * 2**20
-"""Interpreter, libraries, compiled kernels, pixel centres of another grid and GDAL's 256 MB cache."""
+PROCESS_BYTES: Final = 600 * 2**20
+"""Interpreter, libraries, compiled kernels, pixel centres of another grid (134 MB); GDAL's cache, if it must read."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class Plan:
 
     tile_years: tuple[TileYear, ...]
     block_px: int
-    """Side of the square a task holds all looks of at once."""
+    """Rows of a tile whose looks a task holds at once."""
 
     task_bytes: int
     """Stated bound on the memory of one task, process included."""
@@ -157,6 +173,7 @@ def make_plan(
     block_px: int | None = None,
     worker_bytes: int | None = None,
     keep_scenes: bool = False,
+    requests: int = REQUESTS,
 ) -> Plan:
     """Cut an area into tile-years, give each its scenes, and check that a worker can hold one.
 
@@ -167,11 +184,13 @@ def make_plan(
         Year -> first instant and first instant after, UTC.
     scenes : sequence of Scene
     block_px : int, optional
-        Side of a block; default the largest of 2048, 1024, 512, 256 that fits ``worker_bytes``.
+        Rows of a block; default the largest of 2048, 1024, 512, 256 that fits ``worker_bytes``.
     worker_bytes : int, optional
         Memory a worker has; unlimited if not given.
     keep_scenes : bool
         ``cube.keep: scenes``: a task then holds all looks of a tile, whatever the block.
+    requests : int
+        Byte ranges a task asks for at once.
 
     Raises
     ------
@@ -193,26 +212,69 @@ def make_plan(
             f"none of {len(scenes)} scenes reaches the area in {min(periods)}-{max(periods)}",
             fix="check the area and the years",
         )
-    most = max(part.looks for part in tile_years)
-    side = max(max(tile.shape) for tile in tiles)
     sizes = (block_px,) if block_px else BLOCK_SIZES
     for size in sizes:
-        bound = task_bytes(most, min(size, side), side, keep_scenes=keep_scenes)
+        bounds = {part.key: _bytes_of(part, size, keep_scenes, requests) for part in tile_years}
+        bound = max(bounds.values())
         if worker_bytes is None or bound <= worker_bytes:
             return Plan(tuple(tile_years), size, bound, _read_bytes(tile_years), keep_scenes)
+    largest = next(part for part in tile_years if bounds[part.key] == bound)
     raise PlanError(
-        f"one task needs {bound / 1e9:.2f} GB ({most} looks of {min(size, side)} px blocks), "
+        f"one task needs {bound / 1e9:.2f} GB ({largest.looks} looks of blocks of {size} rows), "
         f"a worker has {worker_bytes / 1e9:.2f} GB",  # type: ignore[operator]
         fix="raise memory_limit in cluster.yaml, set search.least_cloudy, or "
         + ("drop cube.keep: scenes" if keep_scenes else "lower cube.block_px"),
     )
 
 
-def task_bytes(looks: int, block_px: int, tile_px: int = TILE_PX, *, keep_scenes: bool = False) -> int:
-    """Return the memory bound of one tile-year task, bytes."""
-    block = block_px * block_px * (looks * LOOK_BYTES_PER_PIXEL + READ_BYTES_PER_PIXEL)
-    kept = looks * len(BANDS) * 2 if keep_scenes else 0
-    return PROCESS_BYTES + block + tile_px * tile_px * (TILE_BYTES_PER_PIXEL + kept)
+def _bytes_of(part: TileYear, block_px: int, keep_scenes: bool, requests: int) -> int:
+    return task_bytes(
+        part.looks,
+        block_px,
+        part.tile.shape,
+        scenes=len(part.scenes),
+        other_zone=any(scene.epsg != part.tile.epsg for scene in part.scenes),
+        keep_scenes=keep_scenes,
+        requests=requests,
+    )
+
+
+def task_bytes(
+    looks: int,
+    block_px: int,
+    shape: tuple[int, int] = (TILE_PX, TILE_PX),
+    *,
+    scenes: int | None = None,
+    other_zone: bool = False,
+    keep_scenes: bool = False,
+    requests: int = REQUESTS,
+) -> int:
+    """Return the memory bound of any task of one tile-year, bytes.
+
+    Parameters
+    ----------
+    looks : int
+    block_px : int
+        Rows of a block.
+    shape : (int, int)
+        Of the tile.
+    scenes : int, optional
+        Default as many as looks.
+    other_zone : bool
+        Whether any scene lies in another zone than the tile.
+    keep_scenes : bool
+        Whether the masked looks are kept beside the cube.
+    requests : int
+        Byte ranges asked for at once.
+    """
+    height, width = shape
+    rows = min(block_px, height)
+    held = HELD_BYTES_PER_COLUMN * (width + 512) * (looks if scenes is None else scenes) if rows < height else 0
+    reading = READ_BYTES_PER_PIXEL + (OTHER_ZONE_BYTES_PER_PIXEL if other_zone else 0)
+    cube = rows * width * (looks * LOOK_BYTES_PER_PIXEL + reading) + held + height * width * LAYER_BYTES_PER_PIXEL
+    # A look is written from the lazy stack one at a time, and what lies behind it is several times its size.
+    kept = height * width * (looks * len(BANDS) * 2 + TILE_BYTES_PER_PIXEL) if keep_scenes else 0
+    return PROCESS_BYTES + requests * REQUEST_BYTES + max(cube, kept, height * width * TILE_BYTES_PER_PIXEL)
 
 
 def check_disk(plan: Plan, folder: Path) -> None:

@@ -117,12 +117,12 @@ class BlockReader:
                 continue
             source = self._sources.setdefault(file.href, _Source(self, file, index))
             if source.corner is None and under is None:
-                under = pixels_under(self.geobox[rows, :], index.transform, index.shape, f"EPSG:{index.epsg}")
+                under = _look_under(self.geobox[rows, :], index, keep)
             work += source.work(rows, target, keep, under)
             sources.append((source, target))
         self._run(work)
         for source, target in sources:
-            source.finish(target)
+            source.finish(target, under)
 
     def _run(self, work: Sequence[tuple[Any, ...]]) -> None:
         """Do all of it in the threads of this reader, and raise the first error once none is at work any more."""
@@ -166,13 +166,40 @@ class BlockReader:
             _check_grid(file, dataset.shape, tuple(dataset.transform)[:6], epsg, dataset.dtypes)
             return values_at(dataset, self.geobox[rows, :])
 
-        with self.spent.on("gdal"):
+        with self.slots, self.spent.on("gdal"):
             values, inside = read_raster(file.href, self.access, read, **file.about)
             np.copyto(out, values, where=inside if keep is None else inside & keep)
 
 
-_Under = tuple[np.ndarray, np.ndarray]
-"""Rows and columns of a file's pixels under a grid, as ``pixels_under`` gives them."""
+@dataclass(frozen=True)
+class _Under:
+    """The window of a file that lies under a grid which is not its own."""
+
+    top: int
+    left: int
+    shape: tuple[int, int]
+    rows: np.ndarray
+    cols: np.ndarray
+    """int32 (y, x): pixel of the window under each of the grid's, rows negative where none is wanted."""
+
+    last: int
+    """No row of the grid further down lies on a row of the file above this one."""
+
+
+def _look_under(geobox: GeoBox, index: TiffIndex, keep: np.ndarray | None) -> _Under:
+    rows, cols = pixels_under(geobox, index.transform, index.shape, f"EPSG:{index.epsg}")
+    last = int(rows[-1][rows[-1] >= 0].min(initial=index.shape[0]))
+    if keep is not None:
+        rows[~keep] = -1
+    wanted = rows >= 0
+    if not wanted.any():
+        return _Under(0, 0, (0, 0), rows, cols, last)
+    top, left = int(rows[wanted].min()), int(cols[wanted].min())
+    shape = (int(rows.max()) - top + 1, int(cols[wanted].max()) - left + 1)
+    rows[wanted] -= top
+    cols -= left
+    return _Under(top, left, shape, rows, cols, last)
+
 
 _Part = tuple[tuple[int, int], tuple[int, int], np.ndarray, np.ndarray | None]
 """A tile of a file, the row and column in it that come first, where they go, and which of them are kept."""
@@ -188,7 +215,6 @@ class _Source:
         self.held: dict[tuple[int, int], tuple[np.ndarray, bool]] = {}
         """Tiles that reach below the rows read so far, decompressed, and whether they are differenced."""
         self._window: np.ndarray | None = None
-        self._places: _Under = (np.empty(0), np.empty(0))
 
     def work(
         self, rows: slice, out: np.ndarray, keep: np.ndarray | None, under: _Under | None
@@ -200,23 +226,15 @@ class _Source:
             return self._calls(top, left, top + out.shape[0] if more else None, out, keep)
         # On another grid: first the window of the file that lies under ours, from which ``finish`` takes its pixels.
         assert under is not None
-        y, x = under
-        wanted = y >= 0 if keep is None else (y >= 0) & keep
-        if not wanted.any():
-            return []
-        top, left = int(y[wanted].min()), int(x[wanted].min())
-        shape = (int(y[wanted].max()) - top + 1, int(x[wanted].max()) - left + 1)
-        check_fineness(self.address, shape, out.shape[0])
-        self._window = np.zeros(shape, self.index.dtype)
-        self._places = (np.where(wanted, y - top, -1), x - left)
-        last = int(y[-1][y[-1] >= 0].min(initial=self.index.shape[0])) if more else None
-        return self._calls(top, left, last, self._window, None)
+        check_fineness(self.address, under.shape, out.shape[0])
+        self._window = np.zeros(under.shape, self.index.dtype)
+        return self._calls(under.top, under.left, under.last if more else None, self._window, None)
 
-    def finish(self, out: np.ndarray) -> None:
+    def finish(self, out: np.ndarray, under: _Under | None) -> None:
         """Take the pixels of another grid out of their window."""
-        if self._window is not None:
-            gather(self._window, *self._places, out)
-            self._window = None
+        if self._window is not None and under is not None:
+            gather(self._window, under.rows, under.cols, out)
+        self._window = None
 
     def _calls(
         self, top: int, left: int, last: int | None, out: np.ndarray, keep: np.ndarray | None

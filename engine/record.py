@@ -35,6 +35,7 @@ _NO_RESULT: Final = (
     "out",
     "skip_bad",
     "cube.block_px",
+    "cube.requests",
     "train.distributed",
     "change.pairs",
     "change.zones",

@@ -225,7 +225,7 @@ def begin_run(place: Place, client: Client, reporter: Reporter, *, fresh: bool) 
     """Open the folder and record of a run."""
     check_visible(client, place.folder)
     with open_record(place.folder, place.config, fresh=fresh) as record:
-        access = Access(place.trust.with_roots(place.folder), Signer(place.trust))
+        access = Access(place.trust.with_roots(place.folder), Signer(place.trust), place.params.cube.requests)
         yield Run(
             params=place.params,
             area=place.area,

@@ -31,7 +31,7 @@ def build_cubes(run: Run, plan: Plan) -> None:
             part.tile.window,
             part.year,
             [(scene.id, scene.processed) for scene in part.scenes],
-            params.model_dump(exclude={"block_px"}),
+            params.model_dump(exclude={"block_px", "requests"}),
         )
         lost = (read_marker(cube_path(run, part)) or {"lost": []})["lost"]
         # A cube that went without scenes stands only as long as that is accepted.

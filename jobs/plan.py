@@ -24,6 +24,7 @@ def plan_run(run: Run, scenes: Sequence[Scene]) -> Plan:
             block_px=cube.block_px,
             worker_bytes=memory,
             keep_scenes=cube.keep == "scenes",
+            requests=cube.requests,
         )
         check_disk(plan, run.folder)
         counts.update(tiles=len(plan.tiles), tile_years=len(plan.tile_years), block_px=plan.block_px)
@@ -54,7 +55,7 @@ def command(options: Options, mb_per_second: float) -> None:
             f"{summary['tasks']} tasks",
             f"{summary['pixels_per_year'] / 1e6:.1f} Mpx a year, about {summary['read_gb_estimated']} GB to read "
             f"and {summary['write_gb_estimated']} GB to write",
-            f"a task holds at most {summary['task_memory_gb_bound']} GB, in blocks of {plan.block_px} px",
+            f"a task holds at most {summary['task_memory_gb_bound']} GB, in blocks of {plan.block_px} rows",
             f"about {summary['hours_estimated']} h on {summary['workers']} workers at {mb_per_second} MB/s each",
         ]
         run.reporter.result(summary, "\n".join(lines))

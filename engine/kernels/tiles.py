@@ -82,26 +82,23 @@ def _place_where(tile, top, left, differenced, keep, out):
                     target[x] = line[left + x]
 
 
-def gather(
-    window: np.ndarray, rows: np.ndarray, cols: np.ndarray, out: np.ndarray, *, keep: np.ndarray | None = None
-) -> None:
-    """Write ``window[rows, cols]`` into ``out``, but where a row is negative or ``keep`` is False.
+def gather(window: np.ndarray, rows: np.ndarray, cols: np.ndarray, out: np.ndarray) -> None:
+    """Write ``window[rows, cols]`` into ``out``, but where a row is negative.
 
     Parameters
     ----------
     window : ndarray, shape (window_y, window_x)
     rows, cols : ndarray of int32, shape (y, x)
-        Inside the window, or negative.
+        Inside the window where the row is not negative.
     out : ndarray of the window's dtype, shape (y, x)
-    keep : ndarray of bool, shape (y, x), optional
     """
-    _gather(window, rows, cols, rows >= 0 if keep is None else keep & (rows >= 0), out)
+    _gather(window, rows, cols, out)
 
 
 @njit(cache=True, nogil=True)
-def _gather(window, rows, cols, wanted, out):
+def _gather(window, rows, cols, out):
     height, width = out.shape
     for y in range(height):
         for x in range(width):
-            if wanted[y, x]:
+            if rows[y, x] >= 0:
                 out[y, x] = window[rows[y, x], cols[y, x]]
