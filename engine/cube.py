@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -17,12 +18,13 @@ from engine.kernels.composite import annual_layers, empty_layers
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
 from engine.kernels.quality import clear_mask, settle_look
-from engine.landsat import BANDS, FILL_DN, OFFSET, QA_PIXEL, QA_RADSAT, SCALE
+from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
 from engine.params import CubeParams
 from engine.plan import TileYear
 from engine.ranges import Access, Spent
-from engine.reader import BlockReader, Stopped, files_of, fill_of
+from engine.reader import BlockReader, Stopped, files_of
 from engine.scenes import Scene, observations
+from engine.scratch import scratch
 from engine.store import grid_coords, write_store
 
 LOOKS_AT_ONCE: Final = 6
@@ -145,13 +147,14 @@ def _add_scene(
 
     The quality words come first: of the bands only tiles with a clear pixel are fetched.
     """
-    words = _fill_words((QA_PIXEL, QA_RADSAT), clear.shape)
-    reader.read(files_of(scene, (QA_PIXEL, QA_RADSAT)), rows, words)
-    with reader.spent.on("mask"):
-        usable = clear_mask(
-            *words, unusable_radsat=scene.sensor.unusable_radsat, reject_cloud_confidence=reject_cloud_confidence
-        )
-        usable &= ~clear
+    with scratch((2, *clear.shape), np.uint16) as words:
+        words[0], words[1] = QA_FILL, FILL_DN
+        reader.read(files_of(scene, (QA_PIXEL, QA_RADSAT)), rows, words)
+        with reader.spent.on("mask"):
+            usable = clear_mask(
+                *words, unusable_radsat=scene.sensor.unusable_radsat, reject_cloud_confidence=reject_cloud_confidence
+            )
+            usable &= ~clear
     if not usable.any():
         return
     try:
@@ -161,11 +164,6 @@ def _add_scene(
         raise
     with reader.spent.on("mask"):
         settle_look(bands, usable, clear)
-
-
-def _fill_words(assets: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
-    """Return words (asset, y, x) that read as outside of any scene."""
-    return np.stack([np.full(shape, fill_of(asset), dtype=np.uint16) for asset in assets])
 
 
 def clear_pixels(
@@ -193,7 +191,7 @@ def clear_pixels(
     lost: list[dict[str, Any]] = []
     with BlockReader(part.tile.geobox, access) as reader:
         for scene in part.scenes:
-            words = _fill_words((QA_PIXEL,), part.tile.shape)
+            words = np.full((1, *part.tile.shape), QA_FILL, dtype=np.uint16)
             try:
                 reader.read(files_of(scene, (QA_PIXEL,)), slice(0, part.tile.shape[0]), words)
             except (SceneError, TrustError) as error:
@@ -260,14 +258,21 @@ def _composite(
     spent: Spent | None,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Composite strip by strip, up to the first that loses scenes."""
-    height, width = geobox.shape
+    (height, width), looks = geobox.shape, len(observations(scenes))
     layers = empty_layers(height, width)
-    looks = len(observations(scenes))
-    with BlockReader(geobox, access, spent) as reader:
-        for top in range(0, height, block_px or height) if looks else ():
-            rows = slice(top, min(top + (block_px or height), height))
-            bands = np.zeros((looks, len(BANDS), rows.stop - top, width), dtype=np.uint16)
-            clear = np.zeros((looks, rows.stop - top, width), dtype=bool)
+    tall = min(block_px or height, height)
+    with (
+        BlockReader(geobox, access, spent) as reader,
+        scratch((looks * len(BANDS) * tall * width,), np.uint16) as band_memory,
+        scratch((looks * tall * width,), np.bool_) as clear_memory,
+    ):
+        for top in range(0, height, tall) if looks else ():
+            rows = slice(top, min(top + tall, height))
+            shape = (rows.stop - top, width)
+            # Bands hold anything where not clear.
+            bands = band_memory[: looks * len(BANDS) * math.prod(shape)].reshape(looks, len(BANDS), *shape)
+            clear = clear_memory[: looks * math.prod(shape)].reshape(looks, *shape)
+            clear[:] = False
             lost = _read_rows(reader, scenes, rows, bands, clear, params.reject_cloud_confidence, skip_bad)
             if lost:
                 return layers, lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -288,22 +289,34 @@ class _Source:
                 for number, (tile, corner, out, keep) in enumerate(parts):
                     if spans:
                         start, size = spans[number]
-                        found = self._decode(tile, data[start - begin : start - begin + size], size)
+                        hold = last is not None and (tile[0] + 1) * self.index.tile_shape[0] > last
+                        found = self._decode(tile, data[start - begin : start - begin + size], size, hold)
                     else:
+                        hold = False
                         found = self.held.get(tile) or (self.index.unstored(), False)
                     place(found[0], corner, out, differenced=found[1], keep=keep)
-                    if spans and last is not None and (tile[0] + 1) * self.index.tile_shape[0] > last:
+                    if hold:
                         self.held[tile] = found
         except (RangeError, DamagedTile) as error:
             raise unreadable(error, self.address, SceneError, self.file.about) from None
 
-    def _decode(self, tile: tuple[int, int], data: memoryview, size: int) -> tuple[np.ndarray, bool]:
+    def _decode(self, tile: tuple[int, int], data: memoryview, size: int, hold: bool) -> tuple[np.ndarray, bool]:
         try:
             if len(data) < size:
                 raise DamagedTile("the file ends before")
-            return self.index.decode(data), self.index.differenced
+            return self.index.decode(data, None if hold else _buffer(self.index.tile_bytes)), self.index.differenced
         except DamagedTile as error:
             raise DamagedTile(f"tile {tile[0]}, {tile[1]}: {error}") from None
+
+
+_of_thread = threading.local()
+
+
+def _buffer(size: int) -> np.ndarray:
+    """Return memory of this thread, to be used until it is asked for again."""
+    if getattr(_of_thread, "memory", np.empty(0)).size < size:
+        _of_thread.memory = np.empty(size, dtype=np.uint8)
+    return _of_thread.memory
 
 
 def _check_grid(

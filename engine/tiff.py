@@ -7,6 +7,7 @@ file; a tile is a run of bytes elsewhere. Anything else is ``ForeignTiff``, and 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ _MAX_GROWTH: Final = 1.1  # of what does not compress; no writer makes more of i
 _SLACK_BYTES: Final = 1024
 
 _NONE, _DEFLATE, _OLD_DEFLATE, _ZSTD = 1, 8, 32946, 50000
-_LENGTHS: Final = {1: 1, 2: 1, 3: 2, 4: 4, 12: 8}  # bytes of BYTE, ASCII, SHORT, LONG, DOUBLE
-_LETTERS: Final = {1: "B", 3: "H", 4: "I", 12: "d"}
+_LETTERS: Final = {1: "B", 2: "s", 3: "H", 4: "I", 12: "d"}  # of struct, for BYTE, ASCII, SHORT, LONG, DOUBLE
 _TYPES: Final[dict[int, np.dtype]] = {8: np.dtype("uint8"), 16: np.dtype("<u2")}
 _PIXEL_IS_POINT: Final = 2
 _PROJECTED: Final = 1
-_USER_DEFINED: Final = 32767
+_METRE: Final = 9001
+_WGS84: Final = 4326
+_UTM: Final = (*range(32601, 32661), *range(32701, 32761))
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|nan|inf)")
 
 Affine6 = tuple[float, float, float, float, float, float]
 
@@ -65,8 +68,19 @@ class TiffIndex:
 
     epsg: int
 
-    def decode(self, data: bytes | memoryview) -> np.ndarray:
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a tile, decompressed."""
+        return math.prod(self.tile_shape) * self.dtype.itemsize
+
+    def decode(self, data: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarray:
         """Decompress one tile; its predictor is left to ``kernels.tiles.place``.
+
+        Parameters
+        ----------
+        data : bytes-like
+        out : ndarray of uint8, optional
+            Memory to use, at least a tile's.
 
         Returns
         -------
@@ -77,12 +91,12 @@ class TiffIndex:
         DamagedTile
             If it does not decompress to exactly one tile.
         """
-        size = math.prod(self.tile_shape) * self.dtype.itemsize
+        size = self.tile_bytes
         if self.compression == _NONE:
             if len(data) < size:
                 raise DamagedTile("too short")
             return np.frombuffer(data, self.dtype, size // self.dtype.itemsize).reshape(self.tile_shape)
-        out = np.empty(size, dtype=np.uint8)
+        out = np.empty(size, dtype=np.uint8) if out is None else out[:size]
         decode = imagecodecs.zstd_decode if self.compression == _ZSTD else imagecodecs.deflate_decode
         try:
             made = decode(data, out=memoryview(out))
@@ -96,7 +110,7 @@ class TiffIndex:
         """Return a tile that the file leaves out (sparse), as ``decode`` would: not differenced."""
         most = np.iinfo(self.dtype).max
         value = 0 if self.nodata is None or math.isnan(self.nodata) else min(max(self.nodata, 0), most)
-        return np.full(self.tile_shape, value, dtype=self.dtype)
+        return np.full(self.tile_shape, int(value + 0.5), dtype=self.dtype)
 
 
 def read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
@@ -127,23 +141,25 @@ def _read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
     raw = read(start + 2, start + 2 + 12 * count)
     for place in range(0, 12 * count, 12):
         tag, kind, length, value = struct.unpack_from("<HHI4s", raw, place)
-        entries[tag] = (kind, length, value)
+        entries[tag] = (_LETTERS.get(kind, "?"), length, value)
+    _require(len(entries) == count, "a tag is there twice")
 
-    def values(tag: int, default: Any = None, most: int = 16) -> Any:
+    def values(tag: int, default: Any = None, *, letters: str = "BHI", most: int = 16) -> Any:
+        """Return a tag of one of these types: a tuple, beyond 16 values an array, of ASCII a string."""
         if tag not in entries:
             _require(default is not None, f"tag {tag} is missing")
             return default
-        kind, length, value = entries[tag]
-        _require(kind in _LENGTHS and length <= most, f"tag {tag} is too long")
-        size = length * _LENGTHS[kind]
+        letter, length, value = entries[tag]
+        _require(letter in letters and length <= most, f"tag {tag} is of another type, or too long")
+        size = length * struct.calcsize(f"<{letter}")
         if size > 4:
             (place,) = struct.unpack("<I", value)
             value = read(place, place + size)
-        if kind == 2:
+        if letter == "s":
             return value[:length].rstrip(b"\0").decode("ascii")
         if length > 16:
-            return np.frombuffer(value, f"<{_LETTERS[kind]}", length)
-        return struct.unpack_from(f"<{length}{_LETTERS[kind]}", value)
+            return np.frombuffer(value, f"<{letter}", length)
+        return struct.unpack_from(f"<{length}{letter}", value)
 
     (width,), (height,) = values(256), values(257)
     (tile_width,), (tile_height,) = values(322), values(323)
@@ -160,7 +176,8 @@ def _read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
     _require(tiles <= _MAX_TILES, "too many tiles")
     offsets, counts = (np.array(values(tag, most=_MAX_TILES), dtype=np.int64).reshape(grid) for tag in (324, 325))
     _require(counts.max() <= tile_bytes * _MAX_GROWTH + _SLACK_BYTES, "tiles are longer than their pixels")
-    nodata = values(42113, "", most=64).strip()
+    nodata = values(42113, "", letters="s", most=64).strip()
+    _require(not nodata or _NUMBER.fullmatch(nodata) is not None, "nodata is no number")
     transform, epsg = _georeference(values, entries)
     return TiffIndex(
         shape=(height, width),
@@ -180,15 +197,20 @@ def _read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
 def _georeference(values: Callable[..., Any], entries: dict[int, Any]) -> tuple[Affine6, int]:
     """Return transform and EPSG code as GDAL reads GeoTIFF's tags: 33922 ties, 33550 scales, 34735 keys."""
     _require(34264 not in entries, "general transformation")
-    x_scale, y_scale, _ = values(33550)
-    col, row, _, x, y, _ = values(33922)
-    keys = [int(value) for value in values(34735, most=400)]
+    x_scale, y_scale, _ = values(33550, letters="d")
+    col, row, _, x, y, _ = values(33922, letters="d")
+    finite = all(map(math.isfinite, (x_scale, y_scale, col, row, x, y)))
+    _require(finite and x_scale > 0 and y_scale > 0, "unusual scale")
+    keys = [int(value) for value in values(34735, letters="H", most=400)]
+    _require(keys[0] == 1, "unknown version of keys")
     known = {
-        keys[at]: keys[at + 3] for at in range(4, 4 + 4 * keys[3], 4) if keys[at + 1] == 0
+        keys[at]: keys[at + 3] for at in range(4, 4 + 4 * keys[3], 4) if keys[at + 1 : at + 3] == [0, 1]
     }  # those whose value is a number kept in place
-    _require(known.get(1024) == _PROJECTED and 0 < known.get(3072, 0) < _USER_DEFINED, "coordinate system is no code")
-    half = 0.5 if known.get(1025) == _PIXEL_IS_POINT else 0.0
-    left, top = x - (col + half) * x_scale, y + (row + half) * y_scale
+    plain = known.get(2048, _WGS84) == _WGS84 and known.get(3076, _METRE) == _METRE
+    _require(known.get(1024) == _PROJECTED and known.get(3072) in _UTM and plain, "coordinate system is not UTM")
+    left, top = x - col * x_scale, y + row * y_scale
+    if known.get(1025) == _PIXEL_IS_POINT:
+        left, top = left - 0.5 * x_scale, top + 0.5 * y_scale
     return (x_scale, 0.0, left, 0.0, -y_scale, top), known[3072]
 
 

@@ -49,37 +49,52 @@ def place(
 @njit(cache=True, nogil=True)
 def _place(tile, top, left, differenced, out):
     height, width = out.shape
-    for y in range(height):
-        line, target = tile[top + y], out[y]
+    sums = np.empty((4, width), tile.dtype)
+    for y in range(0, height, 4):
         if differenced:
-            total = np.uint32(0)  # the low bits of a sum do not depend on its high ones
-            for x in range(left):
-                total += line[x]
+            _sum_rows(tile, top + y, top + height - 1, left, sums)
+        for row in range(min(4, height - y)):
+            line, target = sums[row], out[y + row]
+            if not differenced:
+                line = tile[top + y + row, left : left + width]
             for x in range(width):
-                total += line[left + x]
-                target[x] = total
-        else:
-            for x in range(width):
-                target[x] = line[left + x]
+                target[x] = line[x]
 
 
 @njit(cache=True, nogil=True)
 def _place_where(tile, top, left, differenced, keep, out):
     height, width = out.shape
-    for y in range(height):
-        line, target, wanted = tile[top + y], out[y], keep[y]
+    sums = np.empty((4, width), tile.dtype)
+    for y in range(0, height, 4):
         if differenced:
-            total = np.uint32(0)
-            for x in range(left):
-                total += line[x]
+            _sum_rows(tile, top + y, top + height - 1, left, sums)
+        for row in range(min(4, height - y)):
+            line, target, wanted = sums[row], out[y + row], keep[y + row]
+            if not differenced:
+                line = tile[top + y + row, left : left + width]
             for x in range(width):
-                total += line[left + x]
-                if wanted[x]:
-                    target[x] = total
-        else:
-            for x in range(width):
-                if wanted[x]:
-                    target[x] = line[left + x]
+                # Both are read: a read under a condition is a branch, and the loop not vectorised.
+                new, old = line[x], target[x]
+                target[x] = new if wanted[x] else old
+
+
+@njit(cache=True, nogil=True)
+def _sum_rows(tile, first, last, left, sums):
+    """Sum four rows from their left ends, side by side, as each sum must wait for the one before it."""
+    one, two = tile[first], tile[min(first + 1, last)]
+    three, four = tile[min(first + 2, last)], tile[min(first + 3, last)]
+    a = b = c = d = np.uint32(0)  # the low bits of a sum do not depend on its high ones
+    for x in range(left):
+        a += one[x]
+        b += two[x]
+        c += three[x]
+        d += four[x]
+    for x in range(sums.shape[1]):
+        a += one[left + x]
+        b += two[left + x]
+        c += three[left + x]
+        d += four[left + x]
+        sums[0, x], sums[1, x], sums[2, x], sums[3, x] = a, b, c, d
 
 
 def gather(window: np.ndarray, rows: np.ndarray, cols: np.ndarray, out: np.ndarray) -> None:
