@@ -110,14 +110,21 @@ def settle_look(bands: np.ndarray, usable: np.ndarray, clear: np.ndarray) -> Non
 @njit(cache=True, nogil=True)
 def _settle(bands, usable, clear):
     count, height, width = bands.shape
+    whole = np.empty(width, np.bool_)
     for y in range(height):
+        whole[:] = usable[y]
+        for band in range(count):
+            values = bands[band, y]
+            for x in range(width):
+                whole[x] &= values[x] != FILL_DN
+        wanted, known = usable[y], clear[y]
+        dropped = 0
         for x in range(width):
-            if usable[y, x]:
-                whole = True
-                for band in range(count):
-                    whole &= bands[band, y, x] != FILL_DN
-                if whole:
-                    clear[y, x] = True
-                else:
-                    for band in range(count):
-                        bands[band, y, x] = FILL_DN
+            dropped += wanted[x] != whole[x]
+            known[x] |= whole[x]
+        if dropped:
+            for band in range(count):
+                values = bands[band, y]
+                for x in range(width):
+                    if wanted[x] and not whole[x]:
+                        values[x] = FILL_DN
