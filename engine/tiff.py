@@ -202,7 +202,7 @@ def _georeference(values: Callable[..., Any], entries: dict[int, Any]) -> tuple[
     finite = all(map(math.isfinite, (x_scale, y_scale, col, row, x, y)))
     _require(finite and x_scale > 0 and y_scale > 0, "unusual scale")
     keys = [int(value) for value in values(34735, letters="H", most=400)]
-    _require(keys[0] == 1, "unknown version of keys")
+    _require(keys[0] == 1 and len(keys) >= 4 + 4 * keys[3], "keys of another version, or too few")
     known = {
         keys[at]: keys[at + 3] for at in range(4, 4 + 4 * keys[3], 4) if keys[at + 1 : at + 3] == [0, 1]
     }  # those whose value is a number kept in place
