@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError
 
 from engine.errors import ClusterError, ConfigError, EngineError
 from engine.params import Params
+from engine.places import ObjectPath, Place, entries
 
 KINDS: Final = ("local", "threads", "address")
 
@@ -51,6 +52,10 @@ WORKER_ENVIRONMENT: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
 }
 """Of local worker processes."""
+
+
+_FIX_FOLDER: Final = "use a shared mount that client and workers see under the same path, or set store to a bucket"
+_FIX_STORE: Final = "start workers with the client's AWS_* or AZURE_*: credentials, endpoint, region, account"
 
 
 class Profile(Params):
@@ -300,45 +305,58 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         raise
 
 
-def check_visible(client: Client, folder: Path) -> None:
-    """Check that every worker reads what the client writes in ``folder``, and the reverse.
+def check_visible(client: Client, outputs: Place) -> None:
+    """Check that every worker reads what the client writes in a folder or store, and the reverse.
 
     Raises
     ------
     ClusterError
-        Naming the worker that does not, or that cannot run this software.
+        Naming the worker that does not, and what it was told, or that cannot run this software.
     """
     word = secrets.token_hex(8)
-    probe = folder / f".probe-{word}"
+    probe, elsewhere = outputs / f".probe-{word}", isinstance(outputs, ObjectPath)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text(word, encoding="utf-8")
-        for address, answer in client.run(_answer_probe, str(probe), word, on_error="return").items():
+        if not isinstance(outputs, ObjectPath):
+            outputs.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(word.encode())
+        for address, answer in client.run(_answer_probe, probe, word, on_error="return").items():
             if isinstance(answer, Exception):
                 raise ClusterError(
                     f"worker {address} cannot run this software ({str(answer)[:160]})",
                     fix="install the same version of mangroves where workers run",
                 )
-            if answer is None or not probe.with_name(f"{probe.name}-{answer}").is_file():
+            reply, reason = answer
+            if reply is None or not _reads(reply, word):
                 raise ClusterError(
-                    f"output {folder} is not visible from worker {address}",
-                    fix="use a shared mount that client and workers see under the same path",
+                    f"output {outputs} is not visible from worker {address} ({reason or 'it writes elsewhere'})",
+                    fix=_FIX_STORE if elsewhere else _FIX_FOLDER,
                 )
     except OSError as error:
-        raise ClusterError(f"output {folder} cannot be written ({error.strerror})", fix="choose another out") from error
+        raise ClusterError(
+            f"output {outputs} cannot be written from here ({error.strerror})",
+            fix="see to its bucket, and to AWS_* or AZURE_* here" if elsewhere else "choose another out",
+        ) from error
     finally:
-        for leftover in folder.glob(f".probe-{word}*"):
-            leftover.unlink(missing_ok=True)
+        with suppress(OSError):
+            for leftover in entries(outputs)[1]:
+                if leftover.name.startswith(probe.name):
+                    leftover.unlink(missing_ok=True)
 
 
-def _answer_probe(probe: str, word: str) -> str | None:
-    """Read the client's probe and leave a reply beside it; runs on every worker."""
-    path = Path(probe)
+def _answer_probe(probe: Place, word: str) -> tuple[Place | None, str]:
+    """Read the client's probe and leave a reply beside it: where, or why not; runs on every worker."""
+    reply = probe.with_name(f"{probe.name}-{secrets.token_hex(4)}")
     try:
-        if path.read_text(encoding="utf-8") != word:
-            return None
-        reply = f"reply-{secrets.token_hex(4)}"
-        path.with_name(f"{path.name}-{reply}").write_text(word, encoding="utf-8")
-        return reply
-    except OSError:
-        return None
+        if probe.read_bytes() != word.encode():
+            return None, "it reads something else there"
+        reply.write_bytes(word.encode())
+    except OSError as error:
+        return None, str(error.strerror)
+    return reply, ""
+
+
+def _reads(reply: Place, word: str) -> bool:
+    try:
+        return reply.read_bytes() == word.encode()
+    except FileNotFoundError:
+        return False

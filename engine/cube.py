@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
 from engine.kernels.quality import clear_mask, settle_look
 from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
 from engine.params import CubeParams
+from engine.places import Place
 from engine.plan import TileYear
 from engine.ranges import Access, Spent
 from engine.reader import BlockReader, Stopped, files_of
@@ -285,7 +285,7 @@ def _composite(
 
 def build_tile_year(
     part: TileYear,
-    store: Path,
+    store: Place,
     params: CubeParams,
     access: Access,
     *,
@@ -300,7 +300,7 @@ def build_tile_year(
     ----------
     part : TileYear
         What to read.
-    store : Path
+    store : Path or ObjectPath
         Where to write, ``.../<tile>/<year>.zarr``.
     params : CubeParams
     access : Access

@@ -6,12 +6,15 @@ import fcntl
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import StoreError
+from engine.places import ObjectPath, Place
 
+_FIX_STORE = "see to its bucket, and to AWS_* or AZURE_* in the environment of client and workers"
 _SHAPEFILE_PARTS = (".shp", ".dbf", ".prj", ".cpg")
 
 
@@ -30,17 +33,33 @@ def content_sha256(path: Path | str) -> str:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Place | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its name when the block ends without an error.
 
-    A reader sees the old file or the new one, never a half. After an error nothing is left behind.
+    A reader sees the old file or the new one, never a half. After an error nothing is left behind. An object is
+    written as a file of this machine first, and uploaded.
 
     Raises
     ------
     StoreError
-        If the folder or file cannot be written (missing rights, disk full).
+        If the folder, file or object cannot be written (missing rights, disk full).
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
+    try:
+        if isinstance(path, ObjectPath):
+            with tempfile.TemporaryDirectory(prefix="mangroves-") as folder:
+                temporary = Path(folder, path.name)
+                yield temporary
+                path.write_bytes(temporary)
+        else:
+            with _replacing_file(path) as temporary:
+                yield temporary
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def _replacing_file(path: Path) -> Iterator[Path]:
     # Not tempfile: it makes files that only their owner may read. Not the process id: workers of several
     # machines may write one shared folder.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
@@ -50,12 +69,21 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{path} cannot be written ({reason})", fix="free space or choose another out") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Place, error: OSError) -> StoreError:
+    """Return the one line that says why an output was not written, and what to do."""
+    fix = _FIX_STORE if isinstance(path, ObjectPath) else "free space or choose another out"
+    return StoreError(f"{path} cannot be written ({error.strerror or error})", fix=fix)
+
+
+def cannot_read(path: Place, error: OSError) -> StoreError:
+    """Return the one line that says why a place does not tell what it holds, and what to do."""
+    fix = _FIX_STORE if isinstance(path, ObjectPath) else "see to the disk and the rights there"
+    return StoreError(f"{path} cannot be read ({error.strerror or error})", fix=fix)
 
 
 @contextmanager
@@ -71,8 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         file = folder.with_name(f".{folder.name}.lock").open("w")
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{folder} cannot be written ({reason})", fix="free space or choose another out") from error
+        raise cannot_write(folder, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,10 +110,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Place | str, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all; one that reads so already keeps its time."""
+    path, content = Path(path) if isinstance(path, str) else path, text.encode()
     with suppress(OSError):
-        if Path(path).read_bytes() == text.encode():
+        if path.read_bytes() == content:
             return
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)

@@ -14,7 +14,6 @@ import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from engine.files import write_text
 from engine.kernels.bins import MAX_BINS, MISSING_CODE
 from engine.kernels.features import ALL_FEATURES
 from engine.kernels.forest import Forest, compile_trees, margins, probabilities
+from engine.places import Place, read_start
 from engine.trust import Trust
 
 TREES_FILE: Final = "model.json"
@@ -137,7 +137,7 @@ class Model:
         meta["meta_sha256"] = hashlib.sha256(canonical_json(meta)).hexdigest()
         return {TREES_FILE: self.trees, META_FILE: json.dumps(meta, indent=1, allow_nan=False).encode()}
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Place) -> Place:
         """Write the model directory; ``meta.json`` last, so that an unfinished one is refused.
 
         Raises
@@ -145,18 +145,17 @@ class Model:
         StoreError
             If the folder cannot be written.
         """
-        folder = Path(folder)
         for name, content in self.to_files().items():
             write_text(folder / name, content.decode())
         return folder
 
 
-def load_model(folder: Path | str, *, trust: Trust | None = None) -> Model:
+def load_model(folder: Place, *, trust: Trust | None = None) -> Model:
     """Read a model directory.
 
     Parameters
     ----------
-    folder : Path or str
+    folder : Path or ObjectPath
         Where ``Model.save`` wrote.
     trust : Trust, optional
         Folders that may be read; to be given wherever ``folder`` comes from a run configuration.
@@ -168,12 +167,11 @@ def load_model(folder: Path | str, *, trust: Trust | None = None) -> Model:
     TrustError
         If the folder lies outside the allowed roots.
     """
-    path = trust.path(str(folder), what="model") if trust else Path(folder)
+    path = trust.path(str(folder), what="model") if trust else folder
     content = {}
     for name, most in MAX_BYTES.items():
         try:
-            with (path / name).open("rb") as file:
-                content[name] = file.read(most + 1)
+            content[name] = read_start(path / name, most + 1)
         except OSError as error:
             raise ModelError(
                 f"model {path} has no readable {name}", fix="give the folder that `mangroves train` wrote"

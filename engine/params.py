@@ -256,7 +256,12 @@ class RunParams(Params):
 
     name: str = "run"
     out: str = "runs"
-    """Folder that client and workers see under the same path; the run is ``out/name``."""
+    """Folder of the run's record, list of scenes and tables, ``out/name``; without ``store`` of all it makes, and then
+    client and workers see it under the same path."""
+
+    store: str | None = None
+    """``s3://bucket/prefix`` or ``abfs://container@account.dfs.core.windows.net/prefix``: cubes, sample, model, maps
+    and change go there, below ``name``. To be allowed by ``--allow-root``; credentials come from the environment."""
 
     area: AreaParams
     years: tuple[Year, ...]

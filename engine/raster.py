@@ -7,8 +7,8 @@ written beside its place, read back, compared and then renamed, so a file under 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -24,16 +24,20 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from engine.errors import StoreError
-from engine.files import replacing, write_text
+from engine.files import cannot_read, replacing, write_text
 from engine.legend import MANGROVE, NOT_OBSERVED, OTHER, OUTSIDE_AREA, OUTSIDE_HABITAT, Entry, Ramp
+from engine.places import ObjectPath, Place, read_start, relative
 
 BLOCK_PX = 512
 _GDAL_TYPES = {"uint8": "Byte", "int16": "Int16", "uint16": "UInt16", "int32": "Int32", "float32": "Float32"}
+_HEADER_BYTES: Final = 2**18
+"""Of a COG of ours that hold its header: 4 KB and what the tags say."""
+
 _NO_SIDECARS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 
 
 def write_cog(
-    path: Path | str,
+    path: Place | str,
     array: np.ndarray,
     geobox: GeoBox,
     *,
@@ -75,7 +79,7 @@ def write_cog(
     StoreError
         If the file cannot be written, or does not read back equal.
     """
-    path, bands = Path(path), array[np.newaxis] if array.ndim == 2 else array
+    path, bands = _place(path), array[np.newaxis] if array.ndim == 2 else array
     if bands.ndim != 3 or bands.shape[1:] != tuple(geobox.shape):
         raise ValueError(f"array must be (y, x) or (band, y, x) of {tuple(geobox.shape)}, got shape {array.shape}")
     if geobox.crs is None:
@@ -133,7 +137,7 @@ def write_cog(
         raise StoreError(f"{path} cannot be written ({error})", fix="free space or choose another out") from error
 
 
-def read_raster(path: Path | str, window: tuple[slice, slice] | None = None) -> tuple[np.ndarray, GeoBox]:
+def read_raster(path: Place | str, window: tuple[slice, slice] | None = None) -> tuple[np.ndarray, GeoBox]:
     """Read a GeoTIFF, or the (y, x) ``window`` of it: array (band, y, x) and its GeoBox.
 
     Only the GTiff driver may open the file, and none beside it. A path from a catalog or a run configuration
@@ -145,7 +149,7 @@ def read_raster(path: Path | str, window: tuple[slice, slice] | None = None) -> 
         If the file is missing or no GeoTIFF.
     """
     try:
-        with rasterio.Env(**_NO_SIDECARS), rasterio.open(path, driver="GTiff") as source:
+        with rasterio.Env(**_NO_SIDECARS), _opened(_place(path)) as source:
             geobox = GeoBox.from_rio(source)
             if window is None:
                 return source.read(), geobox
@@ -157,8 +161,8 @@ def read_raster(path: Path | str, window: tuple[slice, slice] | None = None) -> 
 
 
 def write_vrt(
-    path: Path | str,
-    tifs: Sequence[Path | str],
+    path: Place | str,
+    tifs: Sequence[Place | str],
     *,
     legend: tuple[Entry, ...] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -183,8 +187,8 @@ def write_vrt(
     StoreError
         If a tile is unreadable or the VRT cannot be written.
     """
-    path = Path(path)
-    tiles = sorted((_Source.open(Path(tif)) for tif in tifs), key=lambda tile: tile.path)
+    path = _place(path)
+    tiles = sorted((_Source.open(_place(tif)) for tif in tifs), key=lambda tile: str(tile.path))
     if not tiles:
         raise ValueError("tifs is empty; a mosaic needs at least one tile")
     first = tiles[0]
@@ -221,8 +225,7 @@ def write_vrt(
             band.append(_category_names(legend))
         for tile in tiles:
             source = Xml.SubElement(band, "SimpleSource")
-            relative = Path(os.path.relpath(tile.path, path.parent)).as_posix()
-            Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = relative
+            Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = relative(tile.path, path.parent)
             Xml.SubElement(source, "SourceBand").text = str(number)
             size = {"xSize": str(tile.width), "ySize": str(tile.height)}
             offset = {"xOff": str(tile.left - left), "yOff": str(tile.top - top)}
@@ -231,7 +234,7 @@ def write_vrt(
     write_text(path, _document(root))
 
 
-def write_qml(path: Path | str, style: tuple[Entry, ...] | Ramp) -> None:
+def write_qml(path: Place | str, style: tuple[Entry, ...] | Ramp) -> None:
     """Write the QGIS 3 style of a raster: a legend as paletted classes, a ramp as pseudocolour.
 
     QGIS applies ``<name>.qml`` to ``<name>.tif`` on opening.
@@ -306,7 +309,7 @@ class _Kind:
 class _Source:
     """One tile of a mosaic; ``left`` and ``top`` count its pixels from the CRS origin."""
 
-    path: Path
+    path: Place
     kind: _Kind
     transform: Affine
     left: int
@@ -315,15 +318,15 @@ class _Source:
     height: int
 
     @classmethod
-    def open(cls, path: Path) -> _Source:
+    def open(cls, path: Place) -> _Source:
         try:
-            with rasterio.open(path, driver="GTiff") as source:
+            with _opened(path, _HEADER_BYTES) as source:
                 return cls._of(path, source)
         except RasterioError as error:
             raise StoreError(f"{path} is not a readable GeoTIFF", fix="make it again") from error
 
     @classmethod
-    def _of(cls, path: Path, source: DatasetReader) -> _Source:
+    def _of(cls, path: Place, source: DatasetReader) -> _Source:
         affine = source.transform
         if affine.b or affine.d:
             raise ValueError(f"{path.name} is rotated; a mosaic needs north-up tiles")
@@ -338,6 +341,25 @@ class _Source:
             band_names=source.descriptions,
         )
         return cls(path, kind, affine, math.floor(left), math.floor(top), source.width, source.height)
+
+
+def _place(path: Place | str) -> Place:
+    return Path(path) if isinstance(path, str) else path
+
+
+@contextmanager
+def _opened(path: Place, most: int | None = None) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF; of an object its bytes, or the first ``most`` where the header is all that is asked."""
+    if not isinstance(path, ObjectPath):
+        with rasterio.open(path, driver="GTiff") as source:
+            yield source
+        return
+    try:
+        content = path.read_bytes() if most is None else read_start(path, most)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    with MemoryFile(content) as memory, memory.open(driver="GTiff") as source:
+        yield source
 
 
 def _pam(legend: tuple[Entry, ...]) -> str:

@@ -2,7 +2,7 @@
 
 Kept as ``run.json`` in the run's folder from the first moment, replaced whole at every change, so a run that
 was killed leaves a valid record that says *running*. A folder belongs to one configuration: results of two
-are never mixed.
+are never mixed. Where workers write to a store, a copy of the record lies there, and keeps others' runs out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,8 @@ import rasterio
 
 import engine
 from engine.errors import StoreError
-from engine.files import locked, write_text
+from engine.files import cannot_read, locked, write_text
+from engine.places import ObjectPath, Place, entries, move, relative
 from engine.trust import redact
 
 RECORD: Final = "run.json"
@@ -33,6 +33,7 @@ ITEMS: Final = "items.parquet"
 
 _NO_RESULT: Final = (
     "out",
+    "store",
     "skip_bad",
     "cube.block_px",
     "cube.requests",
@@ -72,8 +73,9 @@ class RunRecord:
     Every string that enters is rid of signatures and tokens.
     """
 
-    def __init__(self, folder: Path, data: dict[str, Any], *, resumed: bool) -> None:
+    def __init__(self, folder: Path, outputs: Place, data: dict[str, Any], *, resumed: bool) -> None:
         self.folder = folder
+        self.outputs = outputs
         self.resumed = resumed
         """Whether an earlier command worked on this run."""
         self._data = data
@@ -153,10 +155,11 @@ class RunRecord:
         StoreError
             If the folder cannot be written.
         """
-        write_text(self.path, _text(self._data))
+        for place in dict.fromkeys((self.folder, self.outputs)):
+            write_text(place / RECORD, _text(self._data))
         self._saved = time.monotonic()
 
-    def write_beside(self, path: Path | str, **about: Any) -> Path:
+    def write_beside(self, path: Place | str, **about: Any) -> Place:
         """Write ``<path>.json``: what made an output, short enough to travel with it, and return its path.
 
         Parameters
@@ -166,7 +169,8 @@ class RunRecord:
         **about
             What else is to be said of it, by name: ``year=2020``.
         """
-        path = Path(path)
+        path = Path(path) if isinstance(path, str) else path
+        record = (self.outputs if isinstance(path, ObjectPath) else self.folder) / RECORD
         session = self._data["sessions"][-1]
         content = {
             "output": path.name,
@@ -174,7 +178,7 @@ class RunRecord:
             "run": self._data["name"],
             "notice": self._data["notice"],
             "made": _now(),
-            "record": Path(os.path.relpath(self.path, path.parent)).as_posix(),
+            "record": relative(record, path.parent),
             "config_sha256": self.config_sha256,
             "items": self._data["items"],
             "refused": len(self._data["refused"]),
@@ -194,7 +198,9 @@ class RunRecord:
 
 
 @contextmanager
-def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = False) -> Iterator[RunRecord]:
+def open_record(
+    folder: Path | str, config: Mapping[str, Any], *, outputs: Place | None = None, fresh: bool = False
+) -> Iterator[RunRecord]:
     """Open the record of a run: a new one, or that of an earlier command with the same configuration.
 
     The record says *running* inside the block, then *finished*, *failed* (with the error) or *interrupted*.
@@ -205,8 +211,10 @@ def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = 
         Folder of the run, on a file system; made where it is missing.
     config : mapping
         The resolved configuration, JSON-able.
+    outputs : Path or ObjectPath, optional
+        Where workers write; default the folder.
     fresh : bool
-        Set aside what is in the folder, as ``<folder>-<UTC time>``, and start anew.
+        Set aside what is in the folder and among the outputs, as ``<name>-<UTC time>``, and start anew.
 
     Raises
     ------
@@ -217,13 +225,14 @@ def open_record(folder: Path | str, config: Mapping[str, Any], *, fresh: bool = 
     """
     folder = Path(folder)
     with locked(folder):
-        yield from _open_record(folder, _clean(json.loads(json.dumps(config))), fresh=fresh)
+        yield from _open_record(folder, outputs or folder, _clean(json.loads(json.dumps(config))), fresh=fresh)
 
 
-def _open_record(folder: Path, settings: dict[str, Any], *, fresh: bool) -> Iterator[RunRecord]:
-    if fresh and _holds_files(folder):
+def _open_record(folder: Path, outputs: Place, settings: dict[str, Any], *, fresh: bool) -> Iterator[RunRecord]:
+    if fresh:
+        _set_aside(outputs)  # before the folder: a command killed here is told of the rest by the record
         _set_aside(folder)
-    old = _earlier(folder, settings)
+    old = _earlier(folder, outputs, settings)
     if old is None:
         (folder / ITEMS).unlink(missing_ok=True)
     data: dict[str, Any] = {
@@ -245,7 +254,7 @@ def _open_record(folder: Path, settings: dict[str, Any], *, fresh: bool) -> Iter
     session = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
     data["sessions"].append(session)
     data["status"] = "running"
-    record = RunRecord(folder, data, resumed=old is not None)
+    record = RunRecord(folder, outputs, data, resumed=old is not None)
     record.save()
     try:
         yield record
@@ -261,19 +270,24 @@ def _open_record(folder: Path, settings: dict[str, Any], *, fresh: bool) -> Iter
     record.save()
 
 
-def check_record(folder: Path, config: Mapping[str, Any]) -> None:
+def check_record(folder: Path, config: Mapping[str, Any], *, outputs: Place | None = None) -> None:
     """Raise what ``open_record`` would of a folder in which this configuration cannot go on; touch nothing."""
-    _earlier(folder, _clean(json.loads(json.dumps(config))))
+    _earlier(folder, outputs or folder, _clean(json.loads(json.dumps(config))))
 
 
-def _earlier(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def _earlier(folder: Path, outputs: Place, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record that a run of these settings goes on with, None where it begins."""
     old = read_record(folder)
-    if old is None and _holds_files(folder):
+    if old is None and _names_in(folder):
         raise StoreError(f"{folder} holds files but no {RECORD}, so no run can go on there", fix=_FIX)
+    made = _names_in(outputs) - {RECORD, ITEMS}
+    if made and outputs != folder:
+        theirs = read_record(outputs)
+        if old is None or theirs is None or _config_sha256(theirs["config"]) != _config_sha256(old["config"]):
+            raise StoreError(f"{outputs} holds files of another run than {folder}", fix=_FIX)
     if old is None:
         return None
-    if _config_sha256(old["config"]) != _config_sha256(settings) and _only_planned(folder):
+    if _config_sha256(old["config"]) != _config_sha256(settings) and not made | (_names_in(folder) - {RECORD, ITEMS}):
         return None  # planning is what people repeat: a list nothing was made from binds nobody
     _check_same(folder, old, settings)
     return old
@@ -294,8 +308,8 @@ def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> No
         raise StoreError(f"{frozen} is not the item list this run froze", fix=_FIX)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record in a folder, None where there is none.
+def read_record(folder: Place) -> dict[str, Any] | None:
+    """Return the record in a folder or store, None where there is none.
 
     Raises
     ------
@@ -313,27 +327,29 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         _ = data["items"] and data["items"]["sha256"]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ValueError, LookupError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_FIX) from error
     return data
 
 
-def _set_aside(folder: Path) -> None:
+def _set_aside(folder: Place) -> None:
+    if not _names_in(folder):
+        return
     aside = folder.with_name(f"{folder.name}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}")
     try:
-        folder.rename(aside)
+        move(folder, aside)
     except OSError as error:
         raise StoreError(f"{folder} cannot be set aside ({error.strerror})", fix="choose another name") from error
 
 
-def _holds_files(folder: Path) -> bool:
-    """Tell whether a folder holds anything but hidden leftovers of a write that was cut off."""
-    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
-
-
-def _only_planned(folder: Path) -> bool:
-    """Tell whether a run was searched and planned, but nothing was made yet."""
-    return all(path.name in (RECORD, ITEMS) or path.name.startswith(".") for path in folder.iterdir())
+def _names_in(folder: Place) -> set[str]:
+    """Return the names in a folder but of hidden leftovers of a write that was cut off."""
+    try:
+        return {path.name for paths in entries(folder) for path in paths if not path.name.startswith(".")}
+    except OSError as error:
+        raise cannot_read(folder, error) from error
 
 
 def _describe_items(frozen: Path) -> dict[str, Any]:

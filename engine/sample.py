@@ -8,11 +8,15 @@ probability that a pixel of the row's stratum is drawn, so weighted sums stand f
 from __future__ import annotations
 
 import math
+import re
+import secrets
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
+from io import BytesIO
 from typing import Final
 
+import dask
+import dask.dataframe
 import dask_geopandas
 import geopandas as gpd
 import numpy as np
@@ -27,6 +31,7 @@ from engine.grid import PIXEL_M, Tile, is_tile_id, lonlat_of
 from engine.kernels.draw import pixel_hash, smallest, with_probability
 from engine.legend import CLASSES, MANGROVE, OTHER, names
 from engine.params import SampleParams
+from engine.places import ObjectPath, Place, entries
 
 STUDY_POSITIONS: Final = {MANGROVE: 10_000, OTHER: 1_000}
 """Positions the published study drew uniformly over a region, kept where they fell on this class
@@ -34,6 +39,8 @@ STUDY_POSITIONS: Final = {MANGROVE: 10_000, OTHER: 1_000}
 
 _HASHED_AT_ONCE: Final = 2**18
 """Pixels: a hash takes a dozen words of memory on its way, 400 MB for a whole tile."""
+
+_PART: Final = re.compile(r"z.*_c.*_r.*_.*\.parquet")
 
 CLASS_NAMES: Final = {code: names(CLASSES)[code] for code in (MANGROVE, OTHER)}
 
@@ -159,20 +166,21 @@ def _region_pixels(geometry: BaseGeometry) -> float:
     return abs(square_metres) / PIXEL_M**2
 
 
-def part_path(folder: Path | str, tile: str, year: int) -> Path:
+def part_path(folder: Place, tile: str, year: int) -> Place:
     """Return where the sample of a tile-year is written.
 
     Examples
     --------
-    >>> part_path("sample", "z48_c08_r-016", 2019).as_posix()
-    'sample/z48_c08_r-016_2019.parquet'
+    >>> from pathlib import Path
+    >>> part_path(Path("sample"), "z48_c08_r-016", 2019).name
+    'z48_c08_r-016_2019.parquet'
     """
     if not is_tile_id(tile):
         raise ValueError(f"tile must be a tile id, got {tile!r}")
-    return Path(folder) / f"{tile}_{year:04d}.parquet"
+    return folder / f"{tile}_{year:04d}.parquet"
 
 
-def write_part(frame: gpd.GeoDataFrame, folder: Path | str, *, tile: str, year: int) -> Path:
+def write_part(frame: gpd.GeoDataFrame, folder: Place, *, tile: str, year: int) -> Place:
     """Write the sample of one tile-year as GeoParquet, whole or not at all; also an empty one, as a sign it is done.
 
     Raises
@@ -186,7 +194,7 @@ def write_part(frame: gpd.GeoDataFrame, folder: Path | str, *, tile: str, year: 
     return path
 
 
-def read_sample(folder: Path | str) -> dask_geopandas.GeoDataFrame:
+def read_sample(folder: Place) -> dask_geopandas.GeoDataFrame:
     """Open all parts of a sample lazily, one partition each, in the order of tile and year.
 
     Raises
@@ -194,11 +202,19 @@ def read_sample(folder: Path | str) -> dask_geopandas.GeoDataFrame:
     SampleError
         If the folder holds none.
     """
-    parts = sorted(Path(folder).glob("z*_c*_r*_*.parquet"))
+    parts = [path for path in entries(folder)[1] if _PART.fullmatch(path.name)]
     if not parts:
         raise SampleError(f"{folder} holds no sample", fix="run the sample step first")
-    # Spatial partitions are not gathered: an empty part has no bounds.
-    return dask_geopandas.read_parquet([str(part) for part in parts], gather_spatial_partitions=False)
+    meta = _read_part(parts[0]).iloc[:0]
+    # A name of its own: what is drawn anew lies at the same place, and may not be taken for what a cluster still holds.
+    with dask.config.set({"dataframe.convert-string": False}):  # columns as they were drawn
+        return dask.dataframe.from_map(_read_part, parts, meta=meta, label=f"sample-{secrets.token_hex(8)}")
+
+
+def _read_part(path: Place, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    source = BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path
+    with_geometry = columns is None or "geometry" in columns
+    return (gpd if with_geometry else pd).read_parquet(source, columns=columns)
 
 
 def count_by(frame: gpd.GeoDataFrame | dask_geopandas.GeoDataFrame) -> pd.DataFrame:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,10 +19,12 @@ import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
 from zarr.codecs import ZstdCodec
+from zarr.storage import ObjectStore
 
 from engine.errors import StoreError
-from engine.files import write_text
+from engine.files import cannot_read, cannot_write, write_text
 from engine.grid import crs_of
+from engine.places import ObjectPath, Place, remove, told
 
 CHUNK_PX: Final = 256
 _CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks": False}
@@ -55,7 +55,7 @@ def _checked_chunks() -> Iterator[None]:
                 _settings.__exit__(None, None, None)
 
 
-def marker_path(path: Path) -> Path:
+def marker_path(path: Place) -> Place:
     """Return the completion marker of a store: ``2019.json`` beside ``2019.zarr``."""
     return path.with_suffix(".json")
 
@@ -76,12 +76,12 @@ def array_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def write_store(path: Path, dataset: xr.Dataset, marker: Mapping[str, Any]) -> dict[str, Any]:
+def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> dict[str, Any]:
     """Write a dataset as one store; readable as finished only once everything is on disk.
 
     Parameters
     ----------
-    path : Path
+    path : Path or ObjectPath
         Folder to make, ending in ``.zarr``. What is there already is replaced.
     dataset : Dataset
         In memory; dims end in (y, x).
@@ -96,23 +96,26 @@ def write_store(path: Path, dataset: xr.Dataset, marker: Mapping[str, Any]) -> d
     Raises
     ------
     StoreError
-        If the disk is full or the folder cannot be written.
+        If the disk is full, or the folder or store cannot be written.
     """
     arrays = {str(name): variable.values for name, variable in dataset.data_vars.items()}
     written = {**marker, "sha256": array_sha256(arrays)}
     try:
         marker_path(path).unlink(missing_ok=True)  # first, so that a half-removed store is not trusted
-        if path.exists():
-            shutil.rmtree(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _checked_chunks():
-            dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
-        write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
+        remove(path)
+        if not isinstance(path, ObjectPath):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _checked_chunks(), told(path):
+            dataset.to_zarr(_zarr_store(path), mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path} ({error.strerror or error})", fix="free space or choose another out folder"
-        ) from error
+        raise cannot_write(path, error) from error
+    write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
     return written
+
+
+def _zarr_store(path: Place, *, read_only: bool = False) -> Any:
+    # A client of its own, whose keys begin at this array: over all of a bucket zarr would make every folder a group.
+    return ObjectStore(path.open_prefix(), read_only=read_only) if isinstance(path, ObjectPath) else path
 
 
 def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
@@ -131,24 +134,33 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     return encoding
 
 
-def read_marker(path: Path) -> dict[str, Any] | None:
-    """Return the completion marker of a store, or None where the store is absent or unfinished."""
-    if not path.exists():
-        return None  # deleted by a person: its marker is worth nothing
+def read_marker(path: Place) -> dict[str, Any] | None:
+    """Return the completion marker of a store, or None where the store is absent or unfinished.
+
+    Raises
+    ------
+    StoreError
+        If the place does not answer: what is finished there is not to be made again for that.
+    """
     try:
-        return json.loads(marker_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        marker = json.loads(marker_path(path).read_text(encoding="utf-8"))
+        # Of what was deleted by a person the marker is worth nothing.
+        there = (path / "zarr.json" if path.suffix == ".zarr" else path).is_file()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return marker if there else None
 
 
-def is_current(path: Path, fingerprint: str) -> bool:
+def is_current(path: Place, fingerprint: str) -> bool:
     """Tell whether a store is complete and was made from exactly these inputs."""
     marker = read_marker(path)
     return marker is not None and marker.get("fingerprint") == fingerprint
 
 
 @contextlib.contextmanager
-def open_store(path: Path) -> Iterator[xr.Dataset]:
+def open_store(path: Place) -> Iterator[xr.Dataset]:
     """Open a finished store lazily; a missing chunk is an error, never fill.
 
     Raises
@@ -161,10 +173,15 @@ def open_store(path: Path) -> Iterator[xr.Dataset]:
     try:
         with (
             _checked_chunks(),
-            xr.open_zarr(path, consolidated=True, chunks=None, mask_and_scale=False) as data,
+            told(path),
+            xr.open_zarr(
+                _zarr_store(path, read_only=True), consolidated=True, chunks=None, mask_and_scale=False
+            ) as data,
         ):
             yield data
     except (RuntimeError, ValueError, OSError, KeyError) as error:
+        if isinstance(path, ObjectPath) and isinstance(error, OSError):
+            raise cannot_read(path, error) from error
         raise StoreError(
             f"{path} is damaged ({type(error).__name__}: {str(error)[:120]})",
             fix="delete it and run the same command again",

@@ -7,11 +7,9 @@ with the fingerprint of its inputs, so that a second run skips it. Workers impor
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +29,10 @@ from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, 
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
 from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams
+from engine.places import Place, entries, remove
 from engine.plan import TileYear
+from engine.ranges import Access
 from engine.raster import GMW_NODATA, export_gmw, write_cog
-from engine.reader import Access
 from engine.sample import draw_tile, part_path, write_part
 from engine.stack import stack_looks
 from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_store
@@ -48,7 +47,7 @@ Habitat = tuple[HabitatParams, HabitatSources]
 
 def cube_task(
     part: TileYear,
-    store: Path,
+    store: Place,
     params: CubeParams,
     access: Access,
     block_px: int,
@@ -72,12 +71,12 @@ def cube_task(
     return marker
 
 
-def looks_path(store: Path) -> Path:
+def looks_path(store: Place) -> Place:
     """Return the store of the masked looks beside a cube: ``2019.zarr`` -> ``2019-looks.zarr``."""
     return store.with_name(f"{store.stem}-looks.zarr")
 
 
-def cube_is_current(store: Path, params: CubeParams, fingerprint: str) -> bool:
+def cube_is_current(store: Place, params: CubeParams, fingerprint: str) -> bool:
     """Tell whether a tile-year's cube, and its looks where they are kept, are complete and of these inputs."""
     marker = read_marker(store)
     if marker is None or marker.get("fingerprint") != fingerprint:
@@ -93,7 +92,7 @@ def clear_task(
 
 
 def sample_task(
-    cube: Path,
+    cube: Place,
     tile: Tile,
     year: int,
     area: Area,
@@ -104,7 +103,7 @@ def sample_task(
     access: Access,
     seed: int,
     features: tuple[str, ...],
-    folder: Path,
+    folder: Place,
     fingerprint: str,
 ) -> dict[str, Any]:
     """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part."""
@@ -150,16 +149,16 @@ def sample_task(
 
 
 def classify_task(
-    cube: Path,
+    cube: Place,
     tile: Tile,
     year: int,
     area: Area,
-    model_folder: Path,
+    model_folder: Place,
     model_sha256: str,
     habitat: Habitat | None,
     access: Access,
     threshold: float,
-    store: Path,
+    store: Place,
     fingerprint: str,
     tags: dict[str, str],
 ) -> dict[str, Any]:
@@ -225,7 +224,7 @@ def classify_task(
 
 
 def _write_map_cogs(
-    tifs: dict[str, Path], probability: np.ndarray, classes: np.ndarray, tile: Tile, tags: dict[str, str]
+    tifs: dict[str, Place], probability: np.ndarray, classes: np.ndarray, tile: Tile, tags: dict[str, str]
 ) -> None:
     write_cog(
         tifs["class"],
@@ -248,7 +247,7 @@ def _write_map_cogs(
     )
 
 
-def export_task(store: Path, tile: Tile, tags: dict[str, str]) -> Path:
+def export_task(store: Place, tile: Tile, tags: dict[str, str]) -> Place:
     """Write the class map of a tile-year once more with Global Mangrove Watch's codes: 1, 0, nodata 255."""
     with open_store(store) as data:
         classes = data["class"].values
@@ -258,13 +257,13 @@ def export_task(store: Path, tile: Tile, tags: dict[str, str]) -> Path:
 
 
 def change_task(
-    before: Path,
-    after: Path,
+    before: Place,
+    after: Place,
     tile: Tile,
     pair: tuple[int, int],
     area: Area,
     zones: Area | None,
-    store: Path,
+    store: Place,
     fingerprint: str,
     tags: dict[str, str],
 ) -> dict[str, Any]:
@@ -321,23 +320,23 @@ def _records(tables: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
     ]
 
 
-def map_paths(store: Path) -> dict[str, Path]:
+def map_paths(store: Place) -> dict[str, Place]:
     """Return the COGs beside a map store: ``maps/<year>/<tile>.zarr`` -> class and probability."""
     year = store.parent.name
     return {kind: store.with_name(f"{kind}_{store.stem}_{year}.tif") for kind in ("class", "probability")}
 
 
-def gmw_path(store: Path) -> Path:
+def gmw_path(store: Place) -> Place:
     """Return the export beside a map store in Global Mangrove Watch's codes."""
     return store.with_name(f"gmw_{store.stem}_{store.parent.name}.tif")
 
 
-def change_path(store: Path) -> Path:
+def change_path(store: Place) -> Place:
     """Return the COG beside a change store: ``change/<first>-<last>/<tile>.zarr`` -> its ``.tif``."""
     return store.with_name(f"change_{store.stem}_{store.parent.name}.tif")
 
 
-def map_is_current(store: Path, fingerprint: str) -> bool:
+def map_is_current(store: Place, fingerprint: str) -> bool:
     """Tell whether a tile-year's map store and its COGs are complete and of these inputs."""
     return is_current(store, fingerprint) and all(path.is_file() for path in map_paths(store).values())
 
@@ -352,15 +351,16 @@ def _layers(data: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=2)
-def _model(folder: Path, sha256: str) -> Model:
+def _model(folder: Place, sha256: str) -> Model:
     model = load_model(folder)
     if model.sha256() != sha256:
         raise ModelError(f"model {folder} was trained anew while it was used", fix="run the same command again")
     return model
 
 
-def remove_unlisted(folder: Path, keep: set[str]) -> None:
+def remove_unlisted(folder: Place, keep: set[str]) -> None:
     """Delete entries of a folder that are not listed: parts of an earlier draw would be sampled again."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name not in keep:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for paths in entries(folder):
+        for path in paths:
+            if path.name not in keep:
+                remove(path)

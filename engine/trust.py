@@ -35,7 +35,8 @@ _SECRET: Final = re.compile(
     r"|(?<![a-z])(?:sig|(?:access_|sas_?)?token|subscription-key|(?:account|api[_-]?)key|password|secret)(?:=|%3D))"
     r"[^&\s'\"<>]+"
 )
-_USERINFO: Final = re.compile(r"(?<=://)[^/\s@'\"<>]+@")
+# A container is written where others write who they are: abfs://container@account.dfs.core.windows.net.
+_USERINFO: Final = re.compile(r"(?<=://)(?!(?<=abfs://)[a-z0-9-]+@)[^/\s@'\"<>]+@")
 _DRIVER_PREFIX: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]+:")
 """``file:``, ``GTIFF_DIR:``, ``HDF5:`` ...; a drive letter is a single one."""
 _VECTOR_HEADS: Final = {
@@ -51,12 +52,19 @@ _VECTOR_HEAD_BYTES: Final = 2**16  # GDAL looks for its marks in the first 1 to 
 _POINTS_ELSEWHERE: Final = {b"{": (b"gdal_streamed_alg", b"<OGR"), b"<": (b"<OGR", b"opengis.net/gml")}
 """Marks of JSON that is a command line (GDALG), of virtual and WFS sources, of GML, which fetches its schema."""
 
+_STORE: Final = re.compile(
+    r"(?:s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+    r"|abfs://[a-z0-9](?:-?[a-z0-9]){2,62}(?:@[a-z0-9]{3,24}\.dfs\.core\.windows\.net)?)"
+    r"(?:/[A-Za-z0-9_][A-Za-z0-9._=+-]{0,127}){0,32}"
+)
+"""Bucket or container, then segments of a key that mean the same to every client; nothing to sign or log in with."""
+
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Hosts and folders that may be read.
+    """Hosts and folders that may be read, and the stores that may be written too.
 
     Examples
     --------
@@ -67,10 +75,14 @@ class Trust:
 
     hosts: frozenset[str] = HOSTS
     roots: tuple[Path, ...] = ()
+    stores: tuple[str, ...] = ()
+    """``s3://bucket/prefix``, ``abfs://container@account.dfs.core.windows.net/prefix``: what lies below is allowed."""
 
     def with_roots(self, *roots: Path | str) -> Trust:
-        """Return a copy that also allows these folders."""
-        return replace(self, roots=(*self.roots, *(Path(root).resolve() for root in roots)))
+        """Return a copy that also allows these folders, and stores by their address."""
+        stores = [_plain_store(root, "--allow-root") for root in roots if _is_address(root)]
+        folders = [Path(root).resolve() for root in roots if not _is_address(root)]
+        return replace(self, roots=(*self.roots, *folders), stores=(*self.stores, *stores))
 
     def with_hosts(self, *hosts: str) -> Trust:
         """Return a copy that also allows these hosts (``name`` or ``name:port``); loopback also over http."""
@@ -132,6 +144,34 @@ class Trust:
                 f"{what}: {path} lies outside the allowed folders", fix=f"if you trust it pass --allow-root {folder}"
             )
         return path
+
+    def store(self, address: str, *, what: str) -> str:
+        """Return the address of an allowed store, without a slash at its end.
+
+        Raises
+        ------
+        TrustError
+            If it is none, carries a query or credentials, or lies below none of the allowed.
+        """
+        plain = _plain_store(address, what)
+        # By whole segments: s3://bucket/run does not open s3://bucket/run2.
+        if not any(f"{plain}/".startswith(f"{allowed}/") for allowed in self.stores):
+            raise TrustError(f"{what}: {plain} is not allowed", fix=f"if you trust it pass --allow-root {plain}")
+        return plain
+
+
+def _is_address(root: Path | str) -> bool:
+    return isinstance(root, str) and "://" in root
+
+
+def _plain_store(address: Path | str, what: str) -> str:
+    plain = str(address).removesuffix("/")
+    if not _STORE.fullmatch(plain) or ".." in plain:
+        raise TrustError(
+            f"{what}: {redact(plain)[:80]!r} is not the plain address of a store",
+            fix="give s3://bucket/prefix or abfs://container@account.dfs.core.windows.net/prefix",
+        )
+    return plain
 
 
 def is_plain_vector(path: Path) -> bool:

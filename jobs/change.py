@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 import pandas as pd
 
 from engine.area import Area
 from engine.change import change_table, merge_tables, read_zones, write_table, year_pairs
 from engine.legend import TRANSITIONS
+from engine.places import Place
 from engine.plan import Plan
 from engine.raster import write_qml, write_vrt
 from engine.store import fingerprint_of, is_current, read_marker
@@ -29,7 +28,7 @@ def open_comparison(run: Run) -> tuple[list[tuple[int, int]], Area | None]:
     return year_pairs(run.params.years, params.pairs), zones
 
 
-def compare_years(run: Run, plan: Plan) -> tuple[list[Path], pd.DataFrame]:
+def compare_years(run: Run, plan: Plan) -> tuple[list[Place], pd.DataFrame]:
     """Compare every pair of years that is missing; return the mosaics and the table of change.
 
     The table has one row a pair and region, and a pair and zone where ``change.zones`` is set: mangrove
@@ -41,7 +40,7 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Path], pd.DataFrame]:
     for pair in pairs:
         for tile in plan.tiles:
             before, after = of_year[tile, pair[0]], of_year[tile, pair[1]]
-            store = run.folder / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
+            store = run.outputs / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
             fingerprint = fingerprint_of(
                 "change-1",
                 [(read_marker(path) or {}).get("sha256") for path in (before, after)],
@@ -75,10 +74,10 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Path], pd.DataFrame]:
     ], summary
 
 
-def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Path:
+def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Place:
     """Write the VRT of one pair and zone over its tiles, with QGIS styles."""
     name = f"{pair[0]}-{pair[1]}"
-    folder = run.folder / "change" / name
+    folder = run.outputs / "change" / name
     path = folder / f"change_{name}_z{zone:02d}.vrt"
     stores = [folder / f"{tile.id}.zarr" for tile in plan.tiles if tile.zone == zone]
     tifs = [change_path(store) for store in stores]

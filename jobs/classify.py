@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import pandas as pd
 from engine.change import merge_tables, write_table
 from engine.legend import CLASSES, OUTSIDE_HABITAT, PROBABILITY_RAMP
 from engine.model import Model
+from engine.places import Place
 from engine.plan import Plan, TileYear
 from engine.raster import write_qml, write_vrt
 from engine.store import fingerprint_of, read_marker
@@ -22,12 +22,12 @@ from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
 
 
-def map_path(run: Run, part: TileYear) -> Path:
+def map_path(run: Run, part: TileYear) -> Place:
     """Return the store of a tile-year's map."""
-    return run.folder / "maps" / str(part.year) / f"{part.tile.id}.zarr"
+    return run.outputs / "maps" / str(part.year) / f"{part.tile.id}.zarr"
 
 
-def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> list[Path]:
+def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> list[Place]:
     """Classify what is missing, join each year's tiles, and return the mosaics (VRT) of class."""
     params = run.params
     # Once: a hash reads all trees anew.
@@ -75,11 +75,11 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Path) -> lis
     return mosaics
 
 
-def join_tiles(run: Run, plan: Plan, tags: dict[str, str]) -> list[Path]:
+def join_tiles(run: Run, plan: Plan, tags: dict[str, str]) -> list[Place]:
     """Write per year and zone a VRT over the tiles, with QGIS styles; return those of class."""
     mosaics = []
     for year in plan.years:
-        folder = run.folder / "maps" / str(year)
+        folder = run.outputs / "maps" / str(year)
         for zone in sorted({tile.zone for tile in plan.tiles}):
             parts = [part for part in plan.tile_years if part.year == year and part.tile.zone == zone]
             for kind in ("class", "probability"):
@@ -113,7 +113,7 @@ def model_tags(model: Model) -> dict[str, str]:
     return tags
 
 
-def export_as_gmw(run: Run, plan: Plan, model: Model) -> list[Path]:
+def export_as_gmw(run: Run, plan: Plan, model: Model) -> list[Place]:
     """Write each class map once more with Global Mangrove Watch's codes."""
     tags = {**run.tags, **model_tags(model)}
     calls = [(map_path(run, part), part.tile, {**tags, "year": str(part.year)}) for part in plan.tile_years]

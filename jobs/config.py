@@ -17,13 +17,14 @@ from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
 from engine.params import RunParams
+from engine.places import ObjectPath, Place
 from engine.trust import Trust
 
 MAX_CONFIG_BYTES = 1_000_000
 
 ALLOW_HOST: Final = click.option("--allow-host", multiple=True, metavar="HOST", help="Also read from this host.")
 ALLOW_ROOT: Final = click.option(
-    "--allow-root", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Also read below this folder."
+    "--allow-root", multiple=True, metavar="DIR", help="Also read below this folder; or write to this store, s3://..."
 )
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
@@ -75,7 +76,7 @@ def given_config(config: Path | None, overrides: tuple[str, ...]) -> RunParams |
     return None if config is None else load_config(config, overrides)
 
 
-def trust_of(config: Path | None, *, hosts: tuple[str, ...] = (), roots: tuple[Path, ...] = ()) -> Trust:
+def trust_of(config: Path | None, *, hosts: tuple[str, ...] = (), roots: tuple[Path | str, ...] = ()) -> Trust:
     """Return what a command may read: the working folder, the configuration's, and what the command line adds."""
     beside = [] if config is None else [config.resolve().parent]
     return Trust().with_roots(Path.cwd(), *roots, *beside).with_hosts(*hosts)
@@ -90,8 +91,26 @@ def run_folder(params: RunParams, trust: Trust) -> Path:
         If ``out`` is no folder, or not an allowed one.
     """
     if "://" in params.out:
-        raise ConfigError(f"out {params.out!r} is not a folder", fix="give a folder that every worker sees")
+        raise ConfigError(f"out {params.out!r} is not a folder", fix="give a folder, and the address as store")
     return trust.path(params.out, what="out") / params.name
+
+
+def run_outputs(params: RunParams, trust: Trust) -> Place:
+    """Return where a run's workers write: ``store/name``, without a store the folder of the run.
+
+    Raises
+    ------
+    ConfigError, TrustError
+        As ``run_folder``, or if ``store`` is no address, or not an allowed one.
+    """
+    if params.store is None:
+        return run_folder(params, trust)
+    return ObjectPath(trust.store(params.store, what="store")) / params.name
+
+
+def allowed_place(text: str, trust: Trust, *, what: str) -> Place:
+    """Return the place of an allowed path or address."""
+    return ObjectPath(trust.store(text, what=what)) if "://" in text else trust.path(text, what=what)
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunParams:

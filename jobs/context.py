@@ -22,6 +22,7 @@ from engine.errors import ConfigError
 from engine.files import content_sha256
 from engine.habitat import find_habitat_sources
 from engine.params import RunParams
+from engine.places import Place, modified
 from engine.plan import TileYear
 from engine.ranges import Access
 from engine.record import RunRecord, check_record, open_record
@@ -37,6 +38,7 @@ from jobs.config import (
     config_options,
     load_config,
     run_folder,
+    run_outputs,
     trust_of,
 )
 from jobs.report import Reporter
@@ -54,7 +56,7 @@ class Options:
     skip_bad: bool
     fresh: bool
     allow_host: tuple[str, ...]
-    allow_root: tuple[Path, ...]
+    allow_root: tuple[str, ...]
 
     def with_overrides(self, *overrides: str) -> Options:
         """Return a copy with more ``--set`` values."""
@@ -95,6 +97,11 @@ class Run:
     params: RunParams
     area: Area
     folder: Path
+    """Of record, list of scenes and tables, on this machine."""
+
+    outputs: Place
+    """Of what workers write and read: the folder too, unless the run has a ``store``."""
+
     access: Access
     record: RunRecord
     reporter: Reporter
@@ -150,11 +157,11 @@ class Run:
             cause = f"{loss['asset']}: {loss['cause']}"
             self.record.note_scene_lost(loss["scene"], cause, tile=part.tile.id, year=part.year)
 
-    def describe(self, output: Path, stores: Iterable[Path]) -> None:
+    def describe(self, output: Place, stores: Iterable[Place]) -> None:
         """Write beside an output what made it, unless that was done since the stores it joins were written."""
         beside = output.with_name(output.name + ".json")
-        latest = max((marker_path(store).stat().st_mtime_ns for store in stores), default=0)
-        if not beside.is_file() or beside.stat().st_mtime_ns < latest:
+        latest = max((modified(marker_path(store)) for store in stores), default=0.0)
+        if not beside.is_file() or modified(beside) < latest:
             self.record.write_beside(output)
 
     def say_skipped(self, stage: str, total: int, todo: int) -> None:
@@ -189,7 +196,9 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
         params = params.model_copy(update={"skip_bad": True})
     place = place_run(params, options.trust)
     if not options.fresh:
-        check_record(place.folder, place.config)  # a mistake is told before a cluster is started for it
+        check_record(
+            place.folder, place.config, outputs=place.outputs
+        )  # a mistake is told before a cluster is started for it
     reporter = Reporter(as_json=options.as_json)
     with (
         open_cluster(options.cluster, options.cluster_file) as client,
@@ -199,37 +208,39 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PlacedRun:
     """A run that is not opened yet: where it is, and what it is asked to do."""
 
     params: RunParams
     trust: Trust
     folder: Path
+    outputs: Place
     area: Area
     config: dict[str, Any]
     """As recorded."""
 
 
-def place_run(params: RunParams, trust: Trust) -> Place:
-    """Read the area of a run and find its folder; nothing is written."""
-    folder = run_folder(params, trust)
+def place_run(params: RunParams, trust: Trust) -> PlacedRun:
+    """Read the area of a run and find its folder and store; nothing is written."""
+    folder, outputs = run_folder(params, trust), run_outputs(params, trust)
     area = read_area(params.area, trust)
     config = params.model_dump(mode="json", by_alias=True)
     # The list of scenes is frozen for this area: another one in a file of the same name is another run.
     config["area"]["sha256"] = fingerprint_of([(region.name, region.geometry.wkb_hex) for region in area.regions])
-    return Place(params=params, trust=trust, folder=folder, area=area, config=config)
+    return PlacedRun(params=params, trust=trust, folder=folder, outputs=outputs, area=area, config=config)
 
 
 @contextmanager
-def begin_run(place: Place, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
+def begin_run(place: PlacedRun, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
     """Open the folder and record of a run."""
-    check_visible(client, place.folder)
-    with open_record(place.folder, place.config, fresh=fresh) as record:
+    check_visible(client, place.outputs)
+    with open_record(place.folder, place.config, outputs=place.outputs, fresh=fresh) as record:
         access = Access(place.trust.with_roots(place.folder), Signer(place.trust), place.params.cube.requests)
         yield Run(
             params=place.params,
             area=place.area,
             folder=place.folder,
+            outputs=place.outputs,
             access=access,
             record=record,
             reporter=reporter,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from engine.places import Place
 from engine.plan import Plan, TileYear
 from engine.store import fingerprint_of, read_marker
 from engine.tasks import cube_is_current, cube_task
@@ -15,9 +15,9 @@ from jobs.plan import plan_run
 from jobs.search import find_scenes
 
 
-def cube_path(run: Run, part: TileYear) -> Path:
+def cube_path(run: Run, part: TileYear) -> Place:
     """Return the store of a tile-year's cube."""
-    return run.folder / "cube" / part.tile.id / f"{part.year}.zarr"
+    return run.outputs / "cube" / part.tile.id / f"{part.year}.zarr"
 
 
 def build_cubes(run: Run, plan: Plan) -> None:
@@ -100,4 +100,4 @@ def command(options: Options) -> None:
                 for r in rows
             ),
         )
-        run.reporter.result({"cubes": str(run.folder / "cube"), "years": rows}, f"cubes in {run.folder / 'cube'}")
+        run.reporter.result({"cubes": str(run.outputs / "cube"), "years": rows}, f"cubes in {run.outputs / 'cube'}")

@@ -210,7 +210,7 @@ def draw_preview(run: Run, path: Path, parts: Sequence[TileYear], name: str) -> 
             break
     with open_store(cube_path(run, part)) as data:
         composite = data["composite"].values
-    change = run.folder / "change" / f"{first}-{last}" / f"{part.tile.id}.zarr"
+    change = run.outputs / "change" / f"{first}-{last}" / f"{part.tile.id}.zarr"
     panels = [
         composite_panel(f"Composite {last}", composite),
         probability_panel(f"Probability of mangrove {last}", layers["probability"]),
@@ -243,8 +243,8 @@ def show_summary(run: Run, summary: dict[str, Any], folder: Path) -> None:
     )
     lines = [
         CAVEAT,
-        f"maps, a VRT a year and zone (open in any GIS): {run.folder / 'maps'}",
-        f"change rasters: {run.folder / 'change'}",
+        f"maps, a VRT a year and zone (open in any GIS): {run.outputs / 'maps'}",
+        f"change rasters: {run.outputs / 'change'}",
         f"picture: {folder / 'preview.png'}; figures: {folder / 'summary.json'}; {summary['seconds']:.0f} s in all",
     ]
     run.reporter.result(summary, "\n".join(lines))

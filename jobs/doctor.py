@@ -75,7 +75,7 @@ def command(
     overrides: tuple[str, ...],
     cluster: str,
     cluster_file: Path | None,
-    allow_root: tuple[Path, ...],
+    allow_root: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check versions, memory, disk and the cluster; with --planetary-computer also the archive."""

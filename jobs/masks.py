@@ -44,7 +44,7 @@ def get(
     overrides: tuple[str, ...],
     out: Path,
     allow_host: tuple[str, ...],
-    allow_root: tuple[Path, ...],
+    allow_root: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Fetch what an area needs of ESA WorldCover (Planetary Computer) or Global Mangrove Watch (Zenodo).

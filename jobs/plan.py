@@ -26,7 +26,8 @@ def plan_run(run: Run, scenes: Sequence[Scene]) -> Plan:
             keep_scenes=cube.keep == "scenes",
             requests=cube.requests,
         )
-        check_disk(plan, run.folder)
+        if run.params.store is None:
+            check_disk(plan, run.folder)
         counts.update(tiles=len(plan.tiles), tile_years=len(plan.tile_years), block_px=plan.block_px)
     return plan
 

@@ -54,7 +54,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     for year, mask_year in stale.items():
         run.reporter.say(f"sample    stale labels: imagery of {year} by the mask of {mask_year}")
     features = FEATURE_SETS[params.train.features]
-    folder = run.folder / "sample"
+    folder = run.outputs / "sample"
     common = fingerprint_of(
         "sample-1",
         params.sample.model_dump(),
@@ -110,7 +110,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
 
 def say_excluded_mangrove(run: Run, parts: Sequence[TileYear]) -> dict[str, float]:
     """Say, and return by year, how many hectares of the mask's mangrove the habitat limit leaves out."""
-    markers = [read_marker(part_path(run.folder / "sample", part.tile.id, part.year)) or {} for part in parts]
+    markers = [read_marker(part_path(run.outputs / "sample", part.tile.id, part.year)) or {} for part in parts]
     excluded: dict[str, float] = defaultdict(float)
     for part, marker in zip(parts, markers, strict=True):
         excluded[str(part.year)] += marker.get("mask_mangrove_outside_habitat_ha", 0.0)
@@ -183,6 +183,6 @@ def command(options: Options) -> None:
         table = draw_samples(run, plan)
         show_counts(run, table)
         run.reporter.result(
-            {"sample": str(run.folder / "sample"), "regions": table.reset_index().to_dict("records")},
-            f"sample in {run.folder / 'sample'}",
+            {"sample": str(run.outputs / "sample"), "regions": table.reset_index().to_dict("records")},
+            f"sample in {run.outputs / 'sample'}",
         )

@@ -19,7 +19,7 @@ from jobs.report import Reporter
 @ALLOW_ROOT
 @JSON
 def command(
-    run: Path | None, config: Path | None, overrides: tuple[str, ...], allow_root: tuple[Path, ...], as_json: bool
+    run: Path | None, config: Path | None, overrides: tuple[str, ...], allow_root: tuple[str, ...], as_json: bool
 ) -> None:
     """Say how far a run is: stages, tile-years done, scenes lost.
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,10 +16,12 @@ from engine.errors import ConfigError
 from engine.files import write_text
 from engine.model import Model, load_model
 from engine.params import AreaParams
+from engine.places import Place
 from engine.plan import Plan
 from engine.sample import part_path, read_sample
 from engine.store import fingerprint_of, read_marker
 from engine.train import train_model
+from jobs.config import allowed_place
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
 from jobs.plan import plan_run
@@ -50,10 +51,10 @@ def check_training(run: Run) -> None:
         with open_study(run) as study:
             check_training(study)
     else:
-        load_model(run.trust.path(source, what="train.from"))
+        load_model(allowed_place(source, run.trust, what="train.from"))
 
 
-def fit_model(run: Run, plan: Plan) -> tuple[Model, Path]:
+def fit_model(run: Run, plan: Plan) -> tuple[Model, Place]:
     """Return the model of a run and its folder: trained here, on the study's regions, or loaded.
 
     Raises
@@ -69,20 +70,20 @@ def fit_model(run: Run, plan: Plan) -> tuple[Model, Path]:
     if source == "study":
         model, folder = train_on_study(run)
     else:
-        folder = run.trust.path(source, what="train.from")
+        folder = allowed_place(source, run.trust, what="train.from")
         model = load_model(folder)
         run.reporter.say(f"train     model of {', '.join(model.regions)} from {folder}")
     run.record.note_masks(model.masks)  # of a model made elsewhere, as of one's own
     return model, folder
 
 
-def train_here(run: Run, plan: Plan) -> tuple[Model, Path]:
+def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     """Draw the sample where it is missing, and fit the model unless it is of exactly this sample."""
     table = draw_samples(run, plan)
     show_counts(run, table)
-    folder = run.folder / "model"
+    folder = run.outputs / "model"
     inputs = folder / "inputs.json"
-    sample = run.folder / "sample"
+    sample = run.outputs / "sample"
     parts = [read_marker(part_path(sample, part.tile.id, part.year)) for part in plan.tile_years]
     fingerprint = fingerprint_of(
         "model-1",
@@ -112,7 +113,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Path]:
     return model, folder
 
 
-def train_on_study(run: Run) -> tuple[Model, Path]:
+def train_on_study(run: Run) -> tuple[Model, Place]:
     """Train on the published study's 25 regions, with this run's years, masks and settings."""
     run.reporter.say("train     on the study's 25 regions:")
     with open_study(run) as study:
@@ -126,7 +127,8 @@ def open_study(run: Run) -> Iterator[Run]:
     """Open the run of the published study's 25 regions inside this one."""
     area = AreaParams(regions=tuple(study_regions()), size_km=run.params.area.size_km)
     train = run.params.train.model_copy(update={"source": "here"})
-    params = run.params.model_copy(update={"name": "study", "out": str(run.folder), "area": area, "train": train})
+    places = {"out": str(run.folder), "store": None if run.params.store is None else str(run.outputs)}
+    params = run.params.model_copy(update={"name": "study", **places, "area": area, "train": train})
     with run.inner(params) as study:
         yield study
 

@@ -15,7 +15,7 @@ VOCABULARY = {"errors", "params", "landsat", "legend", "grid", "trust"}
 """What every layer may speak of."""
 
 SUPPORTS = {
-    *("area", "cluster", "figures", "files", "lookup", "model", "plan", "raster", "reader", "record"),
+    *("area", "cluster", "figures", "files", "lookup", "model", "places", "plan", "raster", "reader", "record"),
     *("scenes", "sign", "store", "web"),
 }
 """What steps stand on."""

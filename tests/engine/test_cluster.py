@@ -13,6 +13,7 @@ import rasterio
 from engine import cluster
 from engine.cluster import check_visible, open_cluster, read_profiles, run_bounded, worker_bytes, worker_count
 from engine.errors import ClusterError, ConfigError, SceneError
+from engine.places import ObjectPath, entries
 
 
 def write(folder: Path, text: str) -> Path:
@@ -178,10 +179,27 @@ def test_an_error_comes_back_as_it_was_raised_and_is_not_logged(name, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_workers_see_what_the_client_writes(tmp_path):
+def test_workers_see_what_the_client_writes(place):
     with open_cluster("threads") as client:
-        check_visible(client, tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+        check_visible(client, place / "new" / "folder")
+    assert entries(place / "new" / "folder") == ([], [])
+
+
+def test_a_bucket_that_is_not_there_is_one_line(bucket):
+    with (
+        open_cluster("threads") as client,
+        pytest.raises(ClusterError, match=r"written from here \(there is no such b"),
+    ):
+        check_visible(client, ObjectPath("s3://no-such-bucket-anywhere/run"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_lacks_the_clients_credentials_or_endpoint_is_named(bucket, s3_server, tmp_path):
+    with open_cluster("local", write(tmp_path, "profiles: {local: {kind: local, workers: 1}}")) as client:
+        client.run(os.environ.update, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+        with pytest.raises(ClusterError, match=r"run is not visible from worker tcp://127\.0\.0\.1:\d+ \(its server d"):
+            check_visible(client, bucket / "run")
+    assert entries(bucket / "run") == ([], [])
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 
 from engine.errors import StoreError
 from engine.files import content_sha256, replacing, write_text
+from engine.places import ObjectPath, entries, modified
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
-    path = tmp_path / "a.json"
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(place):
+    path = place / "a.json"
     write_text(path, "old\n")
 
     def write_half() -> None:
@@ -22,7 +24,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         write_half()
     assert path.read_text() == "old\n"
-    assert list(tmp_path.iterdir()) == [path]
+    assert entries(place) == ([], [path])
 
 
 def test_a_new_file_can_be_read_by_others_as_any_file(tmp_path):
@@ -36,6 +38,23 @@ def test_a_folder_that_is_a_file_is_told_in_one_line(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(StoreError, match=r"out/a\.txt cannot be written \(.+\); free space or choose another out"):
         write_text(tmp_path / "out" / "a.txt", "x")
+
+
+def test_a_text_that_reads_so_already_keeps_its_time(place):
+    path = place / "a.json"
+    write_text(path, "same")
+    before = modified(path)
+    time.sleep(1.1)  # a server may count in seconds
+    write_text(path, "same")
+    assert modified(path) == before
+    write_text(path, "other")
+    assert path.read_text() == "other"
+
+
+def test_what_lies_in_no_bucket_is_told_in_one_line(bucket):
+    path = ObjectPath("s3://no-such-bucket-anywhere/a.txt")
+    with pytest.raises(StoreError, match=r"a\.txt cannot be written \(there is no such bucket.*; see to its bucket"):
+        write_text(path, "x")
 
 
 def test_the_content_of_a_shapefile_is_that_of_all_its_parts(tmp_path):

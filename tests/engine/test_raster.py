@@ -15,6 +15,7 @@ import rasterio
 from engine.errors import StoreError
 from engine.grid import grid_geobox
 from engine.legend import CLASSES, OUTSIDE_AREA, PROBABILITY_RAMP, TRANSITIONS, names
+from engine.places import entries, read_start
 from engine.raster import export_gmw, read_raster, write_cog, write_qml, write_vrt
 
 
@@ -182,6 +183,47 @@ def test_a_vrt_equals_the_mosaic_of_its_tiles(tmp_path, classes, zone):
         assert source.colormap(1)[2][:3] == CLASSES[2].colour
 
 
+def test_rasters_in_a_bucket_open_in_gdal_as_those_of_a_folder(bucket, s3_server, tmp_path, classes):
+    written = {}
+    for place in (tmp_path, bucket):
+        tifs = []
+        for number, rows in enumerate((slice(0, 512), slice(512, 1024))):
+            part = classes[rows, :600]
+            tifs.append(place / "maps" / "2020" / f"class_{number}.tif")
+            box = _geobox(part.shape, row=-32768 + rows.start)
+            write_cog(tifs[-1], part, box, nodata=OUTSIDE_AREA, legend=CLASSES, tags={"RUN": "x"}, overview="mode")
+            assert np.array_equal(read_raster(tifs[-1])[0][0], part)
+            write_qml(tifs[-1].with_suffix(".qml"), CLASSES)
+        write_vrt(place / "maps" / "class_2020.vrt", tifs, legend=CLASSES)
+        files = [*entries(place / "maps")[1], *entries(place / "maps" / "2020")[1]]
+        written[place] = {path.name: path.read_bytes() for path in files}
+    assert len(written[bucket]) == 7
+    assert written[bucket] == written[tmp_path]
+    endpoint = {"AWS_S3_ENDPOINT": s3_server, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    with (
+        rasterio.Env(**endpoint),
+        rasterio.open(f"/vsis3/{(bucket / 'maps' / 'class_2020.vrt').address[5:]}") as source,
+    ):
+        assert np.array_equal(source.read(1), classes[:1024, :600])
+
+
+def test_the_tiles_of_a_mosaic_in_a_bucket_are_not_downloaded_for_it(bucket, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 10_000, (2048, 2048)).astype("uint16")
+    write_cog(bucket / "a.tif", noise, _geobox(noise.shape), tags={f"TAG{n}": "x" * 300 for n in range(40)})
+    read = []
+    monkeypatch.setattr("engine.raster.read_start", lambda path, most: read.append(most) or read_start(path, most))
+    write_vrt(bucket / "a.vrt", [bucket / "a.tif"])
+    assert sum(read) < len((bucket / "a.tif").read_bytes()) / 10
+
+
+def test_a_raster_that_is_not_in_its_bucket_is_one_line(bucket):
+    with pytest.raises(StoreError, match=r"a\.tif cannot be read \(there is no such object\)"):
+        read_raster(bucket / "a.tif")
+    (bucket / "b.tif").write_bytes(b"no TIFF")
+    with pytest.raises(StoreError, match=r"b\.tif is not a readable GeoTIFF"):
+        write_vrt(bucket / "b.vrt", [bucket / "b.tif"])
+
+
 def test_a_vrt_refuses_tiles_of_two_zones(tmp_path, classes):
     part = classes[:64, :64]
     write_cog(tmp_path / "a.tif", part, _geobox(part.shape, zone=48))
@@ -197,10 +239,10 @@ def test_a_class_style_lists_every_class_by_its_colour(tmp_path):
     assert text.startswith("<!DOCTYPE qgis")
     root = Xml.fromstring(text)
     assert root.find("pipe/rasterrenderer").get("type") == "paletted"
-    entries = root.findall("pipe/rasterrenderer/colorPalette/paletteEntry")
-    assert [(int(e.get("value")), e.get("label")) for e in entries] == [(e.code, e.name) for e in CLASSES]
-    assert entries[2].get("color") == "#00725a"
-    assert entries[-1].get("alpha") == "0"
+    listed = root.findall("pipe/rasterrenderer/colorPalette/paletteEntry")
+    assert [(int(e.get("value")), e.get("label")) for e in listed] == [(e.code, e.name) for e in CLASSES]
+    assert listed[2].get("color") == "#00725a"
+    assert listed[-1].get("alpha") == "0"
 
 
 def test_a_probability_style_runs_from_0_to_1(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 
 import engine.record
 from engine.errors import SceneError, StoreError
+from engine.places import ObjectPath, entries
 from engine.record import open_record
 
 CONFIG = {
@@ -150,6 +151,59 @@ def test_fresh_sets_the_old_run_aside_whole(tmp_path):
     assert (aside / "cube").is_dir()
 
 
+def test_a_store_keeps_a_copy_of_the_record_that_its_files_refer_to(tmp_path, bucket):
+    outputs = bucket / "fiji"
+    with open_record(tmp_path / "fiji", CONFIG, outputs=outputs) as record:
+        beside = record.write_beside(outputs / "maps" / "2020" / "class_2020.vrt")
+        local = record.write_beside(tmp_path / "fiji" / "areas.csv")
+    assert (outputs / "run.json").read_text() == (tmp_path / "fiji" / "run.json").read_text()
+    assert json.loads(beside.read_text())["record"] == "../../run.json"
+    assert json.loads(local.read_text())["record"] == "run.json"
+
+
+def test_a_store_belongs_to_one_run(tmp_path, bucket):
+    outputs = bucket / "fiji"
+    with open_record(tmp_path / "fiji", CONFIG, outputs=outputs):
+        pass
+    # Only planned: what nothing was made from binds nobody, here either.
+    with open_record(tmp_path / "fiji", {**CONFIG, "years": [2001]}, outputs=outputs) as record:
+        assert not record.resumed
+        (outputs / "cube" / "a.json").write_bytes(b"{}")
+    with open_record(tmp_path / "fiji", {**CONFIG, "years": [2001]}, outputs=outputs) as record:
+        assert record.resumed
+    refusals = {
+        tmp_path / "fiji": r"another configuration \(differs in: years\)",
+        tmp_path / "other": "fiji holds files of another run than .*other; choose another name or pass --fresh",
+    }
+    for folder, refusal in refusals.items():
+        with pytest.raises(StoreError, match=refusal):
+            open_record(folder, CONFIG, outputs=outputs).__enter__()
+    with open_record(tmp_path / "third", CONFIG):
+        pass
+    with pytest.raises(StoreError, match="files of another run"):
+        open_record(tmp_path / "third", CONFIG, outputs=outputs).__enter__()
+
+
+def test_fresh_sets_aside_what_is_in_the_store_too(tmp_path, bucket):
+    outputs = bucket / "fiji"
+    with open_record(tmp_path / "fiji", CONFIG, outputs=outputs):
+        (outputs / "cube" / "a.json").write_bytes(b"{}")
+    with open_record(tmp_path / "fiji", {**CONFIG, "years": [2001]}, outputs=outputs, fresh=True) as record:
+        assert not record.resumed
+    assert [path.name for paths in entries(outputs) for path in paths] == ["run.json"]
+    [aside] = [path for path in entries(bucket)[0] if path != outputs]
+    assert aside.name.startswith("fiji-2")
+    assert (aside / "cube" / "a.json").is_file()
+    assert json.loads((aside / "run.json").read_text())["config"]["years"] == [2019, 2020]
+
+
+def test_a_store_that_does_not_answer_is_one_clear_line(tmp_path, bucket):
+    outputs = ObjectPath("s3://no-such-bucket-anywhere/fiji")
+    with pytest.raises(StoreError, match=r"fiji cannot be read \(.+\); see to its bucket"):
+        open_record(tmp_path / "fiji", CONFIG, outputs=outputs).__enter__()
+    assert not (tmp_path / "fiji").exists()
+
+
 def test_a_folder_with_files_of_no_run_is_refused(tmp_path):
     (tmp_path / "thesis.doc").write_text("precious")
     with pytest.raises(StoreError, match=r"holds files but no run\.json"), open_record(tmp_path, CONFIG):
@@ -232,6 +286,7 @@ def test_an_output_carries_a_short_account_of_what_made_it(tmp_path):
 
 _KILLED = """
 import sys
+from engine.places import ObjectPath, entries
 from engine.record import open_record
 with open_record(sys.argv[1], {"name": "x", "years": [2020]}) as record:
     with record.stage("cube"):

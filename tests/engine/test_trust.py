@@ -180,8 +180,75 @@ def test_a_path_that_only_gdal_takes_for_an_address_is_refused_though_all_files_
             trust.path(href, what="asset red")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://b/run",  # too short to be a bucket
+        "s3://Bucket/run",
+        "s3:///run",
+        "s3:/bucket/run",
+        "S3://bucket/run",
+        "s3://bucket//run",
+        "s3://bucket/run//",
+        "s3://bucket/../run",
+        "s3://bucket/run/..",
+        "s3://bucket/./run",
+        "s3://bucket/%2e%2e/run",
+        "s3://bucket/.hidden",
+        "s3://bucket/run?versionId=1",
+        "s3://bucket/run#part",
+        "s3://bucket/run\n",
+        "s3://bucket/a run",
+        "s3://bucket:443/run",
+        "s3://KEY:S3CRET@bucket/run",
+        "s3://bucket/run?X-Amz-Signature=S3CRET",
+        "abfs://co/run",
+        "abfs://a--b/run",
+        "abfs://container@account/run",
+        "abfs://container@account.example.com/run",
+        "abfs://container@account.dfs.core.windows.net.example.com/run",
+        "abfs://container@account.dfs.core.windows.net:8443/run",
+        "abfs://container:S3CRET@account.dfs.core.windows.net/run",
+        "gs://bucket/run",
+        "https://bucket.s3.amazonaws.com/run",
+        "file:///run",
+        "/run",
+    ],
+)
+def test_an_address_that_is_no_plain_store_is_refused_whatever_is_allowed(address: str) -> None:
+    trust = Trust().with_roots("s3://bucket", "abfs://container@account.dfs.core.windows.net", "/")
+    with pytest.raises(TrustError, match=r"^store: .+ is not the plain address of a store; give s3://") as caught:
+        trust.store(address, what="store")
+    assert "\n" not in str(caught.value)
+    assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "root", ["s3://bucket/runs", "abfs://maps@account.dfs.core.windows.net/runs", "abfs://maps/runs"]
+)
+def test_a_store_is_allowed_by_whole_segments_and_the_fix_names_the_flag(root: str) -> None:
+    trust = Trust().with_roots(root + "/")
+    assert trust.store(root, what="store") == root
+    assert trust.store(f"{root}/coast/2019/", what="store") == f"{root}/coast/2019"
+    bucket = root.rpartition("/")[0]
+    for other in (bucket, f"{root}2", f"{bucket}/other", root.replace("://", "://other-")):
+        with pytest.raises(TrustError, match=f"^store: {other} is not allowed; .* pass --allow-root {other}$"):
+            trust.store(other, what="store")
+        assert Trust().with_roots(other).store(other, what="store") == other
+
+
+def test_a_store_is_no_folder_and_a_folder_no_store() -> None:
+    trust = Trust().with_roots("s3://bucket/runs")
+    assert trust.roots == ()
+    for check in (trust.path, trust.check):
+        with pytest.raises(TrustError):
+            check("s3://bucket/runs/a.tif", what="asset red")
+    with pytest.raises(TrustError, match="--allow-root: 's3://bucket/' is not the plain address"):
+        Trust().with_roots("s3://bucket//")
+
+
 def test_trust_survives_pickling_unchanged(root: Path) -> None:
-    trust = Trust().with_roots(root).with_hosts("A.example:1")
+    trust = Trust().with_roots(root, "s3://bucket/runs").with_hosts("A.example:1")
     assert pickle.loads(pickle.dumps(trust)) == trust
     assert "a.example:1" in trust.hosts
 
@@ -200,6 +267,8 @@ def test_trust_survives_pickling_unchanged(root: Path) -> None:
         "https://host/a?subscription-key=S3CRET",
         "https://host/stac?api_key=S3CRET",
         "DefaultEndpointsProtocol=https;AccountKey=S3CRET",
+        "s3://KEY:S3CRET@bucket/run",
+        "abfs://user:S3CRET@account.dfs.core.windows.net/run",
     ],
 )
 def test_secrets_are_redacted(text: str) -> None:
@@ -209,6 +278,7 @@ def test_secrets_are_redacted(text: str) -> None:
 
 def test_redaction_leaves_ordinary_text_alone() -> None:
     text = "scene LC08 at https://host/a.tif?item=1&assets=red: 3 se = 2 of 5 designs=good"
+    text += " in abfs://container@account.dfs.core.windows.net/run"
     assert redact(text) == text
 
 
