@@ -240,7 +240,12 @@ def _workers(client: Client) -> list[dict[str, Any]]:
 
 
 def run_bounded(
-    client: Client, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, in_flight: int | None = None
+    client: Client,
+    function: Callable[..., Any],
+    calls: Iterable[tuple[Any, ...]],
+    *,
+    shared: Iterable[Any] = (),
+    in_flight: int | None = None,
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run a function over many argument tuples, a bounded number at a time, and yield results as they finish.
 
@@ -253,6 +258,9 @@ def run_bounded(
         Importable by the workers.
     calls : iterable of tuple
         Arguments of each call.
+    shared : iterable
+        Objects that many calls have among their arguments, such as the outline of a coast: each worker fetches them
+        once, in place of every task bringing its own.
     in_flight : int, optional
         Default twice the number of worker threads.
 
@@ -270,12 +278,14 @@ def run_bounded(
     pending: dict[Any, tuple[Any, ...]] = {}
     running = as_completed([], with_results=False)
     source = iter(calls)
+    # As tasks of their own, not scattered: what a worker that dies had of them is made anew.
+    sent = {id(thing): client.submit(_same, thing, pure=False) for thing in shared if thing is not None}
 
     def submit_next() -> bool:
         arguments = next(source, None)
         if arguments is None:
             return False
-        future = client.submit(_call, function, arguments, pure=False)
+        future = client.submit(_call, function, *(sent.get(id(one), one) for one in arguments), pure=False)
         pending[future.key] = arguments
         running.add(future)
         return True
@@ -293,7 +303,11 @@ def run_bounded(
         raise
 
 
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _same(thing: Any) -> Any:
+    return thing
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Run a task's function on a worker; its error travels alone.
 
     What lies behind it is often GDAL's, which cannot be unpickled and may hold a signed address.

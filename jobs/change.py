@@ -53,7 +53,7 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Place], pd.DataFrame]:
                 todo.append(call)
     run.say_skipped("change", len(all_calls), len(todo))
     with run.record.stage("change") as counts:
-        for _ in run.tasks(change_task, todo, len(todo), "change"):
+        for _ in run.tasks(change_task, todo, len(todo), "change", shared=(zones,)):
             pass
         counts.update(done=len(todo), skipped=len(all_calls) - len(todo))
     tables = []

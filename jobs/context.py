@@ -170,12 +170,21 @@ class Run:
             self.reporter.say(f"{stage:<9} {total - todo} of {total} tile-years finished earlier, skipped")
 
     def tasks(
-        self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], total: int, label: str
+        self,
+        function: Callable[..., Any],
+        calls: Iterable[tuple[Any, ...]],
+        total: int,
+        label: str,
+        shared: Iterable[Any] = (),
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Run tasks on the cluster, a bounded number at a time, with progress; yield (arguments, result)."""
+        """Run tasks on the cluster, a bounded number at a time, with progress; yield (arguments, result).
+
+        The area, and what else is ``shared`` among their arguments, goes to each worker once.
+        """
         if total == 0:
             return
-        yield from self.reporter.track(run_bounded(self.client, function, calls), total, label)
+        answers = run_bounded(self.client, function, calls, shared=(self.area, *shared))
+        yield from self.reporter.track(answers, total, label)
 
 
 @contextmanager

@@ -169,6 +169,25 @@ def test_every_call_is_answered_and_few_are_in_flight(tmp_path):
         assert dict([first, *answers]) == {(n,): n * n for n in range(40)}
 
 
+def test_what_calls_share_travels_once():
+    class Coast:
+        pickled = 0
+
+        def __reduce__(self):
+            Coast.pickled += 1
+            return bytes, (3,)
+
+    coast = Coast()
+    with open_cluster("local", cluster_file=None) as client:
+        answers = dict(run_bounded(client, _length, [(coast, n) for n in range(6)], shared=(coast, None)))
+    assert [answers[coast, n] for n in range(6)] == [3 + n for n in range(6)]
+    assert Coast.pickled <= 2, "and not once a call"
+
+
+def _length(thing: bytes, more: int) -> int:
+    return len(thing) + more
+
+
 @pytest.mark.parametrize("name", ["threads", pytest.param("local", marks=pytest.mark.slow)])
 def test_an_error_comes_back_as_it_was_raised_and_is_not_logged(name, capfd):
     with open_cluster(name) as client:
