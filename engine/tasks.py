@@ -34,6 +34,7 @@ from engine.plan import TileYear
 from engine.ranges import Access
 from engine.raster import GMW_NODATA, export_gmw, write_cog
 from engine.sample import draw_tile, part_path, write_part
+from engine.scratch import release_scratch
 from engine.stack import stack_looks
 from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_store
 
@@ -107,6 +108,7 @@ def sample_task(
     fingerprint: str,
 ) -> dict[str, Any]:
     """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part."""
+    release_scratch()
     path = part_path(folder, tile.id, year)
     marker_path(path).unlink(missing_ok=True)
     with open_store(cube) as data:
@@ -163,6 +165,7 @@ def classify_task(
     tags: dict[str, str],
 ) -> dict[str, Any]:
     """Classify a tile-year wall to wall: a zarr store, then its COGs."""
+    release_scratch()
     started = time.perf_counter()
     tifs = map_paths(store)
     for tif in (*tifs.values(), gmw_path(store)):
@@ -268,6 +271,7 @@ def change_task(
     tags: dict[str, str],
 ) -> dict[str, Any]:
     """Compare two years of a tile: a zarr store, its COG, and its areas by region and by zone."""
+    release_scratch()
     tif = change_path(store)
     tif.unlink(missing_ok=True)
     maps = []
