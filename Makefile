@@ -1,5 +1,5 @@
 # Two doors: `make demo` and `make test`. Each sets up all it needs in .venv.
-.PHONY: help setup demo test test-slow lint lock schema clean
+.PHONY: help setup demo test test-fast bench lint lock schema clean
 
 help:           ## say what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -19,6 +19,9 @@ test: setup     ## lint, types, fast tests, then slow tests
 
 test-fast: setup ## the fast tests alone
 	.venv/bin/python -m pytest -q -m "not slow and not network"
+
+bench: setup    ## compare with peers on a simulated archive, under 10 minutes; ratios to bench.json
+	.venv/bin/python -m benchmarks compare --json bench.json
 
 lint: setup     ## format and fix what can be fixed
 	.venv/bin/ruff check --fix .
