@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -24,6 +25,8 @@ def whole_pixel_shift(transform: Sequence[float], crs: str, geobox: GeoBox) -> t
     """Return (row, col) of the grid's corner in a raster, or None where pixels do not coincide."""
     a, b, c, d, e, f = transform[:6]
     ours = geobox.transform
+    if not all(map(math.isfinite, transform[:6])):
+        return None
     if any(abs(one - other) > 1e-9 for one, other in ((ours.a, a), (ours.b, b), (ours.d, d), (ours.e, e))) or b or d:
         return None
     if not crs or _crs(crs) != geobox.crs:
@@ -74,6 +77,19 @@ def pixels_under(
             hit = (col >= 0) & (col < shape[1]) & (row >= 0) & (row < shape[0])
         rows[strip][hit], cols[strip][hit] = row[hit], col[hit]
     return rows, cols
+
+
+def first_rows_under(geobox: GeoBox, transform: Sequence[float], crs: str) -> tuple[int, int]:
+    """Return the least row of a north-up raster under the first row of a grid, and under its last.
+
+    As if the raster went on without end: it need not reach as far as the grid. 0 where PROJ gave up.
+    """
+    least = []
+    for row, top in ((0, 0), (-1, (geobox.shape[0] - 1) // STRIP_ROWS * STRIP_ROWS)):
+        _, y = _centres(geobox[top : min(top + STRIP_ROWS, geobox.shape[0]), :], crs)
+        known = y[row][np.isfinite(y[row])]
+        least.append(math.floor((known.max() - transform[5]) / transform[4]) if known.size else 0)
+    return least[0], least[1]
 
 
 @lru_cache(maxsize=16)

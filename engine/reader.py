@@ -13,10 +13,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from engine.align import pixels_under, whole_pixel_shift
+from engine.align import first_rows_under, pixels_under, whole_pixel_shift
 from engine.errors import SceneError
 from engine.gdal import check_fineness, read_raster, unreadable, values_at
-from engine.kernels.tiles import gather, place
+from engine.kernels.tiles import gather, place, tiles_touched
 from engine.landsat import FILL_DN, QA_FILL, QA_PIXEL
 from engine.ranges import Access, RangeError, Spent, merge_ranges, read_range
 from engine.scenes import Scene
@@ -181,25 +181,24 @@ class _Under:
     shape: tuple[int, int]
     rows: np.ndarray
     cols: np.ndarray
-    """int32 (y, x): pixel of the window under each of the grid's, rows negative where none is wanted."""
+    """int32 (y, x): pixel of the file under each of the grid's, rows negative where none is wanted."""
 
+    first: int
     last: int
-    """No row of the grid further down lies on a row of the file above this one."""
+    """No row of the grid, and none further down, lies on a row of the file above ``first`` or ``last``."""
 
 
 def _look_under(geobox: GeoBox, index: TiffIndex, keep: np.ndarray | None) -> _Under:
     rows, cols = pixels_under(geobox, index.transform, index.shape, f"EPSG:{index.epsg}")
-    last = int(rows[-1][rows[-1] >= 0].min(initial=index.shape[0]))
+    first, last = first_rows_under(geobox, index.transform, f"EPSG:{index.epsg}")
     if keep is not None:
         rows[~keep] = -1
     wanted = rows >= 0
     if not wanted.any():
-        return _Under(0, 0, (0, 0), rows, cols, last)
+        return _Under(0, 0, (0, 0), rows, cols, first, last)
     top, left = int(rows[wanted].min()), int(cols[wanted].min())
     shape = (int(rows.max()) - top + 1, int(cols[wanted].max()) - left + 1)
-    rows[wanted] -= top
-    cols -= left
-    return _Under(top, left, shape, rows, cols, last)
+    return _Under(top, left, shape, rows, cols, first, last)
 
 
 _Part = tuple[tuple[int, int], tuple[int, int], np.ndarray, np.ndarray | None]
@@ -224,28 +223,43 @@ class _Source:
         more = rows.stop < self.reader.geobox.shape[0]
         if self.corner is not None:
             top, left = self.corner[0] + rows.start, self.corner[1]
+            self._let_go(top)
             return self._calls(top, left, top + out.shape[0] if more else None, out, keep)
         # On another grid: first the window of the file that lies under ours, from which ``finish`` takes its pixels.
         assert under is not None
         check_fineness(self.address, under.shape, out.shape[0])
         self._window = np.zeros(under.shape, self.index.dtype)
-        return self._calls(under.top, under.left, under.last if more else None, self._window, None)
+        self._let_go(under.first)
+        touched = tiles_touched(under.rows, under.cols, self.index.tile_shape, self.index.offsets.shape)
+        return self._calls(under.top, under.left, under.last if more else None, self._window, None, touched)
 
     def finish(self, out: np.ndarray, under: _Under | None) -> None:
         """Take the pixels of another grid out of their window."""
         if self._window is not None and under is not None:
-            gather(self._window, under.rows, under.cols, out)
+            gather(self._window, (under.top, under.left), under.rows, under.cols, out)
         self._window = None
 
-    def _calls(
-        self, top: int, left: int, last: int | None, out: np.ndarray, keep: np.ndarray | None
-    ) -> list[tuple[Any, ...]]:
-        """Return the calls that bring a window of the file; ``last`` is the row of which lower tiles are held."""
+    def _let_go(self, first: int) -> None:
+        """Hold no longer what lies above a row."""
         tall = self.index.tile_shape[0]
-        self.held = {tile: found for tile, found in self.held.items() if (tile[0] + 1) * tall > top}
+        self.held = {tile: found for tile, found in self.held.items() if (tile[0] + 1) * tall > first}
+
+    def _calls(
+        self,
+        top: int,
+        left: int,
+        last: int | None,
+        out: np.ndarray,
+        keep: np.ndarray | None,
+        touched: np.ndarray | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Return the calls that bring a window of the file, or its tiles that are ``touched``.
+
+        ``last`` is the row of which lower tiles are held.
+        """
         at_hand, absent, spans = [], [], []
         for tile in self._tiles_under(top, left, out.shape):
-            part = self._part(tile, top, left, out, keep)
+            part = self._part(tile, top, left, out, keep) if touched is None or touched[tile] else None
             if part is None:
                 continue
             if tile in self.held or self.index.counts[tile] == 0:

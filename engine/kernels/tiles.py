@@ -97,23 +97,70 @@ def _sum_rows(tile, first, last, left, sums):
         sums[0, x], sums[1, x], sums[2, x], sums[3, x] = a, b, c, d
 
 
-def gather(window: np.ndarray, rows: np.ndarray, cols: np.ndarray, out: np.ndarray) -> None:
-    """Write ``window[rows, cols]`` into ``out``, but where a row is negative.
+def tiles_touched(rows: np.ndarray, cols: np.ndarray, tile_shape: tuple[int, int], grid: tuple[int, ...]) -> np.ndarray:
+    """Flag the tiles of a raster that hold any of some pixels.
+
+    Parameters
+    ----------
+    rows, cols : ndarray of int32, shape (y, x)
+        Pixels of the raster; none where the row is negative.
+    tile_shape : (int, int)
+        Rows and columns of a tile.
+    grid : (int, int)
+        Rows and columns of tiles.
+
+    Returns
+    -------
+    ndarray of bool, shape ``grid``
+
+    Examples
+    --------
+    >>> tiles_touched(np.array([[5, -1]], "int32"), np.array([[9, 0]], "int32"), (4, 4), (2, 3))
+    array([[False, False, False],
+           [False, False,  True]])
+    """
+    touched = np.zeros(grid, dtype=np.bool_)
+    _touch(rows, cols, tile_shape[0], tile_shape[1], touched)
+    return touched
+
+
+@njit(cache=True, nogil=True)
+def _touch(rows, cols, tall, wide, touched):
+    height, width = rows.shape
+    for y in range(height):
+        for x in range(width):
+            if rows[y, x] >= 0:
+                touched[rows[y, x] // tall, cols[y, x] // wide] = True
+
+
+def gather(window: np.ndarray, corner: tuple[int, int], rows: np.ndarray, cols: np.ndarray, out: np.ndarray) -> None:
+    """Write pixels of a raster into ``out``, but where a row is negative.
 
     Parameters
     ----------
     window : ndarray, shape (window_y, window_x)
+        Of the raster.
+    corner : (int, int)
+        Row and column of the raster at ``window[0, 0]``.
     rows, cols : ndarray of int32, shape (y, x)
-        Inside the window where the row is not negative.
+        Of the raster, inside the window where the row is not negative.
     out : ndarray of the window's dtype, shape (y, x)
+
+    Examples
+    --------
+    >>> out = np.zeros((1, 2), dtype="uint8")
+    >>> window = np.array([[1, 2], [3, 4]], dtype="uint8")
+    >>> gather(window, (7, 8), np.array([[8, -1]], "int32"), np.array([[9, 9]], "int32"), out)
+    >>> out
+    array([[4, 0]], dtype=uint8)
     """
-    _gather(window, rows, cols, out)
+    _gather(window, corner[0], corner[1], rows, cols, out)
 
 
 @njit(cache=True, nogil=True)
-def _gather(window, rows, cols, out):
+def _gather(window, top, left, rows, cols, out):
     height, width = out.shape
     for y in range(height):
         for x in range(width):
             if rows[y, x] >= 0:
-                out[y, x] = window[rows[y, x], cols[y, x]]
+                out[y, x] = window[rows[y, x] - top, cols[y, x] - left]
