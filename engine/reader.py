@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,7 +73,7 @@ class BlockReader:
         self.slots = compute_slots()
         self.indexes: dict[str, TiffIndex | None] = {}
         """By href; None where GDAL must read."""
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[tuple[str, ...], _Source] = {}
         self._pool = ThreadPoolExecutor(access.requests, thread_name_prefix="range")
         self._stopped = False
 
@@ -116,7 +116,12 @@ class BlockReader:
             if index is None:
                 work.append((self._read_by_gdal, file, rows, target, keep))
                 continue
-            source = self._sources.setdefault(file.href, _Source(self, file, index))
+            # Not by href alone: a catalog may name a file twice, and each has its own held tiles and window.
+            key = (file.href, *map(str, file.about.values()))
+            if key not in self._sources:
+                _check_grid(file, index.shape, index.transform, index.epsg, [str(index.dtype)])
+                self._sources[key] = _Source(self, file, index)
+            source = self._sources[key]
             if source.corner is None and under is None:
                 under = _look_under(self.geobox[rows, :], index, keep)
             work += source.work(rows, target, keep, under)
@@ -128,8 +133,11 @@ class BlockReader:
     def _run(self, work: Sequence[tuple[Any, ...]]) -> None:
         """Do all of it in the threads of this reader, and raise the first error once none is at work any more."""
         futures = [self._pool.submit(self._unless_stopped, *call) for call in work]
-        wait(futures)
-        for future in futures:
+        wait(futures, return_when=FIRST_EXCEPTION)
+        # What has not begun need not: storage that is ill would keep each of them waiting as long as the first.
+        begun = [future for future in futures if not future.cancel()]
+        wait(begun)
+        for future in begun:
             future.result()
 
     def _unless_stopped(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -152,14 +160,11 @@ class BlockReader:
             return read_range(address, start, stop, self.access, self.spent)
 
         try:
-            index = read_index(read)
+            self.indexes[file.href] = read_index(read)
         except ForeignTiff:
             self.indexes[file.href] = None
-            return
         except RangeError as error:
             raise unreadable(error, address, SceneError, file.about) from None
-        _check_grid(file, index.shape, index.transform, index.epsg, [str(index.dtype)])
-        self.indexes[file.href] = index
 
     def _read_by_gdal(self, file: File, rows: slice, out: np.ndarray, keep: np.ndarray | None) -> None:
         def read(dataset: DatasetReader) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,8 @@ import numpy as np
 MAX_TILE_BYTES: Final = 2**27
 """A larger internal tile, of all bands, is refused before it is allocated: 1.8 MB of file can ask for 1.7 GB."""
 
+_MAX_OWN_BYTES: Final = 2**22  # as many threads hold a tile as requests are in flight; Landsat's have 2**17 to 2**19
+
 _MAX_TILES: Final = 2**20
 _MAX_ENTRIES: Final = 200
 _MAX_GROWTH: Final = 1.1  # of what does not compress; no writer makes more of it
@@ -170,7 +172,7 @@ def _read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
     _require(compression in (_NONE, _DEFLATE, _OLD_DEFLATE, _ZSTD) and predictor in (1, 2), "unusual compression")
     dtype = _TYPES[bits[0]]
     tile_bytes = tile_width * tile_height * dtype.itemsize
-    _require(width > 0 and height > 0 and 0 < tile_bytes <= MAX_TILE_BYTES, "tiles are too large")
+    _require(width > 0 and height > 0 and 0 < tile_bytes <= _MAX_OWN_BYTES, "tiles are too large")
     grid = (-(-height // tile_height), -(-width // tile_width))
     tiles = math.prod(grid)
     _require(tiles <= _MAX_TILES, "too many tiles")
