@@ -26,6 +26,7 @@ from rasterio.windows import Window
 from engine import ranges
 from engine.align import STRIP_ROWS, bounds_in, overlap, pixels_under, whole_pixel_shift
 from engine.errors import EngineError, PlanError, SceneError
+from engine.places import ObjectPath
 from engine.ranges import Access, Signs
 from engine.tiff import MAX_TILE_BYTES
 from engine.trust import redact, unsigned
@@ -117,7 +118,13 @@ def _sign(address: str, signer: Signs | None) -> str:
 @contextmanager
 def _opened(address: str, attempt: int, fault: type[EngineError], about: dict[str, Any]) -> Iterator[DatasetReader]:
     """Open a checked address; the attempt, in a fragment that is not sent, makes it another name to GDAL's cache."""
-    name = f"/vsicurl/{address}#{attempt}" if "://" in address else address
+    if address.startswith(("s3://", "abfs://")):
+        path = ObjectPath(address)
+        # A container is named before its account, which GDAL takes from the environment.
+        bucket = path.root.split("/")[2].partition("@")[0]
+        name = f"/vsi{'s3' if address.startswith('s3') else 'az'}/{bucket}/{path.key}"
+    else:
+        name = f"/vsicurl/{address}#{attempt}" if "://" in address else address
     with rasterio.Env(**GDAL_OPTIONS), rasterio.open(name, driver="GTiff") as dataset:
         height, width = dataset.block_shapes[0]
         dtype = dataset.dtypes[0]

@@ -122,6 +122,11 @@ class ObjectPath:
                 return bytes(obstore.get(_client(self.root), self.key).bytes())
             return bytes(obstore.get_range(_client(self.root), self.key, start=0, length=most))
 
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Return the bytes between two places, fewer where the object ends."""
+        with told(self):
+            return bytes(obstore.get_range(_client(self.root), self.key, start=start, end=stop))
+
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
 

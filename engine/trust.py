@@ -89,7 +89,9 @@ class Trust:
         return replace(self, hosts=self.hosts | {host.lower() for host in hosts})
 
     def check(self, href: str, *, what: str) -> str:
-        """Return ``href`` as what may be opened: an allowed https URL, or the real path of an allowed file."""
+        """Return ``href`` as what may be opened: an https URL or object that is allowed, or an allowed file's path."""
+        if href.startswith(("s3://", "abfs://")):
+            return self.store(href, what=what)
         return self.url(href, what=what) if "://" in href else str(self.path(href, what=what))
 
     def url(self, href: str, *, what: str) -> str:

@@ -240,9 +240,11 @@ def test_a_store_is_allowed_by_whole_segments_and_the_fix_names_the_flag(root: s
 def test_a_store_is_no_folder_and_a_folder_no_store() -> None:
     trust = Trust().with_roots("s3://bucket/runs")
     assert trust.roots == ()
-    for check in (trust.path, trust.check):
-        with pytest.raises(TrustError):
-            check("s3://bucket/runs/a.tif", what="asset red")
+    with pytest.raises(TrustError):
+        trust.path("s3://bucket/runs/a.tif", what="asset red")
+    assert trust.check("s3://bucket/runs/a.tif", what="asset red") == "s3://bucket/runs/a.tif"
+    with pytest.raises(TrustError, match="asset red: s3://bucket/run/a.tif is not allowed"):
+        trust.check("s3://bucket/run/a.tif", what="asset red")
     with pytest.raises(TrustError, match="--allow-root: 's3://bucket/' is not the plain address"):
         Trust().with_roots("s3://bucket//")
 
