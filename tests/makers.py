@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -92,6 +95,64 @@ def write_scene(
         assets=assets,
         cloud_cover=100 * cloud,
     )
+
+
+def write_raster(path: Path, values: np.ndarray, **profile: Any) -> Path:
+    """Write an array (y, x) or (band, y, x) as a GeoTIFF, by default in zone 48 on whole pixels of its grid."""
+    bands = values if values.ndim == 3 else values[None]
+    count, height, width = bands.shape
+    placed = {"crs": "EPSG:32648", "transform": Affine(30, 0, 500_025, 0, -30, 900_015), "driver": "GTiff"}
+    size = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with rasterio.open(path, "w", **{**placed, **size, **profile}) as file:
+        file.write(bands)
+    return path
+
+
+Tags = Mapping[int, tuple[int, Any]]
+"""TIFF tags: number -> type (1 BYTE, 2 ASCII, 3 SHORT, 4 LONG, 12 DOUBLE) and values, of ASCII a string."""
+
+
+def tiff_tags(shape: tuple[int, int], tile_shape: tuple[int, int], *, compression: int = 8) -> Tags:
+    """Return the tags of a file of one uint16 band in zone 48, tiled, as ``tiff_bytes`` takes them."""
+    sides = zip((257, 256, 323, 322), (*shape, *tile_shape), strict=True)
+    return {
+        **{tag: (4, [side]) for tag, side in sides},
+        **{tag: (3, [value]) for tag, value in {258: 16, 259: compression, 262: 1, 277: 1, 317: 1, 339: 1}.items()},
+        33550: (12, [30, 30, 0]),
+        33922: (12, [0, 0, 0, 500_025, 900_015, 0]),
+        34735: (3, [1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32648]),
+    }
+
+
+def tiff_bytes(tags: Tags, tiles: Sequence[bytes | None]) -> bytes:
+    """Return a classic little-endian TIFF with these tags and tiles, None where one is not stored.
+
+    Where the tags say nothing of offsets (324) and counts (325), they are those of the tiles.
+    """
+    letters = {1: "B", 3: "H", 4: "I", 12: "d"}
+
+    def pack(kind: int, values: Any) -> bytes:
+        return f"{values}\0".encode() if kind == 2 else struct.pack(f"<{len(values)}{letters[kind]}", *values)
+
+    number = len({324, 325, *tags})
+    beyond = 8 + 2 + 12 * number + 4
+    sizes = [len(pack(*field)) for tag, field in tags.items() if tag not in (324, 325)]
+    sizes += [len(pack(*tags.get(tag, (4, [0] * len(tiles))))) for tag in (324, 325)]
+    place = beyond + sum(size for size in sizes if size > 4)
+    offsets = []
+    for tile in tiles:
+        offsets.append(0 if tile is None else place)
+        place += len(tile or b"")
+    found = {324: (4, offsets), 325: (4, [len(tile or b"") for tile in tiles]), **tags}
+    entries, values = b"", b""
+    for tag in sorted(found):
+        data = pack(*found[tag])
+        field = data if len(data) <= 4 else struct.pack("<I", beyond + len(values))
+        values += data if len(data) > 4 else b""
+        length = len(data) if found[tag][0] == 2 else len(found[tag][1])
+        entries += struct.pack("<HHI4s", tag, found[tag][0], length, field)
+    index = struct.pack("<2sHIH", b"II", 42, 8, number) + entries + bytes(4)
+    return index + values + b"".join(tile or b"" for tile in tiles)
 
 
 def item_of(scene: Scene) -> pystac.Item:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,18 @@ def scenes(scene_folder: Path) -> list[Scene]:
 @pytest.fixture(scope="session")
 def access(scene_folder: Path) -> Access:
     return Access(Trust().with_roots(scene_folder))
+
+
+@pytest.fixture
+def peak_bytes() -> Iterator[Callable[[], int]]:
+    """``peak_bytes()``: the most memory of Python and numpy at once since the test began, or since it was asked."""
+
+    def peak() -> int:
+        most = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.reset_peak()
+        return most
+
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    yield peak
+    tracemalloc.stop()
