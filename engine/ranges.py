@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 import urllib3
@@ -47,7 +47,7 @@ MAX_GAP_BYTES: Final = 2**17
 
 _CHUNK: Final = 2**18
 _PERMANENT: Final = (400, 401, 404, 405, 410, 416, 451)
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 class Signs(Protocol):
@@ -181,8 +181,10 @@ def _ask(url: str, start: int, stop: int) -> bytes:
         given = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
         first, last = (int(given[1]), int(given[2]) + 1) if given else (-1, -1)
         ends = given is not None and given[3] == str(last)
-        if first != start or last > stop or (last < stop and not ends):
+        if first != start or not first < last <= stop or (last < stop and not ends):
             raise _Answer("another range than was asked for", passing=True)
+        if answer.headers.get("content-encoding", "identity") != "identity":
+            raise _Answer("compressed by the server", passing=True)
         pieces, size = [], 0
         while size < last - first:
             part = answer.read1(min(_CHUNK, last - first - size))
@@ -202,7 +204,11 @@ def _pool(scheme: str, host: str) -> urllib3.PoolManager:
     """Return the connections of this process to a host, through the proxy that the environment names for it."""
     settings: dict[str, Any] = {"maxsize": 256, "ca_certs": os.environ.get("SSL_CERT_FILE") or certifi.where()}
     proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
-    return urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
+    if not proxy:
+        return urllib3.PoolManager(**settings)
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    login = urllib3.make_headers(proxy_basic_auth=unquote(parts.netloc.rpartition("@")[0])) if parts.username else None
+    return urllib3.ProxyManager(parts.geturl(), proxy_headers=login, **settings)
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> list[list[int]]:
