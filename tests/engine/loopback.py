@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What it answers: bytes, pieces of them as they shall come, or anything else as JSON."""
+    """What it answers: bytes, pieces of them as they shall come, or anything else as JSON; status 0 hangs up."""
 
     status: int = 200
     body: Any = b""
@@ -33,13 +35,22 @@ class Reply(NamedTuple):
 class Loopback(ThreadingHTTPServer):
     """Answers with ``answer(call)``; a body shorter than its Content-Length is a connection that breaks off."""
 
-    def __init__(self, answer: Callable[[Call], Reply]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, answer: Callable[[Call], Reply], *, keep_alive: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _PatientHandler if keep_alive else _Handler)
         self.answer = answer
         self.calls: list[Call] = []
+        self.connections = 0
         self.host = f"127.0.0.1:{self.server_port}"
         self.url = f"http://{self.host}"
         self.trust = Trust().with_hosts(self.host)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        request = super().get_request()
+        self.connections += 1
+        return request
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that hung up."""
 
     @contextmanager
     def running(self) -> Iterator[Loopback]:
@@ -61,6 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
         call = Call(len(self.server.calls) + 1, self.command, self.path, body, headers)
         self.server.calls.append(call)
         reply = self.server.answer(call)
+        if reply.status == 0:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+            return
         content = reply.body if isinstance(reply.body, bytes | Iterator) else json.dumps(reply.body).encode()
         pieces: Iterable[bytes] = [content] if isinstance(content, bytes) else content
         self.send_response(reply.status)
@@ -79,3 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class _PatientHandler(_Handler):
+    protocol_version = "HTTP/1.1"
