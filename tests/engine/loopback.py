@@ -64,6 +64,7 @@ class Loopback(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Loopback
+    disable_nagle_algorithm = True  # or each answer on a connection that stays waits 40 ms for an acknowledgement
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
