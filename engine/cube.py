@@ -33,7 +33,7 @@ LOOKS_AT_ONCE: Final = 6
 _INDEX_ATTRS: Final = {"scale_factor": 1 / INDEX_SCALE, "_FillValue": INDEX_MISSING, "units": "1"}
 _ATTRS: Final[dict[str, dict[str, Any]]] = {
     "composite": {
-        "long_name": "median surface reflectance of clear looks",
+        "long_name": "surface reflectance, composite of clear looks",
         "scale_factor": SCALE,
         "add_offset": OFFSET,
         "_FillValue": 0,
@@ -42,8 +42,10 @@ _ATTRS: Final[dict[str, dict[str, Any]]] = {
     "clear_count": {"long_name": "clear looks in the year", "units": "1"},
     "ndvi_p10": {"long_name": "10th percentile of NDVI", **_INDEX_ATTRS},
     "ndvi_p90": {"long_name": "90th percentile of NDVI", **_INDEX_ATTRS},
+    "ndvi_mad": {"long_name": "median absolute deviation of NDVI", **_INDEX_ATTRS},
     "mndwi_p10": {"long_name": "10th percentile of MNDWI", **_INDEX_ATTRS},
     "mndwi_p90": {"long_name": "90th percentile of MNDWI", **_INDEX_ATTRS},
+    "mndwi_mad": {"long_name": "median absolute deviation of MNDWI", **_INDEX_ATTRS},
     "water_frequency": {
         "long_name": "share of clear looks with MNDWI > 0",
         "scale_factor": 1 / INDEX_SCALE,
@@ -277,7 +279,7 @@ def _composite(
             if lost:
                 return layers, lost
             with reader.spent.on("composite"):
-                strip = annual_layers(bands, clear, min_looks_range=params.min_looks_range)
+                strip = annual_layers(bands, clear, min_looks_range=params.min_looks_range, composite=params.composite)
             for name, values in strip.items():
                 layers[name][..., rows, :] = values
     return layers, []
@@ -358,4 +360,4 @@ def as_dataset(layers: dict[str, np.ndarray], geobox: GeoBox, year: int, attrs: 
 def reduce_looks(looks: xr.DataArray, params: CubeParams) -> dict[str, np.ndarray]:
     """Reduce masked looks (time, band, y, x), 0 where not clear, to annual layers."""
     bands = np.ascontiguousarray(looks.transpose("time", "band", "y", "x").values)
-    return annual_layers(bands, bands[:, 0] > 0, min_looks_range=params.min_looks_range)
+    return annual_layers(bands, bands[:, 0] > 0, min_looks_range=params.min_looks_range, composite=params.composite)

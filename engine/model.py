@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from engine.errors import ModelError
 from engine.files import write_text
 from engine.kernels.bins import MAX_BINS, MISSING_CODE
-from engine.kernels.features import ALL_FEATURES
+from engine.kernels.features import KNOWN_FEATURES
 from engine.kernels.forest import Forest, compile_trees, margins, probabilities
 from engine.places import Place, read_start
 from engine.trust import Trust
@@ -261,7 +261,7 @@ class _Meta(BaseModel):
     @field_validator("features")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(value) - set(ALL_FEATURES))
+        unknown = sorted(set(value) - set(KNOWN_FEATURES))
         if unknown or len(set(value)) < len(value):
             raise ValueError(f"unknown feature {unknown[0]!r}" if unknown else "a feature is named twice")
         return value

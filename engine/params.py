@@ -104,6 +104,10 @@ class SearchParams(Params):
 class CubeParams(Params):
     """How a year of scenes becomes one layer."""
 
+    composite: Literal["median", "geomedian"] = "median"
+    """``median`` takes each band by itself; ``geomedian`` all at once, which keeps what bands have to do with each
+    other and costs about twice the processor time."""
+
     keep: Literal["annual", "scenes"] = "annual"
     """``scenes`` also writes the masked (time, band, y, x) cube the composite was made from."""
 
@@ -117,7 +121,8 @@ class CubeParams(Params):
     """Also reject pixels whose QA cloud confidence is medium or high."""
 
     min_looks_range: Annotated[int, Field(ge=2)] = 8
-    """Clear looks below which percentiles, ranges and water frequency are missing, as they drift with that number."""
+    """Clear looks below which percentiles, ranges, deviations and water frequency are missing, as they drift with
+    that number."""
 
     min_looks: Annotated[int, Field(ge=1)] = 3
     """Clear looks below which a pixel counts as poorly observed in the report."""
@@ -212,8 +217,9 @@ class TrainParams(Params):
     """``here`` (this area), ``study`` (the study's regions) or the path of a model directory."""
 
     distributed: Literal["auto", "yes", "no"] = "auto"
-    features: Literal["composite", "all"] = "all"
-    """``composite``: bands and indices; ``all``: also ranges and water frequency."""
+    features: Literal["composite", "all", "all+mad"] = "all"
+    """``composite``: bands and indices; ``all``: also ranges and water frequency; ``all+mad``: also median absolute
+    deviations."""
 
     hold_out: tuple[str, ...] | None = None
     """Regions never trained on; default the study's four where present."""

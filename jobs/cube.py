@@ -26,7 +26,7 @@ def build_cubes(run: Run, plan: Plan) -> None:
     todo = []
     for part in plan.tile_years:
         fingerprint = fingerprint_of(
-            "cube-1",
+            "cube-2",
             part.tile.zone,
             part.tile.window,
             part.year,

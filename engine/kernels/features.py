@@ -14,7 +14,7 @@ MISSING: Final = -(2**31)
 """Feature value of a pixel for which it is not known."""
 
 COMPOSITE_FEATURES: Final = (*BANDS, *INDICES)
-"""Bands (DN) and indices of the median composite."""
+"""Bands (DN) and indices of the composite."""
 
 RANGE_FEATURES: Final = (
     "ndvi_p10",
@@ -27,8 +27,12 @@ RANGE_FEATURES: Final = (
 )
 """Tide and phenology; missing below 8 clear looks, as they drift with the number of looks."""
 
+MAD_FEATURES: Final = ("ndvi_mad", "mndwi_mad")
+"""Spread that a few strange looks do not widen; missing below 8 clear looks as well."""
+
 ALL_FEATURES: Final = COMPOSITE_FEATURES + RANGE_FEATURES
-FEATURE_SETS: Final = {"composite": COMPOSITE_FEATURES, "all": ALL_FEATURES}
+KNOWN_FEATURES: Final = ALL_FEATURES + MAD_FEATURES
+FEATURE_SETS: Final = {"composite": COMPOSITE_FEATURES, "all": ALL_FEATURES, "all+mad": KNOWN_FEATURES}
 
 WATER_MISSING: Final = 65_535
 """Water frequency below 8 clear looks."""
@@ -40,8 +44,9 @@ def feature_stack(arrays: Mapping[str, np.ndarray], names: tuple[str, ...] = ALL
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        The cube's variables: ``composite`` uint16 (band, y, x) and, for range features, ``ndvi_p10``,
-        ``ndvi_p90``, ``mndwi_p10``, ``mndwi_p90`` int16 (y, x) and ``water_frequency`` uint16 (y, x).
+        The cube's variables: ``composite`` uint16 (band, y, x) and, where such features are wanted, ``ndvi_p10``,
+        ``ndvi_p90``, ``ndvi_mad``, ``mndwi_p10``, ``mndwi_p90``, ``mndwi_mad`` int16 (y, x) and
+        ``water_frequency`` uint16 (y, x).
     names : tuple of str
         Features wanted, in this order.
 
@@ -53,11 +58,11 @@ def feature_stack(arrays: Mapping[str, np.ndarray], names: tuple[str, ...] = ALL
     Raises
     ------
     ValueError
-        If a name is not among ``ALL_FEATURES``.
+        If a name is not among ``KNOWN_FEATURES``.
     """
-    unknown = [name for name in names if name not in ALL_FEATURES]
+    unknown = [name for name in names if name not in KNOWN_FEATURES]
     if unknown:
-        raise ValueError(f"unknown feature {unknown[0]!r}; known are {', '.join(ALL_FEATURES)}")
+        raise ValueError(f"unknown feature {unknown[0]!r}; known are {', '.join(KNOWN_FEATURES)}")
     composite = arrays["composite"]
     unobserved = composite[0] == 0
     indices = spectral_indices(composite) if set(names) & set(INDICES) else None
