@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -86,18 +87,19 @@ def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> 
     dataset : Dataset
         In memory; dims end in (y, x).
     marker : mapping
-        What to remember beside the data: the inputs' fingerprint, counts, lost scenes.
+        What to remember beside the data: the inputs' fingerprint, counts, lost scenes, ``stages``.
 
     Returns
     -------
     dict
-        The marker as written, with ``sha256`` of the decoded arrays.
+        The marker as written, with ``sha256`` of the decoded arrays, and the stage of writing them.
 
     Raises
     ------
     StoreError
         If the disk is full, or the folder or store cannot be written.
     """
+    started = time.perf_counter()
     arrays = {str(name): variable.values for name, variable in dataset.data_vars.items()}
     written = {**marker, "sha256": array_sha256(arrays)}
     try:
@@ -109,6 +111,9 @@ def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> 
             dataset.to_zarr(_zarr_store(path), mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
     except OSError as error:
         raise cannot_write(path, error) from error
+    size = sum(array.nbytes for array in arrays.values())
+    writing = {"seconds": round(time.perf_counter() - started, 3), "bytes": size}
+    written["stages"] = {**marker.get("stages", {}), "write": writing}
     write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
     return written
 

@@ -31,7 +31,7 @@ from engine.model import Model, load_model
 from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams
 from engine.places import Place, entries, remove
 from engine.plan import TileYear
-from engine.ranges import Access
+from engine.ranges import Access, Spent
 from engine.raster import GMW_NODATA, export_gmw, write_cog
 from engine.sample import draw_tile, part_path, write_part
 from engine.scratch import release_scratch
@@ -166,7 +166,7 @@ def classify_task(
 ) -> dict[str, Any]:
     """Classify a tile-year wall to wall: a zarr store, then its COGs."""
     release_scratch()
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), Spent()
     tifs = map_paths(store)
     for tif in (*tifs.values(), gmw_path(store)):
         tif.unlink(missing_ok=True)
@@ -179,14 +179,17 @@ def classify_task(
     classes = np.full(tile.shape, OUTSIDE_AREA, dtype=np.uint8)
     for top in range(0, tile.shape[0], CLASSIFY_ROWS):
         rows = slice(top, top + CLASSIFY_ROWS)
-        probability[rows], classes[rows] = classify_block(
-            feature_stack({name: layer[..., rows, :] for name, layer in layers.items()}, model.features),
-            observed=layers["clear_count"][rows] > 0,
-            area=regions[rows] > 0,
-            model=model,
-            habitat=None if allowed is None else allowed[rows],
-            threshold=threshold,
-        )
+        with spent.on("features"):
+            features = feature_stack({name: layer[..., rows, :] for name, layer in layers.items()}, model.features)
+        with spent.on("classify"):
+            probability[rows], classes[rows] = classify_block(
+                features,
+                observed=layers["clear_count"][rows] > 0,
+                area=regions[rows] > 0,
+                model=model,
+                habitat=None if allowed is None else allowed[rows],
+                threshold=threshold,
+            )
     dataset = xr.Dataset(
         {
             "probability": (
@@ -220,6 +223,7 @@ def classify_task(
         "year": year,
         "areas": _records([area_table(classes, regions, tile, area, legend=CLASSES).assign(by="region")]),
         "seconds": round(time.perf_counter() - started, 3),
+        "stages": spent.record(),
     }
     written = write_store(store, dataset, marker)
     _write_map_cogs(tifs, probability, classes, tile, tags)
