@@ -13,7 +13,6 @@ from affine import Affine
 from pyproj import Transformer
 
 from engine import gdal, ranges
-from engine.align import bounds_in
 from engine.errors import MaskError, PlanError, SceneError
 from engine.gdal import open_raster, read_raster, values_at
 from engine.grid import grid_geobox
@@ -133,16 +132,6 @@ def test_a_virtual_raster_under_another_name_is_not_opened(tmp_path):
     )
     with pytest.raises(MaskError, match=r"mask\.tif cannot be read as a GeoTIFF"):
         _look_up(path)
-
-
-def test_bounds_lie_round_every_pixel():
-    [box] = bounds_in(BOX, "EPSG:4326")
-    west, south, east, north = BOX.geographic_extent.boundingbox
-    assert box[0] < west
-    assert box[1] < south
-    assert box[2] > east
-    assert box[3] > north
-    assert box[2] - box[0] < 1.1 * (east - west)
 
 
 def test_storage_that_accepts_and_stays_silent_is_told_within_the_budget(monkeypatch):
