@@ -26,6 +26,7 @@ from engine.reader import BlockReader, Stopped, files_of
 from engine.scenes import Scene, observations
 from engine.scratch import scratch
 from engine.store import grid_coords, write_store
+from engine.threads import compute_threads
 
 LOOKS_AT_ONCE: Final = 6
 """Looks that are read side by side, each waiting for index, quality words and bands in turn."""
@@ -279,7 +280,13 @@ def _composite(
             if lost:
                 return layers, lost
             with reader.spent.on("composite"):
-                strip = annual_layers(bands, clear, min_looks_range=params.min_looks_range, composite=params.composite)
+                strip = annual_layers(
+                    bands,
+                    clear,
+                    min_looks_range=params.min_looks_range,
+                    composite=params.composite,
+                    threads=compute_threads(),
+                )
             for name, values in strip.items():
                 layers[name][..., rows, :] = values
     return layers, []

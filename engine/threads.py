@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
 
 from distributed import get_worker
 
@@ -33,21 +29,3 @@ def compute_slots() -> threading.BoundedSemaphore:
 @lru_cache(maxsize=8)
 def _slots(count: int) -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(count)
-
-
-def split_rows(function: Callable[[slice], Any], height: int) -> Sequence[Any]:
-    """Call a function that releases the GIL on ``compute_threads`` equal parts of the rows of an array.
-
-    Examples
-    --------
-    >>> total = split_rows(lambda rows: len(range(100)[rows]), 100)
-    >>> sum(total)
-    100
-    """
-    count = compute_threads()
-    edges = [height * part // count for part in range(count + 1)]
-    parts = [slice(top, bottom) for top, bottom in pairwise(edges) if bottom > top]
-    if len(parts) < 2:
-        return [function(part) for part in parts]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(function, parts))

@@ -15,6 +15,7 @@ from numba import njit
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.geomedian import geomedian
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE, normalised_difference, reflectance_of
+from engine.kernels.lanes import in_parts
 from engine.landsat import BANDS
 
 GREEN: Final = BANDS.index("green")
@@ -36,6 +37,7 @@ def annual_layers(
     *,
     min_looks_range: int = 8,
     composite: Literal["median", "geomedian"] = "median",
+    threads: int = 1,
 ) -> dict[str, np.ndarray]:
     """Reduce the looks of a year to a composite, counts and ranges.
 
@@ -49,6 +51,8 @@ def annual_layers(
         Clear looks below which percentiles, deviations and water frequency are missing.
     composite : str
         ``median`` of each band by itself, or ``geomedian`` of all.
+    threads : int
+        Threads to use; they change no value.
 
     Returns
     -------
@@ -84,24 +88,32 @@ def annual_layers(
         return layers
     flat = {name: layer.reshape(*layer.shape[:-2], -1) for name, layer in layers.items()}  # views
     if composite == "geomedian":
-        layers["composite"] = geomedian(bands, clear)
+        layers["composite"] = geomedian(bands, clear, threads=threads)
         flat["composite"] = flat["composite"][:0]
-    _annual(
-        np.ascontiguousarray(bands).reshape(looks, n_bands, -1),
-        np.ascontiguousarray(clear).reshape(looks, -1),
-        min_looks_range,
-        sorting_network(looks),
-        merging_network(looks),
-        flat["composite"],
-        flat["clear_count"],
-        (flat["ndvi_p10"], flat["ndvi_p90"], flat["ndvi_mad"]),
-        (flat["mndwi_p10"], flat["mndwi_p90"], flat["mndwi_mad"]),
-        flat["water_frequency"],
-    )
+    looks_of_bands = np.ascontiguousarray(bands).reshape(looks, n_bands, -1)
+    clear_looks = np.ascontiguousarray(clear).reshape(looks, -1)
+    networks = sorting_network(looks), merging_network(looks)
+
+    def reduce(first: int, last: int) -> None:
+        _annual(
+            looks_of_bands,
+            clear_looks,
+            first,
+            last,
+            min_looks_range,
+            *networks,
+            flat["composite"],
+            flat["clear_count"],
+            (flat["ndvi_p10"], flat["ndvi_p90"], flat["ndvi_mad"]),
+            (flat["mndwi_p10"], flat["mndwi_p90"], flat["mndwi_mad"]),
+            flat["water_frequency"],
+        )
+
+    in_parts(reduce, height * width, threads)
     return layers
 
 
-def median(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> np.ndarray:
+def median(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, threads: int = 1) -> np.ndarray:
     """Return the median of the clear looks, per band and pixel.
 
     Parameters
@@ -112,6 +124,8 @@ def median(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> np.n
         Looks worth keeping.
     dtype : numpy dtype
         uint16 or float32.
+    threads : int
+        Threads to use; they change no value.
 
     Returns
     -------
@@ -138,13 +152,14 @@ def median(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> np.n
     rounded = dtype == np.uint16
     medians = np.full((n_bands, height, width), 0 if rounded else np.nan, dtype=dtype)
     if bands.size:
-        _medians(
-            np.ascontiguousarray(bands).reshape(looks, n_bands, -1),
-            np.ascontiguousarray(clear).reshape(looks, -1),
-            sorting_network(looks),
-            1 if rounded else 0,
-            medians.reshape(n_bands, -1),
-        )
+        looks_of_bands = np.ascontiguousarray(bands).reshape(looks, n_bands, -1)
+        clear_looks, out = np.ascontiguousarray(clear).reshape(looks, -1), medians.reshape(n_bands, -1)
+        network, up = sorting_network(looks), 1 if rounded else 0
+
+        def reduce(first: int, last: int) -> None:
+            _medians(looks_of_bands, clear_looks, first, last, network, up, out)
+
+        in_parts(reduce, height * width, threads)
     return medians
 
 
@@ -271,12 +286,12 @@ def _band_median(bands, band, clear, start, counts, seen, values, network, up, o
 
 
 @njit(cache=True, nogil=True)
-def _medians(bands, clear, network, up, out):
+def _medians(bands, clear, first, last, network, up, out):
     looks, n_bands, pixels = bands.shape
     values = np.empty((looks, LANES), dtype=np.uint16)
     counts = np.empty(LANES, dtype=np.uint16)
     seen = np.empty(looks, dtype=np.int64)
-    for start in range(0, pixels, LANES):
+    for start in range(first, last, LANES):
         stop = min(start + LANES, pixels)
         rows = _count_clear(clear, start, stop, counts, seen)
         for band in range(n_bands):
@@ -336,7 +351,9 @@ def _index_layers(index, rows, counts, min_range, sorting, merging, deviations, 
 
 
 @njit(cache=True, nogil=True)
-def _annual(bands, clear, min_range, sorting, merging, composite, clear_count, ndvi_layers, mndwi_layers, water):
+def _annual(
+    bands, clear, first, last, min_range, sorting, merging, composite, clear_count, ndvi_layers, mndwi_layers, water
+):
     looks, _, pixels = bands.shape
     values = np.empty((looks, LANES), dtype=np.uint16)
     ndvi = np.empty((looks, LANES), dtype=np.int16)
@@ -344,7 +361,7 @@ def _annual(bands, clear, min_range, sorting, merging, composite, clear_count, n
     counts = np.empty(LANES, dtype=np.uint16)
     wet = np.empty(LANES, dtype=np.int32)
     looks_seen = np.empty(looks, dtype=np.int64)
-    for start in range(0, pixels, LANES):
+    for start in range(first, last, LANES):
         stop = min(start + LANES, pixels)
         lanes = stop - start
         rows = _count_clear(clear, start, stop, counts, looks_seen)

@@ -24,6 +24,8 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from engine.kernels.lanes import in_parts
+
 LANES: Final = 64
 """Pixels solved side by side: with 20 looks of six bands 30 KB, in a core's fastest cache."""
 
@@ -47,7 +49,7 @@ _MEETS: Final = np.float32(1e-6)  # DN squared
 _LONGEST: Final = np.float32(-20)
 
 
-def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> np.ndarray:
+def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, threads: int = 1) -> np.ndarray:
     """Return per pixel the point whose summed distance to the clear looks is least.
 
     Parameters
@@ -58,6 +60,8 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> n
         Looks worth keeping.
     dtype : numpy dtype
         uint16, or float32 for what has not been rounded.
+    threads : int
+        Threads to use; they change no value.
 
     Returns
     -------
@@ -87,13 +91,14 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> n
     rounded = dtype == np.uint16
     composite = np.full((n_bands, height, width), 0 if rounded else np.nan, dtype=dtype)
     if bands.size:
-        _geomedian(
-            np.ascontiguousarray(bands).reshape(looks, n_bands, -1),
-            np.ascontiguousarray(clear).reshape(looks, -1),
-            (_ZERO,) * n_bands,
-            _HALF if rounded else _ZERO,
-            composite.reshape(n_bands, -1),
-        )
+        looks_of_bands = np.ascontiguousarray(bands).reshape(looks, n_bands, -1)
+        clear_looks, out = np.ascontiguousarray(clear).reshape(looks, -1), composite.reshape(n_bands, -1)
+        each_band, up = (_ZERO,) * n_bands, _HALF if rounded else _ZERO
+
+        def solve(first: int, last: int) -> None:
+            _geomedian(looks_of_bands, clear_looks, first, last, each_band, up, out)
+
+        in_parts(solve, height * width, threads)
     return composite
 
 
@@ -107,7 +112,7 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16) -> n
 
 
 @njit(cache=True, nogil=True)
-def _geomedian(bands, clear, each_band, up, out):
+def _geomedian(bands, clear, first, last, each_band, up, out):
     looks, n_bands, pixels = bands.shape
     points = np.zeros(looks * n_bands * LANES, dtype=np.float32)
     usable = np.zeros(looks * LANES, dtype=np.float32)
@@ -118,7 +123,7 @@ def _geomedian(bands, clear, each_band, up, out):
     settled = np.empty(LANES, dtype=np.bool_)
     chosen = np.empty((looks, n_bands), dtype=np.float64)
     estimate = np.empty(n_bands, dtype=np.float64)
-    for start in range(0, pixels, LANES):
+    for start in range(first, last, LANES):
         stop = min(start + LANES, pixels)
         rows = _load(bands, clear, start, stop, points, usable)
         if rows == 0:
