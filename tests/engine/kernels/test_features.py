@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from engine.kernels.composite import annual_layers
-from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING, WATER_MISSING, feature_stack
+from engine.kernels.features import (
+    ALL_FEATURES,
+    COMPOSITE_FEATURES,
+    FEATURE_SETS,
+    MISSING,
+    WATER_MISSING,
+    feature_stack,
+)
 from engine.kernels.indices import INDEX_MISSING, spectral_indices
 from engine.landsat import BANDS
+from engine.params import TrainParams
 
 
 def test_the_features_of_four_pixels_by_hand():
@@ -47,6 +57,22 @@ def test_features_are_missing_where_not_observed_and_ranges_where_not_known():
     assert (stack[:, 0, 0] == MISSING).all()
     assert (stack[13:, 1, 1] == MISSING).all()
     assert (stack[:13, 1, 1] != MISSING).all()
+
+
+def test_deviations_are_features_only_where_asked_for():
+    arrays = {
+        "composite": np.array([[[8000, 8000, 0]]] * 6, "uint16"),
+        "ndvi_mad": np.array([[120, INDEX_MISSING, INDEX_MISSING]], "int16"),
+        "mndwi_mad": np.array([[0, INDEX_MISSING, INDEX_MISSING]], "int16"),
+    }
+    stack = feature_stack(arrays, ("mndwi_mad", "ndvi_mad"))
+    assert stack[:, 0].tolist() == [[0, MISSING, MISSING], [120, MISSING, MISSING]]
+    assert not set(FEATURE_SETS["all"]) & {"ndvi_mad", "mndwi_mad"}
+    assert FEATURE_SETS["all+mad"][: len(ALL_FEATURES)] == ALL_FEATURES
+
+
+def test_every_set_of_features_can_be_asked_for_by_name():
+    assert set(FEATURE_SETS) == set(get_args(TrainParams.model_fields["features"].annotation))
 
 
 def test_unknown_features_are_refused_by_name():
