@@ -87,7 +87,7 @@ def observed_summary(run: Run, plan: Plan) -> list[dict[str, Any]]:
 @click.command("cube")
 @run_options
 def command(options: Options) -> None:
-    """Composite every tile-year of a run: median, clear looks, ranges, water frequency."""
+    """Composite every tile-year of a run: its bands, clear looks, ranges, water frequency."""
     with open_run(options) as run:
         plan = plan_run(run, find_scenes(run))
         build_cubes(run, plan)
