@@ -19,6 +19,7 @@ from shapely import get_parts
 
 from engine.align import Bounds, bounds_in, overlap
 from engine.area import Area
+from engine.copies import reach
 from engine.errors import MaskError
 from engine.gdal import read_raster, values_at
 from engine.kernels.labels import within_distance
@@ -160,7 +161,8 @@ def _mosaic(
             found, inside = values_at(dataset, geobox)
             return found, inside if dataset.nodata is None else inside & (found != dataset.nodata)
 
-        found, inside = read_raster(href, Access(trust, signer), read, fault=MaskError, habitat=what)
+        reached, allowing = reach(href, trust)
+        found, inside = read_raster(reached, Access(allowing, signer), read, fault=MaskError, habitat=what)
         inside &= np.isfinite(found) & ~known
         values[inside] = found[inside]
         known |= inside

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,7 @@ from shapely.ops import transform as transform_geometry
 
 from engine.align import Bounds, bounds_in, overlap
 from engine.area import Area
+from engine.copies import reach
 from engine.errors import MaskError
 from engine.gdal import open_raster, values_at
 from engine.kernels.labels import erode_edges, first_known, mask_codes, stable_labels
@@ -44,6 +45,8 @@ class MaskFile:
     """One file of a mask; checked, not held open, so that it travels to workers."""
 
     path: str
+    """Of this machine; or of a store, see ``engine.copies``."""
+
     crs: str
     """WKT."""
 
@@ -350,7 +353,8 @@ def _label_year(masks: Sequence[OpenMask], geobox: GeoBox, year: int) -> tuple[n
             if file.is_raster:
                 rasters = first_known([rasters, _label_raster(file, mask, geobox)])
             else:
-                codes, count = _label_vector(file, mask.params, geobox)
+                here = replace(file, path=reach(file.path, mask.trust)[0])
+                codes, count = _label_vector(here, mask.params, geobox)
                 # What one file leaves as background may be another's polygon; the codes grow with what is known.
                 vectors = np.maximum(vectors, codes)
                 repaired += count
@@ -364,7 +368,8 @@ def _background(params: MaskParams) -> int:
 
 def _label_raster(file: MaskFile, mask: OpenMask, geobox: GeoBox) -> np.ndarray:
     params = mask.params
-    with open_raster(file.path, Access(mask.trust), fault=MaskError, mask=mask.year) as dataset:
+    path, trust = reach(file.path, mask.trust)
+    with open_raster(path, Access(trust), fault=MaskError, mask=mask.year) as dataset:
         values, inside = values_at(dataset, geobox)
         nodata = dataset.nodata
     unknown = list(params.unknown)

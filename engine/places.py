@@ -13,13 +13,13 @@ import os
 import posixpath
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -28,8 +28,13 @@ from obstore.store import AzureStore, ObjectStore, S3Store
 type Place = Path | ObjectPath
 """Where an output lies."""
 
-AT_ONCE: Final = 32
-"""Requests in flight where many small ones are sent."""
+ASKED_AT_ONCE: Final = 32
+"""Small questions on their way at a time."""
+
+SENT_AT_ONCE: Final = 8
+"""Files on their way at a time."""
+
+_PART_BYTES: Final = 8 * 2**20  # a larger file goes in parts, two at a time: 128 MB in flight at most
 
 RETRY_SECONDS: Final = 30
 """A store that stays ill is told after this long; a request that failed in passing is sent again."""
@@ -130,10 +135,15 @@ class ObjectPath:
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
 
+    def download(self, file: Path) -> None:
+        """Write an object's bytes to a file, however many."""
+        with told(self), file.open("wb") as target:
+            target.writelines(obstore.get(_client(self.root), self.key))
+
     def write_bytes(self, content: bytes | Path) -> None:
         """Put an object, or upload a file as one; nobody sees a half."""
         with told(self):
-            obstore.put(_client(self.root), self.key, content)
+            _put(self.root, self.key, content)
 
     def unlink(self, missing_ok: bool = True) -> None:
         """Delete an object; a store does not tell one that was there from one that was not."""
@@ -197,6 +207,10 @@ def _client(root: str) -> ObjectStore:
     return _connect(root, "")
 
 
+@overload
+def entries(place: Path) -> tuple[Sequence[Path], Sequence[Path]]: ...
+@overload
+def entries(place: ObjectPath) -> tuple[Sequence[ObjectPath], Sequence[ObjectPath]]: ...
 def entries(place: Place) -> tuple[Sequence[Place], Sequence[Place]]:
     """List what lies directly in a place: folders and files, sorted; none of either where there is no such place."""
     if isinstance(place, Path):
@@ -207,6 +221,14 @@ def entries(place: Place) -> tuple[Sequence[Place], Sequence[Place]]:
     home = ObjectPath(place.root)
     folders = sorted(home / prefix.rstrip("/") for prefix in listed["common_prefixes"])
     return folders, sorted(home / meta["path"] for meta in listed["objects"])
+
+
+def each[T, R](function: Callable[[T], R], items: Iterable[T], *, within: Place) -> list[R]:
+    """Apply a function that asks a place to many items, in their order; in threads where each answer takes its time."""
+    if isinstance(within, Path):
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        return list(pool.map(function, items))
 
 
 def remove(place: Place) -> None:
@@ -221,6 +243,18 @@ def remove(place: Place) -> None:
         place.unlink(missing_ok=True)
 
 
+def upload(folder: Path, place: ObjectPath) -> None:
+    """Put every file below a folder at its way from there below a place; each whole, but not all at once."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    keys = [f"{place.key}/{path.relative_to(folder).as_posix()}" for path in files]
+    with told(place), ThreadPoolExecutor(SENT_AT_ONCE) as pool:
+        list(pool.map(lambda key, path: _put(place.root, key, path), keys, files))
+
+
+def _put(root: str, key: str, content: bytes | Path) -> None:
+    obstore.put(_client(root), key, content, chunk_size=_PART_BYTES, max_concurrency=2)
+
+
 def move(place: Place, target: Place) -> None:
     """Give a folder and all in it another name on the same disk or in the same store; there object by object.
 
@@ -231,8 +265,8 @@ def move(place: Place, target: Place) -> None:
         return
     client, keys = _client(place.root), place.below()
     renamed = [target.key + key.removeprefix(place.key) for key in keys]
-    with told(place), ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda pair: obstore.copy(client, *pair), zip(keys, renamed, strict=True)))
+    with told(place):
+        each(lambda pair: obstore.copy(client, *pair), zip(keys, renamed, strict=True), within=place)
         obstore.delete(client, keys)
 
 

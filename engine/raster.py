@@ -26,7 +26,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from engine.errors import StoreError
 from engine.files import cannot_read, replacing, write_text
 from engine.legend import MANGROVE, NOT_OBSERVED, OTHER, OUTSIDE_AREA, OUTSIDE_HABITAT, Entry, Ramp
-from engine.places import ObjectPath, Place, read_start, relative
+from engine.places import ObjectPath, Place, each, read_start, relative
 
 BLOCK_PX = 512
 _GDAL_TYPES = {"uint8": "Byte", "int16": "Int16", "uint16": "UInt16", "int32": "Int32", "float32": "Float32"}
@@ -188,7 +188,7 @@ def write_vrt(
         If a tile is unreadable or the VRT cannot be written.
     """
     path = _place(path)
-    tiles = sorted((_Source.open(_place(tif)) for tif in tifs), key=lambda tile: str(tile.path))
+    tiles = sorted(each(_Source.open, map(_place, tifs), within=path), key=lambda tile: str(tile.path))
     if not tiles:
         raise ValueError("tifs is empty; a mosaic needs at least one tile")
     first = tiles[0]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +27,7 @@ from zarr.storage import ObjectStore
 from engine.errors import StoreError
 from engine.files import cannot_read, cannot_write, write_text
 from engine.grid import crs_of
-from engine.places import ObjectPath, Place, remove, told
+from engine.places import ObjectPath, Place, remove, told, upload
 
 CHUNK_PX: Final = 256
 _CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks": False}
@@ -105,10 +107,14 @@ def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> 
     try:
         marker_path(path).unlink(missing_ok=True)  # first, so that a half-removed store is not trusted
         remove(path)
-        if not isinstance(path, ObjectPath):
+        if isinstance(path, ObjectPath):
+            # From a disk, many files at once: by itself zarr asks a store some hundred things, one after the other.
+            with tempfile.TemporaryDirectory(prefix="mangroves-") as folder:
+                _write_zarr(Path(folder, path.name), dataset)
+                upload(Path(folder, path.name), path)
+        else:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _checked_chunks(), told(path):
-            dataset.to_zarr(_zarr_store(path), mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
+            _write_zarr(path, dataset)
     except OSError as error:
         raise cannot_write(path, error) from error
     size = sum(array.nbytes for array in arrays.values())
@@ -118,9 +124,9 @@ def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> 
     return written
 
 
-def _zarr_store(path: Place, *, read_only: bool = False) -> Any:
-    # A client of its own, whose keys begin at this array: over all of a bucket zarr would make every folder a group.
-    return ObjectStore(path.open_prefix(), read_only=read_only) if isinstance(path, ObjectPath) else path
+def _write_zarr(path: Path, dataset: xr.Dataset) -> None:
+    with _checked_chunks():
+        dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=True, encoding=_encoding(dataset))
 
 
 def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
@@ -176,14 +182,10 @@ def open_store(path: Place) -> Iterator[xr.Dataset]:
     if read_marker(path) is None:
         raise StoreError(f"{path} is not there or not finished", fix="run the step that makes it again")
     try:
-        with (
-            _checked_chunks(),
-            told(path),
-            xr.open_zarr(
-                _zarr_store(path, read_only=True), consolidated=True, chunks=None, mask_and_scale=False
-            ) as data,
-        ):
-            yield data
+        with _checked_chunks(), told(path):
+            source = ObjectStore(path.open_prefix(), read_only=True) if isinstance(path, ObjectPath) else path
+            with xr.open_zarr(source, zarr_format=3, consolidated=True, chunks=None, mask_and_scale=False) as data:
+                yield data
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         if isinstance(path, ObjectPath) and isinstance(error, OSError):
             raise cannot_read(path, error) from error

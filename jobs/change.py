@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import click
 import pandas as pd
 
 from engine.area import Area
 from engine.change import change_table, merge_tables, read_zones, write_table, year_pairs
+from engine.grid import Tile
 from engine.legend import TRANSITIONS
 from engine.places import Place
 from engine.plan import Plan
-from engine.raster import write_qml, write_vrt
+from engine.raster import write_vrt
 from engine.store import fingerprint_of, is_current, read_marker
 from engine.tasks import change_path, change_task
-from jobs.classify import classify_maps, map_path
+from jobs.classify import classify_maps, map_path, write_styles
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
 from jobs.plan import plan_run
@@ -36,37 +40,37 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Place], pd.DataFrame]:
     """
     pairs, zones = open_comparison(run)
     of_year = {(part.tile, part.year): map_path(run, part) for part in plan.tile_years}
-    todo, all_calls = [], []
-    for pair in pairs:
-        for tile in plan.tiles:
-            before, after = of_year[tile, pair[0]], of_year[tile, pair[1]]
-            store = run.outputs / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
-            fingerprint = fingerprint_of(
-                "change-1",
-                [(read_marker(path) or {}).get("sha256") for path in (before, after)],
-                [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
-            )
-            tags = {**run.tags, "years": f"{pair[0]}-{pair[1]}"}
-            call = (before, after, tile, pair, run.area, zones, store, fingerprint, tags)
-            all_calls.append(call)
-            if not (is_current(store, fingerprint) and change_path(store).is_file()):
-                todo.append(call)
+
+    def find(of: tuple[tuple[int, int], Tile]) -> tuple[tuple[Any, ...], bool]:
+        pair, tile = of
+        before, after = of_year[tile, pair[0]], of_year[tile, pair[1]]
+        store = run.outputs / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
+        fingerprint = fingerprint_of(
+            "change-1",
+            [(read_marker(path) or {}).get("sha256") for path in (before, after)],
+            [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
+        )
+        tags = {**run.tags, "years": f"{pair[0]}-{pair[1]}"}
+        call = (before, after, tile, pair, run.area, zones, store, fingerprint, tags)
+        return call, is_current(store, fingerprint) and change_path(store).is_file()
+
+    found = run.each(find, product(pairs, plan.tiles))
+    all_calls, todo = [call for call, _ in found], [call for call, current in found if not current]
     run.say_skipped("change", len(all_calls), len(todo))
     with run.record.stage("change") as counts:
         for _ in run.tasks(change_task, todo, len(todo), "change", shared=(zones,)):
             pass
         counts.update(done=len(todo), skipped=len(all_calls) - len(todo))
+    stores = [store for *_, store, _, _ in all_calls]
     tables = []
-    for _, _, _, pair, _, _, store, *_ in all_calls:
-        areas = (read_marker(store) or {"areas": []})["areas"]
-        tables.append(pd.DataFrame(areas).assign(first=pair[0], last=pair[1]))
+    for (_, _, _, pair, *_), marker in zip(all_calls, run.each(read_marker, stores), strict=True):
+        tables.append(pd.DataFrame((marker or {"areas": []})["areas"]).assign(first=pair[0], last=pair[1]))
     if not tables:
         return [], pd.DataFrame()
     merged = merge_tables(tables)
     write_table(run.folder / "transitions.csv", merged, notice=run.params.notice)
     summary = change_table(merged)
     write_table(run.folder / "change.csv", summary, notice=run.params.notice)
-    stores = [store for *_, store, _, _ in all_calls]
     for name in ("transitions.csv", "change.csv"):
         run.describe(run.folder / name, stores)
     return [
@@ -82,8 +86,7 @@ def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Place:
     stores = [folder / f"{tile.id}.zarr" for tile in plan.tiles if tile.zone == zone]
     tifs = [change_path(store) for store in stores]
     write_vrt(path, tifs, legend=TRANSITIONS, tags={**run.tags, "years": name})
-    for styled in (path, *tifs):
-        write_qml(styled.with_suffix(".qml"), TRANSITIONS)
+    write_styles(run, (path, *tifs), TRANSITIONS)
     run.describe(path, stores)
     return path
 

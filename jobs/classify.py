@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import click
 import pandas as pd
 
 from engine.change import merge_tables, write_table
-from engine.legend import CLASSES, OUTSIDE_HABITAT, PROBABILITY_RAMP
+from engine.legend import CLASSES, OUTSIDE_HABITAT, PROBABILITY_RAMP, Entry, Ramp
 from engine.model import Model
 from engine.places import Place
 from engine.plan import Plan, TileYear
@@ -40,10 +40,14 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> li
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
     )
     todo = []
-    for part in plan.tile_years:
+
+    def find(part: TileYear) -> tuple[TileYear, str, bool]:
         cube = read_marker(cube_path(run, part)) or {}
         fingerprint = fingerprint_of(common, cube.get("sha256"))
-        if not map_is_current(map_path(run, part), fingerprint):
+        return part, fingerprint, map_is_current(map_path(run, part), fingerprint)
+
+    for part, fingerprint, current in run.each(find, plan.tile_years):
+        if not current:
             todo.append(
                 (
                     cube_path(run, part),
@@ -52,7 +56,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> li
                     run.area,
                     model_folder,
                     model_sha256,
-                    run.habitat,
+                    run.habitat_of_tasks,
                     run.access,
                     params.classify.threshold,
                     map_path(run, part),
@@ -86,20 +90,26 @@ def join_tiles(run: Run, plan: Plan, tags: dict[str, str]) -> list[Place]:
                 path = folder / f"{kind}_{year}_z{zone:02d}.vrt"
                 tifs = [map_paths(map_path(run, part))[kind] for part in parts]
                 write_vrt(path, tifs, legend=CLASSES if kind == "class" else None, tags={**tags, "year": str(year)})
-                for styled in (path, *tifs):
-                    write_qml(styled.with_suffix(".qml"), CLASSES if kind == "class" else PROBABILITY_RAMP)
+                write_styles(run, (path, *tifs), CLASSES if kind == "class" else PROBABILITY_RAMP)
                 run.describe(path, [map_path(run, part) for part in parts])
             mosaics.append(folder / f"class_{year}_z{zone:02d}.vrt")
     return mosaics
 
 
+def write_styles(run: Run, rasters: Iterable[Place], style: tuple[Entry, ...] | Ramp) -> None:
+    """Write the QGIS style beside each of some rasters."""
+    run.each(lambda raster: write_qml(raster.with_suffix(".qml"), style), rasters)
+
+
 def class_areas(run: Run, plan: Plan) -> pd.DataFrame:
     """Sum pixels and hectares of every class by year and region, from the completion markers."""
-    tables = []
-    for part in plan.tile_years:
-        marker: dict[str, Any] = read_marker(map_path(run, part)) or {"areas": []}
-        tables.append(pd.DataFrame(marker["areas"]).assign(year=part.year))
-    return merge_tables(tables)
+    markers = run.each(read_marker, [map_path(run, part) for part in plan.tile_years])
+    return merge_tables(
+        [
+            pd.DataFrame((marker or {"areas": []})["areas"]).assign(year=part.year)
+            for part, marker in zip(plan.tile_years, markers, strict=True)
+        ]
+    )
 
 
 def model_tags(model: Model) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from engine.errors import ConfigError
 from engine.params import RunParams
 from engine.places import ObjectPath, Place
-from engine.trust import Trust
+from engine.trust import Trust, safe_name
 
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -95,17 +95,15 @@ def run_folder(params: RunParams, trust: Trust) -> Path:
     return trust.path(params.out, what="out") / params.name
 
 
-def run_outputs(params: RunParams, trust: Trust) -> Place:
-    """Return where a run's workers write: ``store/name``, without a store the folder of the run.
+def run_outputs(folder: Path, store: str | None, name: str, trust: Trust) -> Place:
+    """Return where the workers of a run write: ``store/name``, without a store the folder of the run.
 
     Raises
     ------
-    ConfigError, TrustError
-        As ``run_folder``, or if ``store`` is no address, or not an allowed one.
+    TrustError
+        If ``store`` is no address, or not an allowed one.
     """
-    if params.store is None:
-        return run_folder(params, trust)
-    return ObjectPath(trust.store(params.store, what="store")) / params.name
+    return folder if store is None else ObjectPath(trust.store(store, what="store")) / safe_name(name, what="run")
 
 
 def allowed_place(text: str, trust: Trust, *, what: str) -> Place:

@@ -18,11 +18,12 @@ import engine
 from engine.area import Area, read_area
 from engine.catalog import periods_of
 from engine.cluster import check_visible, open_cluster, run_bounded
+from engine.copies import share
 from engine.errors import ConfigError
 from engine.files import content_sha256
-from engine.habitat import find_habitat_sources
+from engine.habitat import HabitatSources, find_habitat_sources
 from engine.params import RunParams
-from engine.places import Place, modified
+from engine.places import Place, each, modified
 from engine.plan import TileYear
 from engine.ranges import Access
 from engine.record import RunRecord, check_record, open_record
@@ -126,6 +127,22 @@ class Run:
         return None if params is None else (params, find_habitat_sources(params, self.area, trust=self.trust))
 
     @cached_property
+    def habitat_of_tasks(self) -> Habitat | None:
+        """The same, its files where workers read them."""
+        if self.habitat is None:
+            return None
+        params, sources = self.habitat
+        shared = {
+            kind: tuple(raster._replace(href=self.share(raster.href)) for raster in getattr(sources, kind))
+            for kind in ("dem", "water")
+        }
+        return params, HabitatSources(**shared)
+
+    def share(self, href: str) -> str:
+        """Return an href as workers reach it: a file of this machine perhaps by its copy in the run's store."""
+        return href if "://" in href else share(href, self.outputs)
+
+    @cached_property
     def habitat_fingerprint(self) -> list[Any] | None:
         """What of the habitat limit decides a map; of files their content, as another may take a name."""
         if self.habitat is None:
@@ -160,9 +177,13 @@ class Run:
     def describe(self, output: Place, stores: Iterable[Place]) -> None:
         """Write beside an output what made it, unless that was done since the stores it joins were written."""
         beside = output.with_name(output.name + ".json")
-        latest = max((modified(marker_path(store)) for store in stores), default=0.0)
+        latest = max(self.each(lambda store: modified(marker_path(store)), stores), default=0.0)
         if not beside.is_file() or modified(beside) < latest:
             self.record.write_beside(output)
+
+    def each[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function that asks for outputs to many items, in their order."""
+        return each(function, items, within=self.outputs)
 
     def say_skipped(self, stage: str, total: int, todo: int) -> None:
         """Say how much of a stage an earlier command finished."""
@@ -231,7 +252,8 @@ class PlacedRun:
 
 def place_run(params: RunParams, trust: Trust) -> PlacedRun:
     """Read the area of a run and find its folder and store; nothing is written."""
-    folder, outputs = run_folder(params, trust), run_outputs(params, trust)
+    folder = run_folder(params, trust)
+    outputs = run_outputs(folder, params.store, params.name, trust)
     area = read_area(params.area, trust)
     config = params.model_dump(mode="json", by_alias=True)
     # The list of scenes is frozen for this area: another one in a file of the same name is another run.

@@ -24,7 +24,8 @@ def build_cubes(run: Run, plan: Plan) -> None:
     """Make the cubes that are missing or of other inputs."""
     params = run.params.cube
     todo = []
-    for part in plan.tile_years:
+
+    def find(part: TileYear) -> tuple[TileYear, str, list[dict[str, Any]], bool]:
         fingerprint = fingerprint_of(
             "cube-2",
             part.tile.zone,
@@ -34,8 +35,11 @@ def build_cubes(run: Run, plan: Plan) -> None:
             params.model_dump(exclude={"block_px", "requests"}),
         )
         lost = (read_marker(cube_path(run, part)) or {"lost": []})["lost"]
+        return part, fingerprint, lost, cube_is_current(cube_path(run, part), params, fingerprint)
+
+    for part, fingerprint, lost, current in run.each(find, plan.tile_years):
         # A cube that went without scenes stands only as long as that is accepted.
-        if cube_is_current(cube_path(run, part), params, fingerprint) and (run.params.skip_bad or not lost):
+        if current and (run.params.skip_bad or not lost):
             # Said again: a command killed after the cube was written may not have recorded it.
             run.note_lost(part, lost)
         else:
@@ -59,16 +63,16 @@ def build_cubes(run: Run, plan: Plan) -> None:
             run.record.forget_lost(marker["scenes"], tile=part.tile.id, year=part.year)
             run.note_lost(part, marker["lost"])
         counts.update(done=len(made), skipped=len(plan.tile_years) - len(made))
-    lost = sum(len(marker["lost"]) for marker in made)
-    if lost:
-        run.reporter.say(f"cube      went without {lost} scene(s) that could not be read; see run.json")
+    without = sum(len(marker["lost"]) for marker in made)
+    if without:
+        run.reporter.say(f"cube      went without {without} scene(s) that could not be read; see run.json")
 
 
 def observed_summary(run: Run, plan: Plan) -> list[dict[str, Any]]:
     """Return per year the share of pixels observed and the mean clear looks, from the completion markers."""
     rows = []
     for year in plan.years:
-        markers = [read_marker(cube_path(run, part)) for part in plan.tile_years if part.year == year]
+        markers = run.each(read_marker, [cube_path(run, part) for part in plan.tile_years if part.year == year])
         pixels = [t.shape[0] * t.shape[1] for t in plan.tiles]
         known = [(marker, px) for marker, px in zip(markers, pixels, strict=True) if marker]
         total = sum(px for _, px in known) or 1

@@ -21,12 +21,22 @@ from engine.errors import EngineError
 from engine.grid import tiles_of
 from engine.landsat import BANDS
 from engine.params import AreaParams, RunParams, SearchParams
+from engine.places import Place
 from engine.plan import COMPRESSION, task_bytes
 from engine.ranges import Access
 from engine.reader import read_asset
 from engine.sign import Signer
 from engine.trust import Trust, redact
-from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, run_folder, trust_of
+from jobs.config import (
+    ALLOW_ROOT,
+    JSON,
+    cluster_options,
+    config_options,
+    given_config,
+    run_folder,
+    run_outputs,
+    trust_of,
+)
 from jobs.report import Reporter
 
 PACKAGES = (
@@ -64,7 +74,7 @@ PROBED = RunParams(area=AreaParams(point=(104.976, 8.7674), size_km=30), years=(
     type=click.Path(path_type=Path),
     help="Output folder, where disk space is measured; default that of --config, else runs.",
 )
-@config_options("Run configuration (YAML): check its output folder, search its largest tile and last year.")
+@config_options("Run configuration (YAML): check its output folder or store, search its largest tile and last year.")
 @cluster_options
 @ALLOW_ROOT
 @JSON
@@ -83,9 +93,10 @@ def command(
     params = given_config(config, overrides)
     if out is None:
         out = Path("runs") if params is None else run_folder(params, trust).parent
+    outputs: Place = out if params is None else run_outputs(out, params.store, params.name, trust)
     reporter = Reporter(as_json=as_json)
     checks = [check_versions(), check_disk(out)]
-    checks += check_cluster(cluster, cluster_file, out)
+    checks += check_cluster(cluster, cluster_file, outputs)
     if planetary_computer:
         checks.append(check_planetary_computer(params or PROBED, trust))
     reporter.table("", ("check", "", "what was found"), ((c["check"], c["state"], c["found"]) for c in checks))
@@ -123,10 +134,10 @@ def check_disk(out: Path) -> dict[str, Any]:
     }
 
 
-def check_cluster(name: str, cluster_file: Path | None, out: Path) -> list[dict[str, Any]]:
-    """Open the cluster, measure its workers' memory, and check that they see the output folder."""
+def check_cluster(name: str, cluster_file: Path | None, out: Place) -> list[dict[str, Any]]:
+    """Open the cluster, measure its workers' memory, and check that they see the output folder or store."""
     need = task_bytes(TYPICAL_LOOKS, 1024)
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    made = [folder for folder in (out, *out.parents) if not folder.exists()] if isinstance(out, Path) else []
     try:
         with open_cluster(name, cluster_file) as client:
             count, memory = worker_count(client), worker_bytes(client)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -66,37 +67,40 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         [region.geometry.wkb_hex for region in run.area.regions],
     )
     parts = [part for part in plan.tile_years if part.year in years]
-    todo, keep = [], set()
-    for part in parts:
+
+    def find(part: TileYear) -> tuple[TileYear, str, bool]:
         marker = read_marker(cube_path(run, part)) or {}
         fingerprint = fingerprint_of(common, marker.get("sha256"))
-        path = part_path(folder, part.tile.id, part.year)
-        keep |= {path.name, path.with_suffix(".json").name}
-        if not is_current(path, fingerprint):
-            todo.append(
-                (
-                    cube_path(run, part),
-                    part.tile,
-                    part.year,
-                    run.area,
-                    masks,
-                    params.labels,
-                    params.sample,
-                    run.habitat,
-                    run.access,
-                    params.seed,
-                    features,
-                    folder,
-                    fingerprint,
-                )
-            )
-    remove_unlisted(folder, keep)
+        return part, fingerprint, is_current(part_path(folder, part.tile.id, part.year), fingerprint)
+
+    missing = [(part, fingerprint) for part, fingerprint, current in run.each(find, parts) if not current]
+    masks_of_tasks = [share_mask(run, mask) for mask in masks] if missing else []
+    todo = [
+        (
+            cube_path(run, part),
+            part.tile,
+            part.year,
+            run.area,
+            masks_of_tasks,
+            params.labels,
+            params.sample,
+            run.habitat_of_tasks,
+            run.access,
+            params.seed,
+            features,
+            folder,
+            fingerprint,
+        )
+        for part, fingerprint in missing
+    ]
+    paths = [part_path(folder, part.tile.id, part.year) for part in parts]
+    remove_unlisted(folder, {name for path in paths for name in (path.name, path.with_suffix(".json").name)})
     run.say_skipped("sample", len(parts), len(todo))
     with run.record.stage("sample") as counts:
         for _ in run.tasks(sample_task, todo, len(todo), "sample"):
             pass
-        markers = [read_marker(part_path(folder, part.tile.id, part.year)) or {} for part in parts]
-        repaired = sum(marker.get("repaired_polygons", 0) for marker in markers)
+        markers = run.each(read_marker, paths)
+        repaired = sum(marker.get("repaired_polygons", 0) for marker in markers if marker)
         table = count_by(read_sample(folder))
         counts.update(rows=int(table[["mangrove", "other"]].to_numpy().sum()), repaired_polygons=repaired)
         run.record.note_masks([describe_mask(mask, years, stale) for mask in masks])
@@ -108,12 +112,17 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     return table
 
 
+def share_mask(run: Run, mask: OpenMask) -> OpenMask:
+    """Return a mask whose files are where workers read them."""
+    return replace(mask, files=tuple(replace(file, path=run.share(file.path)) for file in mask.files))
+
+
 def say_excluded_mangrove(run: Run, parts: Sequence[TileYear]) -> dict[str, float]:
     """Say, and return by year, how many hectares of the mask's mangrove the habitat limit leaves out."""
-    markers = [read_marker(part_path(run.outputs / "sample", part.tile.id, part.year)) or {} for part in parts]
+    paths = [part_path(run.outputs / "sample", part.tile.id, part.year) for part in parts]
     excluded: dict[str, float] = defaultdict(float)
-    for part, marker in zip(parts, markers, strict=True):
-        excluded[str(part.year)] += marker.get("mask_mangrove_outside_habitat_ha", 0.0)
+    for part, marker in zip(parts, run.each(read_marker, paths), strict=True):
+        excluded[str(part.year)] += (marker or {}).get("mask_mangrove_outside_habitat_ha", 0.0)
     for year, hectares in sorted(excluded.items()):
         run.reporter.say(f"habitat   {year}: {hectares:,.1f} ha of the mask's mangrove lie outside the limit")
     return {year: round(hectares, 4) for year, hectares in sorted(excluded.items())}

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from engine.errors import StoreError
+from engine.files import cannot_read
+from engine.places import Place, entries
 from engine.record import read_record
-from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, run_folder, trust_of
+from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, run_folder, run_outputs, trust_of
 from jobs.report import Reporter
 
 
@@ -25,23 +27,28 @@ def command(
 
     RUN is the folder of the run, `out/name` of its configuration.
     """
-    params = given_config(config, overrides)
+    params, trust = given_config(config, overrides), trust_of(config, roots=allow_root)
     if params is not None and run is None:
-        run = run_folder(params, trust_of(config, roots=allow_root))
+        run = run_folder(params, trust)
     elif params is not None or run is None:
         raise click.UsageError("give either the folder RUN of a run or its --config")
     record = read_record(run)
     if record is None:
         raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run, e.g. runs/NAME")
     reporter = Reporter(as_json=as_json)
-    done = {kind: count_finished(run / kind) for kind in ("cube", "sample", "maps", "change")}
+    config_of_run = record["config"]  # which is untrusted as any
+    outputs = run_outputs(run, config_of_run.get("store"), str(config_of_run.get("name")), trust)
+    try:
+        done = {kind: count_finished(outputs / kind) for kind in ("cube", "sample", "maps", "change")}
+    except OSError as error:
+        raise cannot_read(outputs, error) from error
     planned = record["stages"].get("plan", {}).get("counts", {}).get("tile_years")
     shown: dict[str, Any] = {**done, "classify": done["maps"]}
     if planned:
         shown |= {name: f"{shown[name]} of {planned} tile-years" for name in ("cube", "classify")}
     reporter.table(
         f"{record['name']}: last command {record['status']}",
-        ("stage", "seconds", "last command", "finished on disk"),
+        ("stage", "seconds", "last command", "finished"),
         (
             (
                 name,
@@ -60,11 +67,11 @@ def command(
     reporter.result({**record, "finished": done}, "\n".join(lines))
 
 
-def count_finished(folder: Path) -> int:
-    """Count the completion markers below a folder."""
-    return sum(
-        1
-        for marker in folder.rglob("*.json")
-        if not marker.stem.endswith("-looks")  # beside a cube that has a marker of its own
-        and (marker.with_suffix(".zarr").is_dir() or marker.with_suffix(".parquet").is_file())
-    )
+def count_finished(place: Place) -> int:
+    """Count the completion markers below a place that stand beside what they mark."""
+    folders, files = entries(place)
+    made = {path.stem for path in folders if path.suffix == ".zarr"}
+    made |= {path.stem for path in files if path.suffix == ".parquet"}
+    made -= {stem for stem in made if stem.endswith("-looks")}  # beside a cube that has a marker of its own
+    here = sum(path.suffix == ".json" and path.stem in made for path in files)
+    return here + sum(count_finished(folder) for folder in folders if folder.suffix != ".zarr")

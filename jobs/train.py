@@ -84,7 +84,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     folder = run.outputs / "model"
     inputs = folder / "inputs.json"
     sample = run.outputs / "sample"
-    parts = [read_marker(part_path(sample, part.tile.id, part.year)) for part in plan.tile_years]
+    parts = run.each(read_marker, [part_path(sample, part.tile.id, part.year) for part in plan.tile_years])
     fingerprint = fingerprint_of(
         "model-1",
         [marker["fingerprint"] for marker in parts if marker],

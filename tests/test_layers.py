@@ -15,8 +15,8 @@ VOCABULARY = {"errors", "params", "landsat", "legend", "grid", "trust"}
 """What every layer may speak of."""
 
 SUPPORTS = {
-    *("area", "cluster", "figures", "files", "lookup", "model", "places", "plan", "raster", "reader", "record"),
-    *("scenes", "sign", "store", "web"),
+    *("align", "area", "cluster", "copies", "figures", "files", "gdal", "lookup", "model", "places", "plan", "ranges"),
+    *("raster", "reader", "record", "scenes", "scratch", "sign", "store", "threads", "tiff", "web"),
 }
 """What steps stand on."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import places
-from engine.places import ObjectPath, Place, entries, modified, move, read_start, relative, remove
+from engine.places import ObjectPath, Place, each, entries, modified, move, read_start, relative, remove
 from tests.object_store import KEY, SECRET
 
 
@@ -93,6 +93,15 @@ def test_many_objects_are_listed_moved_and_removed_to_the_last(bucket):
     assert len(entries(bucket / "old")[1]) == 1200
     remove(bucket / "old")
     assert entries(bucket) == ([], [])
+
+
+def test_many_are_asked_at_once_and_answer_in_order(place):
+    for number in range(40):
+        put(place / f"{number}", str(number).encode())
+    answers = each(lambda number: (place / f"{number}").read_text(), range(40), within=place)
+    assert answers == [str(number) for number in range(40)]
+    with pytest.raises(FileNotFoundError):
+        each(lambda number: (place / f"{number}").read_text(), range(41), within=place)
 
 
 def test_ways_between_places_are_relative(place):
