@@ -279,8 +279,12 @@ class _Source:
 
     def _tiles_under(self, top: int, left: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         (height, width), (tall, wide) = self.index.shape, self.index.tile_shape
-        for row in range(max(top, 0) // tall, -(-min(top + shape[0], height) // tall)):
-            for col in range(max(left, 0) // wide, -(-min(left + shape[1], width) // wide)):
+        top, bottom = max(top, 0), min(top + shape[0], height)
+        left, right = max(left, 0), min(left + shape[1], width)
+        if top >= bottom or left >= right:  # a window beside the image may yet lie on the padding of its last tiles
+            return
+        for row in range(top // tall, -(-bottom // tall)):
+            for col in range(left // wide, -(-right // wide)):
                 yield row, col
 
     def _part(
