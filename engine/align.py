@@ -104,7 +104,13 @@ def _centres(geobox: GeoBox, crs: str) -> tuple[np.ndarray, np.ndarray]:
     ours = crs_of(geobox)
     if ours == _crs(crs):
         return x, y
-    return Transformer.from_crs(ours.to_wkt(), crs, always_xy=True).transform(x, y)
+    return _transformer(ours.to_wkt(), crs).transform(x, y)
+
+
+@lru_cache(maxsize=16)
+def _transformer(source: str, target: str) -> Transformer:
+    """Return what takes x, y to x, y; it takes 10 ms to make, and is safe in threads."""
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def bounds_in(geobox: GeoBox, crs: str) -> list[Bounds]:
@@ -124,7 +130,7 @@ def bounds_in(geobox: GeoBox, crs: str) -> list[Bounds]:
     # antimeridian may lie there.
     col, row = np.meshgrid(*(np.linspace(-0.01 * n, 1.01 * n, 21) for n in (shape.x, shape.y)))
     x, y = affine.a * col + affine.b * row + affine.c, affine.d * col + affine.e * row + affine.f
-    x, y = Transformer.from_crs(crs_of(geobox).to_wkt(), crs, always_xy=True).transform(x, y)
+    x, y = _transformer(crs_of(geobox).to_wkt(), crs).transform(x, y)
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.any():
         return []

@@ -36,6 +36,7 @@ def write_scene(
     cloud: float = 0.3,
     fill_columns: int = 6,
     pixel_m: int = 30,
+    tile_px: int = 256,
 ) -> Scene:
     """Write one scene whose corner is grid pixel ``corner`` (row, col) of its zone; values are random.
 
@@ -69,8 +70,8 @@ def write_scene(
             "crs": f"EPSG:{32600 + zone}",
             "transform": transform,
             "tiled": True,
-            "blockxsize": 256,
-            "blockysize": 256,
+            "blockxsize": tile_px,
+            "blockysize": tile_px,
             "compress": "deflate",
             "predictor": 2,
             "nodata": FILL if asset == "qa_pixel" else 0,

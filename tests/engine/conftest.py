@@ -44,11 +44,13 @@ def access(scene_folder: Path) -> Access:
 
 @pytest.fixture
 def peak_bytes() -> Iterator[Callable[[], int]]:
-    """``peak_bytes()``: the most memory of Python and numpy at once since the test began, or since it was asked."""
+    """``peak_bytes()``: how much more memory Python and numpy held at once since the test began, or it was last asked."""
 
     def peak() -> int:
+        nonlocal before
         most = tracemalloc.get_traced_memory()[1] - before
         tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
         return most
 
     tracemalloc.start()
