@@ -44,7 +44,7 @@ def access(scene_folder: Path) -> Access:
 
 @pytest.fixture
 def peak_bytes() -> Iterator[Callable[[], int]]:
-    """``peak_bytes()``: how much more memory Python and numpy held at once since the test began, or it was last asked."""
+    """``peak_bytes()``: the most that Python and numpy held at once beyond what they held when it was last asked."""
 
     def peak() -> int:
         nonlocal before

@@ -278,7 +278,7 @@ def refused(scene: Scene, asset: str, access: Access) -> str:
 def test_a_damaged_tile_is_told_by_scene_asset_file_and_place(scene, tmp_path):
     path = Path(scene.assets["red"])
     with rasterio.open(path) as file:
-        begin = int(file.get_tag_item("BLOCK_OFFSET_1_2", ns="TIFF", bidx=1))
+        begin = int(file.get_tag_item("BLOCK_OFFSET_1_2", "TIFF", bidx=1))
     data = bytearray(path.read_bytes())
     data[begin + 100] ^= 16
     path.write_bytes(data)
