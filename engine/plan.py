@@ -45,14 +45,15 @@ REQUESTS: Final = 32
 HELD_BYTES_PER_COLUMN: Final = ASSETS_READ * 2 * 256
 """Of every scene between blocks: a row of internal tiles of each asset, of 256 px as those of Landsat's COGs are."""
 
-TILE_BYTES_PER_PIXEL: Final = 190
-"""A tile-year's layers and, the larger part, its features (20 int32) and labels while it is sampled: 186 measured."""
+TILE_BYTES_PER_PIXEL: Final = 200
+"""A tile-year's layers and, the larger part, its features (20 to 22 int32) and labels while it is sampled: 186
+measured before the two deviations were layers, and features where asked for."""
 
-LAYER_BYTES_PER_PIXEL: Final = 70
+LAYER_BYTES_PER_PIXEL: Final = 78
 """A tile-year's layers while its cube is made and written, and those of a block beside them."""
 
-WRITE_BYTES_PER_PIXEL: Final = 26
-"""Cube, maps and change of a tile-year on disk; 20 to 24 measured on the simulated archive, an estimate elsewhere."""
+WRITE_BYTES_PER_PIXEL: Final = 29
+"""Cube, maps and change of a tile-year on disk; 22 to 27 on the simulated archive, an estimate elsewhere."""
 
 PROCESS_BYTES: Final = 600 * 2**20
 """Interpreter, libraries, compiled kernels, pixel centres of another grid (134 MB); GDAL's cache, if it must read."""
