@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, Final
 
@@ -261,8 +261,64 @@ def _composite(
     spent: Spent | None,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Composite strip by strip, up to the first that loses scenes."""
+    layers = empty_layers(*geobox.shape)
+    spent = spent or Spent()
+    strips = read_strips(
+        scenes,
+        geobox,
+        access,
+        block_px=block_px,
+        reject_cloud_confidence=params.reject_cloud_confidence,
+        skip_bad=skip_bad,
+        spent=spent,
+    )
+    for rows, bands, clear, lost in strips:
+        if lost:
+            return layers, lost
+        with spent.on("composite"):
+            strip = annual_layers(
+                bands,
+                clear,
+                min_looks_range=params.min_looks_range,
+                composite=params.composite,
+                threads=compute_threads(),
+            )
+        for name, values in strip.items():
+            layers[name][..., rows, :] = values
+    return layers, []
+
+
+def read_strips(
+    scenes: Sequence[Scene],
+    geobox: GeoBox,
+    access: Access,
+    *,
+    block_px: int | None = None,
+    reject_cloud_confidence: bool = False,
+    skip_bad: bool = False,
+    spent: Spent | None = None,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]]:
+    """Read looks strip by strip, no tile of a file twice, into memory that is used again.
+
+    Parameters
+    ----------
+    scenes, geobox, access, block_px, skip_bad, spent
+        As of ``composite_block``.
+    reject_cloud_confidence : bool
+        See ``kernels.quality.clear_mask``.
+
+    Yields
+    ------
+    rows : slice
+        Of the grid; from top to bottom, and none where there are no scenes.
+    bands : ndarray of uint16, shape (look, 6, y, x)
+        Anything where not clear. Lent: the next strip overwrites it.
+    clear : ndarray of bool, shape (look, y, x)
+        Lent too.
+    lost : list of dict
+        As of ``read_looks``.
+    """
     (height, width), looks = geobox.shape, len(observations(scenes))
-    layers = empty_layers(height, width)
     tall = min(block_px or height, height)
     with (
         BlockReader(geobox, access, spent) as reader,
@@ -272,24 +328,11 @@ def _composite(
         for top in range(0, height, tall) if looks else ():
             rows = slice(top, min(top + tall, height))
             shape = (rows.stop - top, width)
-            # Bands hold anything where not clear.
             bands = band_memory[: looks * len(BANDS) * math.prod(shape)].reshape(looks, len(BANDS), *shape)
             clear = clear_memory[: looks * math.prod(shape)].reshape(looks, *shape)
             clear[:] = False
-            lost = _read_rows(reader, scenes, rows, bands, clear, params.reject_cloud_confidence, skip_bad)
-            if lost:
-                return layers, lost
-            with reader.spent.on("composite"):
-                strip = annual_layers(
-                    bands,
-                    clear,
-                    min_looks_range=params.min_looks_range,
-                    composite=params.composite,
-                    threads=compute_threads(),
-                )
-            for name, values in strip.items():
-                layers[name][..., rows, :] = values
-    return layers, []
+            lost = _read_rows(reader, scenes, rows, bands, clear, reject_cloud_confidence, skip_bad)
+            yield rows, bands, clear, lost
 
 
 def build_tile_year(
