@@ -104,7 +104,8 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, t
 
 # Below, loops over lanes are to become vector instructions. Hence: ``each_band`` is a tuple, whose length the compiler
 # knows, so that loops over bands unroll; arrays are flat, so that it knows the distance between their rows, and that
-# they do not overlap; and divisions follow numpy, as one that may raise keeps a loop scalar.
+# they do not overlap; and divisions follow numpy, as one that may raise keeps a loop scalar. No fast-math: every
+# machine rounds alike.
 #
 # points (look, band) and usable (look), 1 or 0;
 # state: the estimate (band), the pull on it (band), the weight (1); past: last estimate (band) and step (band);

@@ -12,6 +12,7 @@ import xarray as xr
 
 from engine.cube import build_tile_year, clear_pixels, composite_block, read_looks, reduce_looks
 from engine.errors import SceneError
+from engine.kernels.geomedian import geomedian
 from engine.kernels.quality import clear_mask
 from engine.landsat import BANDS
 from engine.params import CubeParams
@@ -66,6 +67,15 @@ def test_the_cube_equals_rasterio_and_numpy_exactly(scenes, access):
     assert lost == []
     assert layers["clear_count"].max() > 8
     assert layers["clear_count"].min() == 0
+
+
+def test_a_cube_of_geomedians_is_reduced_from_the_same_looks(scenes, access):
+    params = CubeParams(composite="geomedian")
+    layers, _ = composite_block(scenes, TILE.geobox, params, access)
+    lazy = stack_looks(scenes, TILE.geobox, params, access).compute()
+    assert all(np.array_equal(layers[name], values) for name, values in reduce_looks(lazy, params).items())
+    bands, clear, _, _ = read_looks(scenes, TILE.geobox, access)
+    assert np.array_equal(layers["composite"], geomedian(bands, clear))
 
 
 def test_two_rows_of_one_pass_count_as_one_look(scenes, access):
