@@ -96,7 +96,7 @@ class Spent:
         return {stage: {"seconds": round(self.seconds[stage], 3), "bytes": self.bytes[stage]} for stage in self.seconds}
 
 
-def read_range(address: str, start: int, stop: int, access: Access, spent: Spent) -> bytes:
+def read_range(address: str, start: int, stop: int, access: Access, spent: Spent) -> bytes | bytearray:
     """Return the bytes of a file between two places, fewer only where the file ends.
 
     Parameters
@@ -155,7 +155,7 @@ class _Answer(Exception):
         self.passing = passing
 
 
-def _ask(url: str, start: int, stop: int) -> bytes:
+def _ask(url: str, start: int, stop: int) -> bytearray:
     """Ask once for a range over HTTP."""
     deadline = time.monotonic() + REQUEST_S
     parts = urlsplit(url)
@@ -185,15 +185,15 @@ def _ask(url: str, start: int, stop: int) -> bytes:
             raise _Answer("another range than was asked for", passing=True)
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise _Answer("compressed by the server", passing=True)
-        pieces, size = [], 0
-        while size < last - first:
-            part = answer.read1(min(_CHUNK, last - first - size))
+        data, size = bytearray(last - first), 0  # in place: pieces and their sum would be twice as much
+        while size < len(data):
+            part = answer.read1(min(_CHUNK, len(data) - size))
             if not part or time.monotonic() > deadline:
                 raise _Answer("connection broke off" if not part else "too slow", passing=True)
-            pieces.append(part)
+            data[size : size + len(part)] = part
             size += len(part)
         whole = True
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return data
     finally:
         # What was not read to its end must not be the beginning of the next answer.
         answer.release_conn() if whole else answer.close()

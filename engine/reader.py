@@ -26,6 +26,9 @@ from engine.tiff import DamagedTile, ForeignTiff, TiffIndex, read_index
 HEAD_BYTES: Final = 2**15
 """First bytes of a file asked for: the index of a whole scene takes 8 KB, with its overviews and metadata 16."""
 
+GDAL_AT_ONCE: Final = 4
+"""Files that GDAL reads side by side: it waits for storage where it decodes, and so must hold no computing slot."""
+
 
 def fill_of(asset: str) -> int:
     """Return the value that means "no data" in an asset; QA_PIXEL is padded with 1, which reads as fill."""
@@ -75,6 +78,7 @@ class BlockReader:
         """By href; None where GDAL must read."""
         self._sources: dict[tuple[str, ...], _Source] = {}
         self._pool = ThreadPoolExecutor(access.requests, thread_name_prefix="range")
+        self._gdal = threading.BoundedSemaphore(GDAL_AT_ONCE)
         self._stopped = False
 
     def __enter__(self) -> BlockReader:
@@ -149,9 +153,9 @@ class BlockReader:
         if file.href in self.indexes:
             return
         address = self.access.trust.check(file.href, what=" ".join(f"{k} {v}" for k, v in file.about.items()))
-        head: bytes | None = None
+        head: bytes | bytearray | None = None
 
-        def read(start: int, stop: int) -> bytes:
+        def read(start: int, stop: int) -> bytes | bytearray:
             nonlocal head
             if head is None:
                 head = read_range(address, 0, HEAD_BYTES, self.access, self.spent)
@@ -172,7 +176,7 @@ class BlockReader:
             _check_grid(file, dataset.shape, tuple(dataset.transform)[:6], epsg, dataset.dtypes)
             return values_at(dataset, self.geobox[rows, :])
 
-        with self.slots, self.spent.on("gdal"):
+        with self._gdal, self.spent.on("gdal"):
             values, inside = read_raster(file.href, self.access, read, **file.about)
             np.copyto(out, values, where=inside if keep is None else inside & keep)
 

@@ -115,7 +115,7 @@ class TiffIndex:
         return np.full(self.tile_shape, int(value + 0.5), dtype=self.dtype)
 
 
-def read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
+def read_index(read: Callable[[int, int], bytes | bytearray]) -> TiffIndex:
     """Read the index of a file's first image.
 
     Parameters
@@ -134,7 +134,7 @@ def read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
         raise ForeignTiff(f"index is not readable ({type(error).__name__})") from error
 
 
-def _read_index(read: Callable[[int, int], bytes]) -> TiffIndex:
+def _read_index(read: Callable[[int, int], bytes | bytearray]) -> TiffIndex:
     order, magic, start = struct.unpack("<2sHI", read(0, 8))
     _require(order == b"II" and magic == 42, "no classic little-endian TIFF")
     (count,) = struct.unpack("<H", read(start, start + 2))
