@@ -53,7 +53,7 @@ def reach(href: str, trust: Trust) -> tuple[str, Trust]:
     if not href.startswith(("s3://", "abfs://")):
         return href, trust
     shared, folder = ObjectPath(href), Path(_copies().name).resolve()
-    here = folder / shared.parent.name
+    here = folder / f"{shared.parent.name}-{shared.name}"
     with _downloading:
         if not here.is_dir():
             half = Path(tempfile.mkdtemp(dir=folder))

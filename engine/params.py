@@ -214,7 +214,7 @@ class TrainParams(Params):
     """How the classifier is fitted."""
 
     source: str = Field(default="here", alias="from")
-    """``here`` (this area), ``study`` (the study's regions) or the path of a model directory."""
+    """``here`` (this area), ``study`` (the study's regions), or the path or store address of a model directory."""
 
     distributed: Literal["auto", "yes", "no"] = "auto"
     features: Literal["composite", "all", "all+mad"] = "all"

@@ -36,18 +36,23 @@ SENT_AT_ONCE: Final = 8
 
 _PART_BYTES: Final = 8 * 2**20  # a larger file goes in parts, two at a time: 128 MB in flight at most
 
-RETRY_SECONDS: Final = 30
-"""A store that stays ill is told after this long; a request that failed in passing is sent again."""
+RETRY_SECONDS: Final = 25
+"""A store that stays ill is told after about this long; a request that failed in passing is sent again."""
 
-_RETRY: Final[Any] = {"max_retries": 20, "retry_timeout": dt.timedelta(seconds=RETRY_SECONDS)}
+_RETRY: Final[Any] = {
+    "max_retries": 1000,  # the time decides
+    "retry_timeout": dt.timedelta(seconds=RETRY_SECONDS),
+    # A wait is drawn between the first and this many times the one before: with 2 they hardly grow.
+    "backoff": {"init_backoff": dt.timedelta(seconds=0.1), "max_backoff": dt.timedelta(seconds=5), "base": 4},
+}
 
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _REASONS: Final = (
     # What an answer holds -> what is told; the first that fits. Codes are those of S3 and of Azure Blob Storage.
-    (r"NoSuchBucket|ContainerNotFound", errno.ENXIO, "there is no such bucket or container"),
+    (r"NoSuchBucket|ContainerNotFound|ResourceNotFound", errno.ENXIO, "there is no such bucket or container"),
     (r"AccessDenied|Authorization\w*Mismatch|AuthorizationFailure", errno.EACCES, "access denied"),
     (
-        r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed|NoAuthentication",
+        r"Invalid ?Access ?Key|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed|NoAuthentication",
         errno.EACCES,
         "the credentials of the environment are not accepted",
     ),
@@ -234,9 +239,11 @@ def each[T, R](function: Callable[[T], R], items: Iterable[T], *, within: Place)
 def remove(place: Place) -> None:
     """Delete a file, or a folder and all in it; no fault where there is none."""
     if isinstance(place, ObjectPath):
-        keys = [*place.below(), place.key]
-        with told(place):
-            obstore.delete(_client(place.root), keys)
+        if keys := place.below():
+            with told(place):
+                obstore.delete(_client(place.root), keys)
+        else:
+            place.unlink()
     elif place.is_dir():
         shutil.rmtree(place)
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.object_store import bucket, place, s3_server  # noqa: F401 fixtures
+from tests.object_store import azure_server, bucket, container, place, s3_server  # noqa: F401 fixtures
 
 # Before OpenMP is loaded: on a busy machine two threads that spin for each other take minutes for what one does in 2 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -14,6 +14,7 @@ from engine.errors import ModelError, TrustError
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
 from engine.model import META_FILE, TREES_FILE, Model, canonical_json, load_model, model_from_files
 from engine.params import TrainParams
+from engine.places import entries
 from engine.train import fit, train_model
 from engine.trust import Trust
 from tests.engine.samples import make_sample
@@ -39,8 +40,8 @@ def load_or_refuse(files: dict[str, bytes]) -> Model | str:
         return str(error)
 
 
-def test_a_saved_model_comes_back_whole(tmp_path):
-    again = load_model(MODEL.save(tmp_path / "model"))
+def test_a_saved_model_comes_back_whole(place):
+    again = load_model(MODEL.save(place / "model"))
     assert again.trees == MODEL.trees
     assert again.tree_sha256() == MODEL.tree_sha256()
     assert again.features == MODEL.features == COMPOSITE_FEATURES
@@ -53,7 +54,7 @@ def test_a_saved_model_comes_back_whole(tmp_path):
         assert mine.dtype == np.int32
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(again.predict_codes(CODES), MODEL.predict_codes(CODES))
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [META_FILE, TREES_FILE]
+    assert sorted(path.name for path in entries(place / "model")[1]) == [META_FILE, TREES_FILE]
 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path):

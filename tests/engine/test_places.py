@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from engine import places
 from engine.places import ObjectPath, Place, each, entries, modified, move, read_start, relative, remove
-from tests.object_store import KEY, SECRET
+from tests.object_store import KEY, SECRET, running
 
 
 def put(place: Place, content: bytes = b"x") -> Place:
@@ -128,6 +133,42 @@ def test_faults_are_told_in_words_of_our_own(bucket, monkeypatch):
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(OSError, match="AZURE_STORAGE_ACCOUNT_NAME is not set"):
         ObjectPath("abfs://container/a").read_bytes()
+
+
+def test_faults_of_azure_are_told_as_those_of_s3(container, monkeypatch):
+    nowhere = ObjectPath("abfs://no-such-container/a")
+    for ask in (nowhere.read_bytes, lambda: nowhere.write_bytes(b""), lambda: entries(nowhere)):
+        with pytest.raises(OSError, match="there is no such bucket or container"):
+            ask()
+    right = os.environ["AZURE_STORAGE_ACCOUNT_KEY"]
+    for key, reason in ((right[1:5] + right[4:], "access denied"), (right[:-3], "credentials .* are not accepted")):
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", key)
+        places._client.cache_clear()
+        for ask in ((container / "a").read_bytes, (container / "a").is_file, lambda: entries(container)):
+            with pytest.raises(PermissionError, match=reason):
+                ask()
+    places._client.cache_clear()
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_for_a_while_is_asked_again_and_one_that_stays_away_is_told(monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for name, value in {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ALLOW_HTTP": "true"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    path = ObjectPath("s3://bucket-that-was-away/a")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(path.is_file)
+        time.sleep(4)
+        with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port):
+            assert asked.result(timeout=places.RETRY_SECONDS) is False
+    started = time.monotonic()
+    with pytest.raises(OSError, match="its server does not answer"):
+        path.read_bytes()
+    assert 10 < time.monotonic() - started < places.RETRY_SECONDS + 10
 
 
 @pytest.mark.parametrize(

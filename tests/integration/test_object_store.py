@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from engine.simulate import Archive, WorldParams, write_archive
 from engine.store import open_store, read_marker
 from tests.jobs.calls import Job, mangroves
 from tests.jobs.test_workers import await_workers, needs_a_view_of_its_own, process, scheduler, worker
-from tests.object_store import KEY, SECRET
+from tests.object_store import AZURITE, AZURITE_KEY, KEY, SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLD = WorldParams(
@@ -48,11 +49,17 @@ def in_folder(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return job.run
 
 
+@pytest.fixture(params=["bucket", *(["container"] if AZURITE else [])])
+def home(request: pytest.FixtureRequest) -> ObjectPath:
+    """A bucket, and where azurite is at hand a container."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
-def stored(archive: Archive, bucket: ObjectPath, tmp_path: Path) -> Job:
+def stored(archive: Archive, home: ObjectPath, tmp_path: Path) -> Job:
     """A run with a store on a ``local`` cluster of two processes, not begun."""
     job = Job(tmp_path, archive)
-    job.config["store"] = str(bucket / "mangroves")
+    job.config["store"] = str(home / "mangroves")
     (tmp_path / "two.yaml").write_text("profiles: {two: {kind: local, workers: 2}}")
     return job
 
@@ -103,8 +110,19 @@ def assert_same(outputs: Place, folder: Path) -> None:
             assert ours == theirs, name
 
 
-def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_folder, bucket, s3_server):
-    outputs = bucket / "mangroves" / "tiny"
+def for_gdal(path: str, request: pytest.FixtureRequest) -> tuple[dict[str, str], str]:
+    """Return GDAL's settings and name of an object."""
+    if path.startswith("s3://"):
+        endpoint = {"AWS_S3_ENDPOINT": request.getfixturevalue("s3_server")}
+        return {**endpoint, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}, path.replace("s3://", "/vsis3/")
+    account, url = "devstoreaccount1", f"http://{request.getfixturevalue('azure_server')}"
+    said = {"AccountName": account, "AccountKey": AZURITE_KEY, "BlobEndpoint": f"{url}/{account}"}
+    connection = ";".join(f"{name}={value}" for name, value in {"DefaultEndpointsProtocol": "http", **said}.items())
+    return {"AZURE_STORAGE_CONNECTION_STRING": connection}, re.sub("abfs://([^@]+)@[^/]+", r"/vsiaz/\1", path)
+
+
+def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_folder, home, request):
+    outputs = home / "mangroves" / "tiny"
     answer = mangroves(*arguments(stored, "run", "--json"))
     assert answer.code == 0, answer.err
     assert_same(outputs, in_folder)
@@ -116,21 +134,21 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
         assert (stored.run / name).read_bytes() == (in_folder / name).read_bytes()
 
     maps = json.loads(answer.out)["maps"]
-    endpoint = {"AWS_S3_ENDPOINT": s3_server, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    settings, name = for_gdal(maps[0], request)
     with (
-        rasterio.Env(**endpoint),
-        rasterio.open(maps[0].replace("s3://", "/vsis3/")) as ours,
+        rasterio.Env(**settings),
+        rasterio.open(name) as ours,
         rasterio.open(in_folder / maps[0].removeprefix(f"{outputs}/")) as theirs,
     ):
         assert np.array_equal(ours.read(), theirs.read())
 
     said = answer.out + answer.err
-    for place in (stored.folder, bucket):
+    for place in (stored.folder, home):
         for name, path in below(place).items():
             said += name + path.read_bytes().decode("latin-1")
     said += (outputs / "run.json").read_text() + (stored.run / "run.json").read_text()
-    assert KEY not in said
-    assert SECRET not in said
+    for secret in (KEY, SECRET, AZURITE_KEY):
+        assert secret not in said
 
     times = {name: modified(path) for name, path in below(outputs).items()}
     time.sleep(1.1)  # a server counts in seconds
@@ -140,8 +158,9 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
     assert {name: modified(path) for name, path in below(outputs).items()} == times
 
 
-def test_a_run_killed_while_it_writes_leaves_nothing_that_reads_as_finished(stored, in_folder, bucket):
-    outputs = bucket / "mangroves" / "tiny"
+@pytest.mark.parametrize("home", ["bucket"], indirect=True)
+def test_a_run_killed_while_it_writes_leaves_nothing_that_reads_as_finished(stored, in_folder, home):
+    outputs = home / "mangroves" / "tiny"
     torn = 0
     for count in (1, 4):
         kill_when(stored, outputs, count)
@@ -174,7 +193,8 @@ def kill_when(job: Job, outputs: ObjectPath, count: int) -> None:
 
 
 @needs_a_view_of_its_own
-def test_workers_that_share_no_folder_with_the_client_map_all_the_same(stored, in_folder, archive, bucket):
+@pytest.mark.parametrize("home", ["bucket"], indirect=True)
+def test_workers_that_share_no_folder_with_the_client_map_all_the_same(stored, in_folder, home):
     """All but the scenes, which are read by their addresses, lies in folders that workers see as empty."""
     mine = stored.folder / "mine"
     mine.mkdir()
@@ -187,7 +207,7 @@ def test_workers_that_share_no_folder_with_the_client_map_all_the_same(stored, i
         alone = ("unshare", "-m", "sh", "-c", hidden, "sh", *worker(address, stored.folder / "scratch"))
         with process(*alone):
             await_workers(address, 1)
-            options = ("--cluster-file", profiles, "--allow-root", bucket / "mangroves")
+            options = ("--cluster-file", profiles, "--allow-root", home / "mangroves")
             answer = mangroves(*stored.arguments("run", *options, cluster="there"))
     assert answer.code == 0, answer.err
-    assert_same(bucket / "mangroves" / "tiny", in_folder)
+    assert_same(home / "mangroves" / "tiny", in_folder)

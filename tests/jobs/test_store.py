@@ -43,6 +43,14 @@ def test_what_is_no_store_is_refused_before_anything_runs(stored, store):
     assert not stored.run.exists()
 
 
+def test_a_model_is_taken_from_a_store_only_where_the_command_line_allows_it(stored, bucket):
+    stored.config["train"] = {"from": "s3://another/model"}
+    line = stored.call("run", "--allow-root", str(bucket)).error
+    assert "train.from: s3://another/model is not allowed; if you trust it pass --allow-root s3://another/model" in line
+    stored.config["train"] = {"from": f"{bucket}/model"}
+    assert f"model {bucket}/model has no readable model.json" in stored.call("run", "--allow-root", str(bucket)).error
+
+
 def test_a_bucket_that_is_not_there_is_one_line_before_anything_runs(stored, bucket):
     stored.config["store"] = "s3://no-such-bucket-anywhere"
     line = stored.call("cube", "--allow-root", "s3://no-such-bucket-anywhere").error
