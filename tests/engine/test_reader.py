@@ -172,6 +172,21 @@ def test_files_of_one_scene_may_be_of_several_formats(tmp_path):
         assert np.array_equal(out, [by_gdal(path, geobox) for path in paths])
 
 
+def test_a_tile_at_the_end_of_four_gigabytes_is_found(tmp_path):
+    path, raw = tmp_path / "a.tif", np.arange(16 * 16, dtype="<u2").tobytes()
+    place = 2**32 - len(raw) - 1
+    tags = {**tiff_tags((16, 16), (16, 16), compression=1), 324: (4, [place]), 325: (4, [len(raw)])}
+    with path.open("wb") as file:  # all but its ends are holes
+        file.write(tiff_bytes(tags, []))
+        file.seek(place)
+        file.write(raw)
+    geobox = GeoBox((16, 16), CORNER, 32648)
+    values, index = read_in_strips(path, geobox, 16)
+    assert index is not None
+    assert values.tobytes() == raw
+    assert np.array_equal(values, by_gdal(path, geobox))
+
+
 def test_a_file_named_twice_is_read_twice(tmp_path):
     path = write_raster(tmp_path / "a.tif", np.full((100, 100), 9, "uint16"), **TILES)
     geobox = GeoBox((20, 20), CORNER * Affine.translation(40, 40) * Affine.rotation(3), 32648)
