@@ -1,0 +1,101 @@
+"""The comparison of ``python -m benchmarks compare``: figures against peers and the floor, in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from benchmarks.archive import Setup
+from benchmarks.composites import compare_composites, compare_geomedians
+from benchmarks.forests import compare_forests
+from benchmarks.harness import Comparison, machine
+from benchmarks.remote import compare_remote
+from benchmarks.scaling import compare_areas, compare_scheduler, compare_workers
+
+TARGETS: Final[dict[str, tuple[str, float]]] = {
+    "composite_f32_vs_odc": (">=", 5),
+    "composite_f32_vs_odc_cpu": (">=", 5),
+    "composite_u16_vs_floor": ("<=", 1.3),
+    "composite_vs_stackstac": (">=", 8),
+    "geomedian_vs_geomad": (">=", 4),
+    "forest_coherent_vs_xgb_cpu": (">=", 10),
+    "forest_random_vs_xgb_cpu": (">=", 5),
+    "forest_vs_dask_predict": (">=", 10),
+    "remote_vs_odc": (">=", 5),
+    "remote_vs_odc_tuned": (">=", 3),
+    "remote_vs_local": ("<=", 1.5),
+    "workers_2_vs_1": (">=", 1.7),
+    "memory_16x": ("<=", 1.1),
+    "tasks_16x": ("==", 16),
+}
+"""Figure -> what is aimed at. ``x_vs_y`` says how many times as fast as y x is; but against the floor and local files
+how many times as long it takes. ``memory_16x`` and ``tasks_16x`` are those of 16 times an area over those of one."""
+
+COMPARISONS: Final[dict[str, Callable[[Setup], Comparison]]] = {
+    "composite": compare_composites,
+    "geomedian": compare_geomedians,
+    "forest": compare_forests,
+    "remote": compare_remote,
+    "workers": compare_workers,
+    "area": compare_areas,
+    "scheduler": compare_scheduler,
+}
+"""Name for ``--only`` -> what is run."""
+
+
+def compare(setup: Setup, names: Sequence[str], say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run comparisons, tell each as it ends, and return their figures.
+
+    Returns
+    -------
+    dict
+        Every figure of ``TARGETS`` that was measured, as a number; ``targets``; ``runs``, the raw ones and the further
+        figures of every comparison; ``machine``; ``wrong_values``, the sides whose values are not the engine's.
+    """
+    figures: dict[str, float] = {}
+    runs: dict[str, Any] = {}
+    wrong: list[str] = []
+    for name in names:
+        started = time.perf_counter()
+        found = COMPARISONS[name](setup)
+        took = time.perf_counter() - started
+        say(f"{name}: {found.what}, {took:.0f} s")
+        for side, spent in found.raw.get("seconds", {}).items():
+            wall, cpu = (f"{min(spent[kind]):.2f}-{max(spent[kind]):.2f} s {kind}" for kind in ("wall", "cpu"))
+            say(f"    {side:<42} {wall:>22} {cpu:>22}")
+        for figure, value in found.ratios.items():
+            say(f"  {figure:<44} {value!s:<22} {_aim(figure, value.value)}".rstrip())
+        figures |= {figure: round(value.value, 4) for figure, value in found.ratios.items() if figure in TARGETS}
+        rounds = {figure: [round(one, 4) for one in value.rounds] for figure, value in found.ratios.items()}
+        runs[name] = {"what": found.what, "took_seconds": round(took, 1), "rounds": rounds, **found.raw}
+        wrong += [f"{name}: {side}" for side in found.wrong]
+        for side in found.wrong:
+            say(f"  WRONG VALUES: {side}")
+    return {
+        **figures,
+        "targets": {figure: f"{sign} {target:g}" for figure, (sign, target) in TARGETS.items()},
+        "simulated": setup.archive.world.params.notice,
+        "runs": runs,
+        "machine": machine(),
+        "wrong_values": wrong,
+    }
+
+
+def is_met(figure: str, value: float) -> bool:
+    """Tell whether a figure reaches its target.
+
+    Examples
+    --------
+    >>> is_met("composite_u16_vs_floor", 1.2), is_met("workers_2_vs_1", 1.6)
+    (True, False)
+    """
+    sign, target = TARGETS[figure]
+    return {">=": value >= target, "<=": value <= target, "==": value == target}[sign]
+
+
+def _aim(figure: str, value: float) -> str:
+    if figure not in TARGETS:
+        return ""
+    sign, target = TARGETS[figure]
+    return f"target {sign} {target:g}{'' if is_met(figure, value) else ', missed'}"
