@@ -23,7 +23,7 @@ import rasterio
 
 import engine
 from engine.errors import StoreError
-from engine.files import cannot_read, locked, write_text
+from engine.files import cannot_read, cannot_write, locked, write_text
 from engine.places import ObjectPath, Place, entries, move, relative
 from engine.trust import redact
 
@@ -148,15 +148,21 @@ class RunRecord:
         ]
 
     def save(self) -> None:
-        """Replace ``run.json``; a reader sees the old record or the new one, never a half.
+        """Replace ``run.json`` and its copy in a store; a reader sees the old record or the new one, never a half.
 
         Raises
         ------
         StoreError
             If the folder cannot be written.
         """
-        for place in dict.fromkeys((self.folder, self.outputs)):
-            write_text(place / RECORD, _text(self._data))
+        text = _text(self._data)
+        write_text(self.path, text)
+        if isinstance(self.outputs, ObjectPath):
+            copy = self.outputs / RECORD
+            try:
+                copy.write_bytes(text.encode())  # without asking first what is there
+            except OSError as error:
+                raise cannot_write(copy, error) from error
         self._saved = time.monotonic()
 
     def write_beside(self, path: Place | str, **about: Any) -> Place:
