@@ -56,7 +56,7 @@ _REASONS: Final = (
         errno.EACCES,
         "the credentials of the environment are not accepted",
     ),
-    (r"169\.254\.|/token|[Cc]redential", errno.EACCES, "no credentials in the environment (AWS_*, AZURE_*)"),
+    (r"169\.254\.169\.254|token request", errno.EACCES, "no credentials in the environment (AWS_*, AZURE_*)"),
     (r"Account must be specified", errno.EACCES, "AZURE_STORAGE_ACCOUNT_NAME is not set"),
     (r"redirect without LOCATION", errno.ENXIO, "the bucket is in another region than AWS_REGION says"),
     (r"builder error", errno.EIO, "its endpoint is no https address; for http set AWS_ALLOW_HTTP or AZURE_ALLOW_HTTP"),

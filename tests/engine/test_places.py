@@ -179,6 +179,8 @@ def test_a_store_that_is_away_for_a_while_is_asked_again_and_one_that_stays_away
         (f"<Code>AccessDenied</Code><Message>{KEY}</Message>", "access denied"),
         (f"<Code>AuthorizationFailure</Code> https://a/b?sig={SECRET}", "access denied"),
         (f"<Code>SlowDown</Code> https://a/b?X-Amz-Signature={SECRET}", "its server answers SlowDown"),
+        ("Error performing token request: Error performing GET http://a/b", "no credentials in the environment"),
+        ("Error performing GET https://s3/bucket/token/credentials/a - 500", "its server answers GenericError"),
         (f"something new {SECRET} {KEY}", "its server answers GenericError"),
         ("Error performing GET http://169.254.169.254/latest/api/token", "no credentials in the environment"),
         ("HTTP error: error sending request", "does not answer"),
