@@ -124,7 +124,7 @@ def write(folder: Path, shape: tuple[int, int], seed: int, options: dict[str, An
     return write_raster(folder / f"{rng.integers(2**60)}.tif", values, **options)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SHAPES, st.integers(0, 9999), OURS | FOREIGN, grids(), st.integers(1, 200), st.integers(0, 100))
 def test_every_grid_holds_gdals_values_in_strips_of_any_height_where_they_are_kept(
     folder, shape, seed, options, geobox, tall, kept
