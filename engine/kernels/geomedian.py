@@ -32,9 +32,8 @@ LANES: Final = 64
 TOLERANCE_DN: Final = 0.5
 """Longest distance (Euclidean, over the bands, before rounding) from the true geometric median."""
 
-_ROUNDS: Final = 12
-_STRAGGLERS: Final = LANES // 32  # worth no further round of all lanes
-_SMALL_STEP: Final = np.float32(0.1)  # DN
+_ROUNDS: Final = 10  # one pixel in fifty needs more
+_SMALL_STEP: Final = np.float32(0.05)  # DN
 _LIMIT: Final = TOLERANCE_DN / 2  # as the bound holds to first order
 _MOST_ROUNDS: Final = 1000
 _NO_STEP: Final = 1e-10  # DN
@@ -109,6 +108,7 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, t
 #
 # points (look, band) and usable (look), 1 or 0;
 # state: the estimate (band), the pull on it (band), the weight (1); past: last estimate (band) and step (band);
+# free (1): 1 until the lane rests, then 0;
 # spread: squared distance to the nearest look (1), A times the weight (band, band), lower triangle.
 
 
@@ -120,7 +120,7 @@ def _geomedian(bands, clear, first, last, each_band, up, out):
     state = np.empty((2 * n_bands + 1) * LANES, dtype=np.float32)
     past = np.empty(2 * n_bands * LANES, dtype=np.float32)
     spread = np.empty((1 + n_bands * n_bands) * LANES, dtype=np.float32)
-    counts = np.empty(LANES, dtype=np.float32)
+    counts, free = np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.float32)
     settled = np.empty(LANES, dtype=np.bool_)
     chosen = np.empty((looks, n_bands), dtype=np.float64)
     estimate = np.empty(n_bands, dtype=np.float64)
@@ -129,7 +129,7 @@ def _geomedian(bands, clear, first, last, each_band, up, out):
         rows = _load(bands, clear, start, stop, points, usable)
         if rows == 0:
             continue
-        _solve(points, usable, rows, each_band, counts, state, past, spread, settled)
+        _solve(points, usable, rows, each_band, counts, state, past, free, spread, settled)
         for lane in range(stop - start):
             if counts[lane] == 0:
                 continue
@@ -176,13 +176,17 @@ def _choose(points, usable, rows, lane, chosen):
 
 
 @njit(cache=True, nogil=True)
-def _solve(points, usable, rows, each_band, counts, state, past, spread, settled):
-    """Step all lanes from their means until but a few have come to rest; tell which are near enough."""
+def _solve(points, usable, rows, each_band, counts, state, past, free, spread, settled):
+    """Step all lanes from their means until each has come to rest; tell which are near enough.
+
+    A lane rests where it first would take a small step, so that its neighbours do not decide its value.
+    """
     _mean(points, usable, rows, each_band, counts, state)
     past[:] = 0
+    free[:] = 1
     for number in range(_ROUNDS):
         _pull(points, usable, rows, each_band, state)
-        if _step(each_band, state, past, np.float32(number > 0)) <= _STRAGGLERS:
+        if _step(each_band, state, past, free, np.float32(number > 0)) == 0:
             break
     _pull(points, usable, rows, each_band, state)
     _spread(points, usable, rows, each_band, state, spread)
@@ -225,8 +229,8 @@ def _pull(points, usable, rows, each_band, state):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _step(each_band, state, past, gain):
-    """Move the estimates by Anderson's rule, by Weiszfeld's if ``gain`` is 0; return how many moved far."""
+def _step(each_band, state, past, free, gain):
+    """Move the free estimates by Anderson's rule, by Weiszfeld's if ``gain`` is 0; return how many there are."""
     n = len(each_band)
     moving = 0
     for lane in range(LANES):
@@ -239,12 +243,12 @@ def _step(each_band, state, past, gain):
             turned += turn * turn
             length += step * step
         back = gain * min(max(along / turned, _LONGEST), _HALF)
-        if length > _SMALL_STEP * _SMALL_STEP:
-            moving += 1
+        free[lane] *= _ONE if length > _SMALL_STEP * _SMALL_STEP else _ZERO
+        moving += int(free[lane])
         for band in range(n):
             here, step = state[band * LANES + lane], state[(n + band) * LANES + lane] * share
             before = past[band * LANES + lane] + past[(n + band) * LANES + lane]
-            state[band * LANES + lane] = here + step - back * (here + step - before)
+            state[band * LANES + lane] = here + free[lane] * (step - back * (here + step - before))
             past[band * LANES + lane] = here
             past[(n + band) * LANES + lane] = step
     return moving

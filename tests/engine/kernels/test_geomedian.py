@@ -120,6 +120,18 @@ def test_every_pixel_is_within_the_tolerance_of_the_converged_answer(looks, pixe
     assert (rounded == np.floor(np.nan_to_num(found) + np.float32(0.5))).all()
 
 
+def test_neighbours_do_not_decide_a_value():
+    """Blocks and threads put other pixels beside a pixel, which may need fewer or more steps, and other looks."""
+    bands, clear = realistic(14, 5 * LANES)
+    together = geomedian(bands, clear, np.float32)
+    for first in (1, LANES - 3, 2 * LANES + 5):
+        apart = geomedian(bands[..., first:], clear[..., first:], np.float32)
+        assert np.array_equal(together[..., first:], apart, equal_nan=True)
+    for pixel in range(0, 5 * LANES, 17):
+        alone = geomedian(bands[..., pixel : pixel + 1], clear[..., pixel : pixel + 1], np.float32)
+        assert np.array_equal(together[..., pixel : pixel + 1], alone, equal_nan=True)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     bands=hnp.arrays(
