@@ -347,6 +347,7 @@ def _settle(points, estimate):
         _solve_one(spread, move)
         _scale(move, min(1.0, least / _length(move)))
         _add(last, move, estimate)
+    estimate[:] = last
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
