@@ -127,10 +127,15 @@ def tiles_touched(rows: np.ndarray, cols: np.ndarray, tile_shape: tuple[int, int
 @njit(cache=True, nogil=True)
 def _touch(rows, cols, tall, wide, touched):
     height, width = rows.shape
+    first_row = first_col = -1 - tall - wide  # of the tile touched last, as the next pixel is of it too, mostly
     for y in range(height):
         for x in range(width):
-            if rows[y, x] >= 0:
-                touched[rows[y, x] // tall, cols[y, x] // wide] = True
+            row, col = rows[y, x], cols[y, x]
+            there = first_row <= row < first_row + tall and first_col <= col < first_col + wide
+            if row >= 0 and not there:
+                tile_row, tile_col = row // tall, col // wide
+                touched[tile_row, tile_col] = True
+                first_row, first_col = tile_row * tall, tile_col * wide
 
 
 def gather(window: np.ndarray, corner: tuple[int, int], rows: np.ndarray, cols: np.ndarray, out: np.ndarray) -> None:
