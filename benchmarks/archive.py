@@ -46,16 +46,16 @@ class Scale:
     most_trees: int
     """A model has at most."""
 
-    noop_tasks: int
-    """Tasks without work for the scheduler."""
+    noop_thousands: int
+    """Thousands of tasks without work."""
 
     runs: int
     """Runs of each side; the scaling of workers has two more."""
 
 
 SCALES = {
-    "tiny": Scale(size_px=128, looks=6, part_px=64, parts=2, most_trees=10, noop_tasks=50, runs=1),
-    "small": Scale(size_px=1024, looks=24, part_px=512, parts=8, most_trees=300, noop_tasks=2000, runs=3),
+    "tiny": Scale(size_px=128, looks=6, part_px=64, parts=2, most_trees=10, noop_thousands=1, runs=1),
+    "small": Scale(size_px=1024, looks=24, part_px=512, parts=8, most_trees=300, noop_thousands=2, runs=3),
 }
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from dataclasses import asdict
 from typing import Any, Final
 
-from distributed import Client, SchedulerPlugin
+from distributed import SchedulerPlugin
 
 from benchmarks.archive import Setup
-from benchmarks.harness import Comparison, Ratio, Run, local_cluster, measure_tasks, ratio
-from benchmarks.workloads import Calls, cube_calls
-from engine.tasks import cube_task
+from benchmarks.harness import Comparison, Ratio, Run, local_cluster, ratio
+from benchmarks.workloads import SCHEDULER, cube_workload, warm_up
 
 AREAS: Final = (1, 4, 16)
 WORKERS: Final = 2
@@ -23,14 +21,15 @@ BELT_TASKS: Final = 256_000
 def compare_workers(setup: Setup) -> Comparison:
     """Time cubes of several tile-years by one worker and by two, in turn; each computes with one thread."""
     parts = setup.archive.windows(setup.scale.parts, setup.scale.part_px)
+    workload = cube_workload(parts, setup.archive.access)
     runs: dict[int, list[Run]] = {1: [], WORKERS: []}
     found: dict[int, list[str]] = {}
     with local_cluster(WORKERS, setup.folder) as client:
-        _warm(client, setup)
+        warm_up(client, workload, setup.folder / "warm")
         for turn in range(setup.runs + 2 if setup.runs > 1 else 1):
             for workers in runs:
-                calls = cube_calls(parts, setup.archive.access, setup.folder / f"by-{workers}-{turn}")
-                run, markers = _cubes(client, setup, calls, workers)
+                calls = workload.calls(len(parts), setup.folder / f"by-{workers}-{turn}")
+                run, markers = workload.measure(client, calls, workers=workers)
                 runs[workers].append(run)
                 found[workers] = sorted(marker["sha256"] for marker in markers)
     walls = {workers: [run.seconds for run in some] for workers, some in runs.items()}
@@ -44,25 +43,26 @@ def compare_workers(setup: Setup) -> Comparison:
 
 def compare_areas(setup: Setup) -> Comparison:
     """Make cubes of 1, 4 and 16 times an area, each on new workers: time, tasks at the scheduler, memory."""
+    side = setup.scale.part_px
     runs: dict[int, Run] = {}
     tasks: dict[int, int] = {}
     for area in AREAS:
+        workload = cube_workload(setup.archive.windows(WORKERS * area, side), setup.archive.access)
         with local_cluster(WORKERS, setup.folder) as client:
             count = _Count()
             assert client.cluster is not None
             client.cluster.scheduler.add_plugin(count)  # of a local cluster it lives in this process
-            parts = setup.archive.windows(WORKERS * area, setup.scale.part_px)
-            calls = cube_calls(parts, setup.archive.access, setup.folder / f"area-{area}")
-            runs[area], _ = _cubes(client, setup, calls, WORKERS)
+            calls = workload.calls(WORKERS * area, setup.folder / f"area-{area}")
+            runs[area], _ = workload.measure(client, calls, workers=WORKERS)
             tasks[area] = count.finished
-    first, last = AREAS[0], AREAS[-1]
+    first, last = runs[AREAS[0]], runs[AREAS[-1]]
     return Comparison(
-        what=f"cubes of {WORKERS} x 1, 4, 16 tile-years of {setup.scale.part_px} px on {WORKERS} workers (simulated)",
+        what=f"cubes of {WORKERS} x 1, 4, 16 tile-years of ({side}, {side}) px on {WORKERS} new workers (simulated)",
         ratios={
-            "memory_16x": Ratio([runs[last].worker_peak_bytes / runs[first].worker_peak_bytes]),
-            "tasks_16x": Ratio([tasks[last] / tasks[first]]),
-            "client_memory_16x": Ratio([runs[last].client_peak_bytes / runs[first].client_peak_bytes]),
-            "seconds_16x": Ratio([runs[last].seconds / runs[first].seconds]),
+            "memory_16x": Ratio([last.worker_peak_bytes / first.worker_peak_bytes]),
+            "tasks_16x": Ratio([tasks[AREAS[-1]] / tasks[AREAS[0]]]),
+            "client_memory_16x": Ratio([last.client_peak_bytes / first.client_peak_bytes]),
+            "seconds_16x": Ratio([last.seconds / first.seconds]),
         },
         raw={f"{area} x": {**asdict(run), "tasks_at_scheduler": tasks[area]} for area, run in runs.items()},
     )
@@ -70,10 +70,10 @@ def compare_areas(setup: Setup) -> Comparison:
 
 def compare_scheduler(setup: Setup) -> Comparison:
     """Hand tasks without work to a cluster as a job does, and extrapolate to those of the whole mangrove belt."""
+    calls = SCHEDULER.calls(setup.scale.noop_thousands, setup.folder)
     with local_cluster(WORKERS, setup.folder) as client:
         cpu = time.process_time()
-        calls = [(number,) for number in range(setup.scale.noop_tasks)]
-        run, _ = measure_tasks(client, operator.index, calls, workers=WORKERS, workload="scheduler", simulated=True)
+        run, _ = SCHEDULER.measure(client, calls, workers=WORKERS)
         cpu = time.process_time() - cpu  # client and scheduler are this process
     share = BELT_TASKS / run.tasks
     return Comparison(
@@ -85,27 +85,6 @@ def compare_scheduler(setup: Setup) -> Comparison:
         },
         raw={"run": asdict(run)},
     )
-
-
-def _cubes(client: Client, setup: Setup, calls: Calls, workers: int) -> tuple[Run, list[Any]]:
-    parts = [call[0] for call in calls]
-    return measure_tasks(
-        client,
-        cube_task,
-        calls,
-        workers=workers,
-        workload="cube",
-        simulated=True,
-        pixels=sum(part.tile.shape[0] * part.tile.shape[1] for part in parts),
-        looks=parts[0].looks,
-    )
-
-
-def _warm(client: Client, setup: Setup) -> None:
-    """Let every worker compile, import and open once."""
-    for address in client.scheduler_info(n_workers=-1)["workers"]:
-        [call] = cube_calls([setup.archive.window(0, 0, 64)], setup.archive.access, setup.folder / "warm")
-        client.submit(cube_task, *call, workers=[address], pure=False).result()
 
 
 class _Count(SchedulerPlugin):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xgboost
 
-from benchmarks.forests import codes_of, fit, mean_leaves, probabilities_of
+from benchmarks.forests import probabilities_of
+from benchmarks.models import codes_of, fit, mean_leaves
 from engine.kernels.bins import MISSING_CODE
 from engine.kernels.features import ALL_FEATURES, MISSING
 
