@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
@@ -110,13 +111,24 @@ def _read_rows(
     reject_cloud_confidence: bool,
     skip_bad: bool,
 ) -> list[dict[str, Any]]:
-    """Read rows of the looks of scenes into ``bands`` (look, 6, y, x) and ``clear`` (look, y, x), which are zeros."""
+    """Read rows of looks into ``bands`` (look, 6, y, x) and ``clear`` (look, y, x), which is all False."""
 
-    def read_look(look: int, members: Sequence[Scene]) -> list[dict[str, Any]]:
+    def add(look: int, scene: Scene) -> None:
+        _add_scene(reader, scene, rows, reject_cloud_confidence, bands[look], clear[look])
+
+    return _each_scene(reader, scenes, add, skip_bad)
+
+
+def _each_scene(
+    reader: BlockReader, scenes: Sequence[Scene], add: Callable[[int, Scene], None], skip_bad: bool
+) -> list[dict[str, Any]]:
+    """Call ``add(look, scene)``, several looks side by side but scenes of one in turn; return those that were lost."""
+
+    def add_all(look: int, members: Sequence[Scene]) -> list[dict[str, Any]]:
         lost = []
         for scene in members:
             try:
-                _add_scene(reader, scene, rows, reject_cloud_confidence, bands[look], clear[look])
+                add(look, scene)
             except (SceneError, TrustError) as error:
                 if not skip_bad:
                     raise
@@ -124,7 +136,7 @@ def _read_rows(
         return lost
 
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        futures = [pool.submit(read_look, *call) for call in enumerate(observations(scenes).values())]
+        futures = [pool.submit(add_all, *call) for call in enumerate(observations(scenes).values())]
         if any(future.exception() for future in wait(futures, return_when=FIRST_EXCEPTION).done):
             reader.stop()  # the others need not go on
     faults = [error for future in futures if (error := future.exception()) is not None]
@@ -190,20 +202,17 @@ def clear_pixels(
     lost : list of dict
         As of ``read_looks``.
     """
-    seen: dict[str, np.ndarray] = {}
-    lost: list[dict[str, Any]] = []
+    looks = list(observations(part.scenes))
+    clear = np.zeros((len(looks), *part.tile.shape), dtype=bool)
     with BlockReader(part.tile.geobox, access) as reader:
-        for scene in part.scenes:
+
+        def add(look: int, scene: Scene) -> None:
             words = np.full((1, *part.tile.shape), QA_FILL, dtype=np.uint16)
-            try:
-                reader.read(files_of(scene, (QA_PIXEL,)), slice(0, part.tile.shape[0]), words)
-            except (SceneError, TrustError) as error:
-                if not skip_bad:
-                    raise
-                lost.append(_loss(scene, error))
-                continue
-            seen[scene.observation] = seen.get(scene.observation, False) | clear_mask(words[0])
-    counts = {look: np.bincount(regions[clear & (regions > 0)]) for look, clear in seen.items()}
+            reader.read(files_of(scene, (QA_PIXEL,)), slice(0, part.tile.shape[0]), words)
+            clear[look] |= clear_mask(words[0])
+
+        lost = _each_scene(reader, part.scenes, add, skip_bad)
+    counts = {look: np.bincount(regions[seen & (regions > 0)]) for look, seen in zip(looks, clear, strict=True)}
     return {
         look: {int(code): int(count[code]) for code in np.flatnonzero(count)} for look, count in counts.items()
     }, lost
@@ -272,19 +281,20 @@ def _composite(
         skip_bad=skip_bad,
         spent=spent,
     )
-    for rows, bands, clear, lost in strips:
-        if lost:
-            return layers, lost
-        with spent.on("composite"):
-            strip = annual_layers(
-                bands,
-                clear,
-                min_looks_range=params.min_looks_range,
-                composite=params.composite,
-                threads=compute_threads(),
-            )
-        for name, values in strip.items():
-            layers[name][..., rows, :] = values
+    with closing(strips):
+        for rows, bands, clear, lost in strips:
+            if lost:
+                return layers, lost
+            with spent.on("composite"):
+                strip = annual_layers(
+                    bands,
+                    clear,
+                    min_looks_range=params.min_looks_range,
+                    composite=params.composite,
+                    threads=compute_threads(),
+                )
+            for name, values in strip.items():
+                layers[name][..., rows, :] = values
     return layers, []
 
 
@@ -297,7 +307,7 @@ def read_strips(
     reject_cloud_confidence: bool = False,
     skip_bad: bool = False,
     spent: Spent | None = None,
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]]:
+) -> Generator[tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]]:
     """Read looks strip by strip, no tile of a file twice, into memory that is used again.
 
     Parameters
