@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import geomad  # type: ignore[import-untyped]
+import geomad
 import numpy as np
 import xarray as xr
 

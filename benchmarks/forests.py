@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import dask.array
-import lignum  # type: ignore[import-untyped]
+import lignum
 import numpy as np
 import xgboost
 import xgboost.dask

@@ -24,7 +24,7 @@ from engine.errors import ModelError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.habitat import HabitatSources, habitat_tile
-from engine.kernels.features import feature_stack
+from engine.kernels.features import feature_stack, layers_of
 from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE, TRANSITIONS
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
@@ -112,7 +112,7 @@ def sample_task(
     path = part_path(folder, tile.id, year)
     marker_path(path).unlink(missing_ok=True)
     with open_store(cube) as data:
-        layers = _layers(data)
+        layers = _layers(data[list(layers_of(features))])
     found = label_tile(masks, tile.geobox, year, labels)
     regions = region_codes(area, tile)
     valid = layers["clear_count"] > 0
@@ -170,9 +170,9 @@ def classify_task(
     tifs = map_paths(store)
     for tif in (*tifs.values(), gmw_path(store)):
         tif.unlink(missing_ok=True)
-    with open_store(cube) as data:
-        layers = _layers(data)
     model = _model(model_folder, model_sha256)
+    with open_store(cube) as data:
+        layers = _layers(data[list(layers_of(model.features))])
     regions = region_codes(area, tile)
     allowed = None if habitat is None else _allowed(habitat, tile, access)
     probability = np.full(tile.shape, PROBABILITY_MISSING, dtype=np.uint16)

@@ -12,7 +12,7 @@ import click
 
 from engine.area import study_regions
 from engine.cluster import worker_bytes
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelError
 from engine.files import write_text
 from engine.model import Model, load_model
 from engine.params import AreaParams
@@ -51,7 +51,20 @@ def check_training(run: Run) -> None:
         with open_study(run) as study:
             check_training(study)
     else:
-        load_model(allowed_place(source, run.trust, what="train.from"))
+        _load_other(run)
+
+
+def _load_other(run: Run) -> tuple[Model, Place]:
+    """Load the model that ``train.from`` names; refuse one that learnt from another kind of composite."""
+    folder = allowed_place(run.params.train.source, run.trust, what="train.from")
+    model = load_model(folder)
+    learnt = model.params.get("composite", "median")
+    if learnt != run.params.cube.composite:
+        raise ModelError(
+            f"model {folder} learnt from composites by {learnt}, this run makes them by {run.params.cube.composite}",
+            fix=f"set cube.composite to {learnt}, or train anew",
+        )
+    return model, folder
 
 
 def fit_model(run: Run, plan: Plan) -> tuple[Model, Place]:
@@ -62,7 +75,7 @@ def fit_model(run: Run, plan: Plan) -> tuple[Model, Place]:
     SampleError
         If there is nothing to train on.
     ModelError
-        If ``train.from`` names a folder that is not a sound model.
+        If ``train.from`` names a folder that is not a sound model, or one of another kind of composites.
     """
     source = run.params.train.source
     if source == "here":
@@ -70,8 +83,7 @@ def fit_model(run: Run, plan: Plan) -> tuple[Model, Place]:
     if source == "study":
         model, folder = train_on_study(run)
     else:
-        folder = allowed_place(source, run.trust, what="train.from")
-        model = load_model(folder)
+        model, folder = _load_other(run)
         run.reporter.say(f"train     model of {', '.join(model.regions)} from {folder}")
     run.record.note_masks(model.masks)  # of a model made elsewhere, as of one's own
     return model, folder
@@ -106,7 +118,8 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
             client=run.client,
             worker_memory=worker_bytes(run.client),
         )
-        model = replace(model, masks=tuple(run.record.data["masks"]))
+        learnt = {**model.params, "composite": run.params.cube.composite}
+        model = replace(model, masks=tuple(run.record.data["masks"]), params=learnt)
         model.save(folder)
         write_text(inputs, json.dumps({"fingerprint": fingerprint}))
         counts.update(rows=sum(model.training_rows.values()), trees_sha256=model.tree_sha256())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,21 @@ FEATURE_SETS: Final = {"composite": COMPOSITE_FEATURES, "all": ALL_FEATURES, "al
 
 WATER_MISSING: Final = 65_535
 """Water frequency below 8 clear looks."""
+
+
+def layers_of(names: Sequence[str]) -> set[str]:
+    """Return the layers of a cube that features are made of, and the clear count.
+
+    Examples
+    --------
+    >>> sorted(layers_of(["red", "ndvi", "mndwi_range", "water_frequency"]))
+    ['clear_count', 'composite', 'mndwi_p10', 'mndwi_p90', 'water_frequency']
+    """
+    layers = {"composite", "clear_count"}
+    for name in set(names) - {*BANDS, *INDICES}:
+        index = name.removesuffix("_range")
+        layers |= {name} if index == name else {f"{index}_p10", f"{index}_p90"}
+    return layers
 
 
 def feature_stack(arrays: Mapping[str, np.ndarray], names: tuple[str, ...] = ALL_FEATURES) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_a_missing_configuration_is_named(tmp_path):
     [
         ("yeers", [2016], "unknown key 'yeers'; did you mean 'years'?"),
         ("search.platform", ["landsat-8"], "unknown key 'search.platform'; did you mean 'platforms'?"),
-        ("cube.zzz", 1, "unknown key 'cube.zzz'; known keys are keep, block_px, requests"),
+        ("cube.zzz", 1, "unknown key 'cube.zzz'; known keys are keep, composite, block_px, requests"),
         ("labels.masks", [{"path": "a.tif", "year": 2016, "values": 1}], "unknown key 'labels.masks.0.values'"),
         ("years", "soon", "years must be a list or 'first-last', got 'soon'"),
         ("years", "1988-99999999999", "years must be a list or 'first-last'"),
@@ -277,6 +277,17 @@ def test_no_mangrove_in_the_masks_ends_before_training(job):
 def test_no_mask_at_all_says_what_to_do(job):
     del job.config["labels"]
     assert "labels.masks is empty" in job.call("run").error
+    assert not stores(job)
+
+
+# Models
+
+
+def test_a_model_of_medians_does_not_map_geomedians(job, finished):
+    job.config["train"] = {"from": str(finished.run / "model")}
+    job.config["cube"] = {"composite": "geomedian"}
+    line = job.call("run", "--allow-root", finished.run).error
+    assert "learnt from composites by median, this run makes them by geomedian; set cube.composite to median" in line
     assert not stores(job)
 
 
