@@ -40,7 +40,7 @@ def test_a_missing_configuration_is_named(tmp_path):
     [
         ("yeers", [2016], "unknown key 'yeers'; did you mean 'years'?"),
         ("search.platform", ["landsat-8"], "unknown key 'search.platform'; did you mean 'platforms'?"),
-        ("cube.zzz", 1, "unknown key 'cube.zzz'; known keys are keep, composite, block_px, requests"),
+        ("cube.zzz", 1, "unknown key 'cube.zzz'; known keys are composite, keep, block_px, requests"),
         ("labels.masks", [{"path": "a.tif", "year": 2016, "values": 1}], "unknown key 'labels.masks.0.values'"),
         ("years", "soon", "years must be a list or 'first-last', got 'soon'"),
         ("years", "1988-99999999999", "years must be a list or 'first-last'"),
