@@ -16,7 +16,7 @@ from benchmarks.archive import Setup
 from benchmarks.floor import Floor
 from benchmarks.harness import Comparison, ratio, seconds, time_in_turn
 from benchmarks.peers import THREADS
-from engine.cube import read_looks
+from engine.cube import read_looks, read_strips
 from engine.kernels.composite import median
 from engine.kernels.geomedian import TOLERANCE_DN, geomedian
 from engine.landsat import BANDS
@@ -89,8 +89,11 @@ def _sides(part: TileYear, access: Access) -> tuple[dict[str, Callable[[Path], A
 
 
 def _ours(part: TileYear, access: Access, dtype: type, store: Path) -> None:
-    bands, clear, _, _ = read_looks(part.scenes, part.tile.geobox, access)
-    write_store(store, xr.Dataset({"median": (("band", "y", "x"), median(bands, clear, dtype, threads=THREADS))}), {})
+    [layer] = [
+        median(bands, clear, dtype, threads=THREADS)
+        for _, bands, clear, _ in read_strips(part.scenes, part.tile.geobox, access)
+    ]
+    write_store(store, xr.Dataset({"median": (("band", "y", "x"), layer)}), {})
 
 
 def _into(side: Callable[[Path], Any], store: Path) -> Path:
