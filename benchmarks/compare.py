@@ -12,25 +12,7 @@ from benchmarks.forests import compare_forests
 from benchmarks.harness import Comparison, machine
 from benchmarks.remote import compare_remote
 from benchmarks.scaling import compare_areas, compare_scheduler, compare_workers
-
-TARGETS: Final[dict[str, tuple[str, float]]] = {
-    "composite_f32_vs_odc": (">=", 5),
-    "composite_f32_vs_odc_cpu": (">=", 5),
-    "composite_u16_vs_floor": ("<=", 1.3),
-    "composite_vs_stackstac": (">=", 8),
-    "geomedian_vs_geomad": (">=", 4),
-    "forest_coherent_vs_xgb_cpu": (">=", 10),
-    "forest_random_vs_xgb_cpu": (">=", 5),
-    "forest_vs_dask_predict": (">=", 10),
-    "remote_vs_odc": (">=", 5),
-    "remote_vs_odc_tuned": (">=", 3),
-    "remote_vs_local": ("<=", 1.5),
-    "workers_2_vs_1": (">=", 1.7),
-    "memory_16x": ("<=", 1.1),
-    "tasks_16x": ("==", 16),
-}
-"""Figure -> what is aimed at. ``x_vs_y`` says how many times as fast as y x is; but against the floor and local files
-how many times as long it takes. ``memory_16x`` and ``tasks_16x`` are those of 16 times an area over those of one."""
+from benchmarks.targets import TARGETS, is_met
 
 COMPARISONS: Final[dict[str, Callable[[Setup], Comparison]]] = {
     "composite": compare_composites,
@@ -80,18 +62,6 @@ def compare(setup: Setup, names: Sequence[str], say: Callable[[str], None] = pri
         "machine": machine(),
         "wrong_values": wrong,
     }
-
-
-def is_met(figure: str, value: float) -> bool:
-    """Tell whether a figure reaches its target.
-
-    Examples
-    --------
-    >>> is_met("composite_u16_vs_floor", 1.2), is_met("workers_2_vs_1", 1.6)
-    (True, False)
-    """
-    sign, target = TARGETS[figure]
-    return {">=": value >= target, "<=": value <= target, "==": value == target}[sign]
 
 
 def _aim(figure: str, value: float) -> str:

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
     "doctor": "Check this machine, and the Planetary Computer.",
+    "bench": "Measure a cluster on simulated scenes, and write a page of it.",
 }
 """Subcommand -> what it does; each lives in ``jobs.<name>`` as ``command`` and is imported only when asked for."""
 
@@ -44,6 +45,7 @@ EXAMPLES: Final = {
         "world --config world.yaml --set 'mask_years=[2010,2018]'",
     ),
     "doctor": ("--planetary-computer", "--planetary-computer --config my-coast.yaml --cluster big"),
+    "bench": ("--cluster big --workload cube --scale 4", "report runs/bench/runs.jsonl -o bench.html"),
 }
 """Subcommand -> arguments to show below its help."""
 

@@ -81,7 +81,7 @@ def keys_of(annotation: Any) -> set[str]:
 def parse_command(words: list[str], *, whole: bool) -> None:
     """Parse the words after ``mangroves`` as click would, running nothing; options alone unless ``whole``."""
     command, context = cli, click.Context(cli, info_name="mangroves")
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, command, words = command.resolve_command(context, words)
         assert command is not None
         context = click.Context(command, info_name=name, parent=context)
