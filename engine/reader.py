@@ -210,8 +210,8 @@ def _look_under(geobox: GeoBox, index: TiffIndex, keep: np.ndarray | None) -> _U
     return _Under(top, left, shape, rows, cols, first, last)
 
 
-_Part = tuple[tuple[int, int], tuple[int, int], np.ndarray, np.ndarray | None]
-"""A tile of a file, the row and column in it that come first, where they go, and which of them are kept."""
+_Part = tuple[tuple[int, int], tuple[int, int], tuple[slice, slice]]
+"""A tile of a file, the row and column in it that come first, and where they go."""
 
 
 class _Source:
@@ -279,7 +279,7 @@ class _Source:
         calls = [([absent[i] for i in group], [spans[i] for i in group]) for group in merge_ranges(spans)]
         if at_hand:
             calls.append((at_hand, []))
-        return [(self._bring, parts, ranges, last) for parts, ranges in calls]
+        return [(self._bring, parts, ranges, out, keep, last) for parts, ranges in calls]
 
     def _tiles_under(self, top: int, left: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         (height, width), (tall, wide) = self.index.shape, self.index.tile_shape
@@ -300,12 +300,18 @@ class _Source:
         last_row = min((tile[0] + 1) * tall, top + out.shape[0], height)
         last_col = min((tile[1] + 1) * wide, left + out.shape[1], width)
         there = (slice(first_row - top, last_row - top), slice(first_col - left, last_col - left))
-        kept = None if keep is None else keep[there]
-        if kept is not None and not kept.any():
+        if keep is not None and not keep[there].any():
             return None
-        return tile, (first_row - tile[0] * tall, first_col - tile[1] * wide), out[there], kept
+        return tile, (first_row - tile[0] * tall, first_col - tile[1] * wide), there
 
-    def _bring(self, parts: list[_Part], spans: list[tuple[int, int]], last: int | None) -> None:
+    def _bring(
+        self,
+        parts: list[_Part],
+        spans: list[tuple[int, int]],
+        out: np.ndarray,
+        keep: np.ndarray | None,
+        last: int | None,
+    ) -> None:
         """Fetch one range, decode its tiles and put them in place; hold those that reach below row ``last``."""
         reader = self.reader
         begin = min((start for start, _ in spans), default=0)
@@ -313,7 +319,7 @@ class _Source:
         try:
             data = memoryview(read_range(self.address, begin, end, reader.access, reader.spent) if spans else b"")
             with reader.slots, reader.spent.on("decode", sum(size for _, size in spans)):
-                for number, (tile, corner, out, keep) in enumerate(parts):
+                for number, (tile, corner, there) in enumerate(parts):
                     if spans:
                         start, size = spans[number]
                         hold = last is not None and (tile[0] + 1) * self.index.tile_shape[0] > last
@@ -321,7 +327,7 @@ class _Source:
                     else:
                         hold = False
                         found = self.held.get(tile) or (self.index.unstored(), False)
-                    place(found[0], corner, out, differenced=found[1], keep=keep)
+                    place(found[0], corner, out, there, differenced=found[1], keep=keep)
                     if hold:
                         self.held[tile] = found
         except (RangeError, DamagedTile) as error:

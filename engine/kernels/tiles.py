@@ -7,18 +7,26 @@ from numba import njit
 
 
 def place(
-    tile: np.ndarray, corner: tuple[int, int], out: np.ndarray, *, differenced: bool, keep: np.ndarray | None = None
+    tile: np.ndarray,
+    corner: tuple[int, int],
+    out: np.ndarray,
+    window: tuple[slice, slice] | None = None,
+    *,
+    differenced: bool,
+    keep: np.ndarray | None = None,
 ) -> None:
-    """Write a window of a tile into ``out``.
+    """Write a window of a tile into one of ``out``.
 
     Parameters
     ----------
     tile : ndarray of uint8 or uint16, shape (tile_y, tile_x)
         As decompressed; native byte order.
     corner : (int, int)
-        Row and column of the tile that go to ``out[0, 0]``.
+        Row and column of the tile that come first.
     out : ndarray of the tile's dtype, shape (y, x)
-        Where to; a view of a larger array will do.
+        Where to; contiguous, else it takes twice the time.
+    window : (slice, slice), optional
+        Rows and columns of ``out``; default all.
     differenced : bool
         Whether each value is the difference to the one on its left (TIFF 6.0, section 14: predictor 2).
     keep : ndarray of bool, shape (y, x), optional
@@ -27,7 +35,7 @@ def place(
     Raises
     ------
     ValueError
-        If the window reaches beyond the tile, or dtypes or shapes disagree.
+        If the window reaches beyond the tile or ``out``, or dtypes or shapes disagree.
 
     Examples
     --------
@@ -36,25 +44,30 @@ def place(
     >>> out
     array([[255,   1]], dtype=uint8)
     """
-    row, col = corner
-    inside = 0 <= row <= tile.shape[0] - out.shape[0] and 0 <= col <= tile.shape[1] - out.shape[1]
-    if not inside or tile.dtype != out.dtype or (keep is not None and keep.shape != out.shape):
-        raise ValueError(f"window {out.shape} at {corner} does not fit a tile of {tile.shape}, or types differ")
+    rows, cols = window or (slice(0, out.shape[0]), slice(0, out.shape[1]))
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    fits = 0 <= corner[0] <= tile.shape[0] - height and 0 <= corner[1] <= tile.shape[1] - width
+    fits &= 0 <= rows.start <= rows.stop <= out.shape[0] and 0 <= cols.start <= cols.stop <= out.shape[1]
+    if not fits or tile.dtype != out.dtype or (keep is not None and keep.shape != out.shape):
+        raise ValueError(f"{height} x {width} at {corner} does not fit a tile of {tile.shape}, or types differ")
+    where = (rows.start, cols.start, height, width)
     if keep is None:
-        _place(tile, row, col, differenced, out)
+        _place(tile, *corner, differenced, out, *where)
     else:
-        _place_where(tile, row, col, differenced, keep, out)
+        _place_where(tile, *corner, differenced, keep, out, *where)
+
+
+# Rows are cut out of whole arrays: of the rows of a view the compiler does not know that they are contiguous.
 
 
 @njit(cache=True, nogil=True)
-def _place(tile, top, left, differenced, out):
-    height, width = out.shape
+def _place(tile, top, left, differenced, out, first_row, first_col, height, width):
     sums = np.empty((4, width), tile.dtype)
     for y in range(0, height, 4):
         if differenced:
             _sum_rows(tile, top + y, top + height - 1, left, sums)
         for row in range(min(4, height - y)):
-            line, target = sums[row], out[y + row]
+            line, target = sums[row], out[first_row + y + row, first_col : first_col + width]
             if not differenced:
                 line = tile[top + y + row, left : left + width]
             for x in range(width):
@@ -62,14 +75,14 @@ def _place(tile, top, left, differenced, out):
 
 
 @njit(cache=True, nogil=True)
-def _place_where(tile, top, left, differenced, keep, out):
-    height, width = out.shape
+def _place_where(tile, top, left, differenced, keep, out, first_row, first_col, height, width):
     sums = np.empty((4, width), tile.dtype)
     for y in range(0, height, 4):
         if differenced:
             _sum_rows(tile, top + y, top + height - 1, left, sums)
         for row in range(min(4, height - y)):
-            line, target, wanted = sums[row], out[y + row], keep[y + row]
+            line, target = sums[row], out[first_row + y + row, first_col : first_col + width]
+            wanted = keep[first_row + y + row, first_col : first_col + width]
             if not differenced:
                 line = tile[top + y + row, left : left + width]
             for x in range(width):
