@@ -26,7 +26,7 @@ COMPARISONS: Final[dict[str, Callable[[Setup], Comparison]]] = {
 """Name for ``--only`` -> what is run."""
 
 
-def compare(setup: Setup, names: Sequence[str], say: Callable[[str], None] = print) -> dict[str, Any]:
+def compare(setup: Setup, names: Sequence[str]) -> dict[str, Any]:
     """Run comparisons, tell each as it ends, and return their figures.
 
     Returns
@@ -42,18 +42,18 @@ def compare(setup: Setup, names: Sequence[str], say: Callable[[str], None] = pri
         started = time.perf_counter()
         found = COMPARISONS[name](setup)
         took = time.perf_counter() - started
-        say(f"{name}: {found.what}, {took:.0f} s")
+        _say(f"{name}: {found.what}, {took:.0f} s")
         for side, spent in found.raw.get("seconds", {}).items():
             wall, cpu = (f"{min(spent[kind]):.2f}-{max(spent[kind]):.2f} s {kind}" for kind in ("wall", "cpu"))
-            say(f"    {side:<42} {wall:>22} {cpu:>22}")
+            _say(f"    {side:<42} {wall:>22} {cpu:>22}")
         for figure, value in found.ratios.items():
-            say(f"  {figure:<44} {value!s:<22} {_aim(figure, value.value)}".rstrip())
+            _say(f"  {figure:<44} {value!s:<22} {_aim(figure, value.value)}".rstrip())
         figures |= {figure: round(value.value, 4) for figure, value in found.ratios.items() if figure in TARGETS}
         rounds = {figure: [round(one, 4) for one in value.rounds] for figure, value in found.ratios.items()}
         runs[name] = {"what": found.what, "took_seconds": round(took, 1), "rounds": rounds, **found.raw}
         wrong += [f"{name}: {side}" for side in found.wrong]
         for side in found.wrong:
-            say(f"  WRONG VALUES: {side}")
+            _say(f"  WRONG VALUES: {side}")
     return {
         **figures,
         "targets": {figure: f"{sign} {target:g}" for figure, (sign, target) in TARGETS.items()},
@@ -62,6 +62,10 @@ def compare(setup: Setup, names: Sequence[str], say: Callable[[str], None] = pri
         "machine": machine(),
         "wrong_values": wrong,
     }
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # also into a pipe: the whole takes minutes
 
 
 def _aim(figure: str, value: float) -> str:

@@ -17,6 +17,7 @@ import re
 import statistics
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,7 @@ PACKAGES: Final = (
     *("geomad", "odc-stac", "pylignum", "stackstac"),
 )
 STATUS: Final = Path("/proc/self/status")
+CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ def measure_tasks(
         client_peak_bytes=peak,
         spilled_bytes=spilled_bytes(client),
         stages=stages,
-        machine=machine(),
+        machine={**machine(), "worker_processors": worker_processors(client, addresses)},
         **about,
     )
     return run, results
@@ -287,17 +289,32 @@ def spilled_bytes(client: Client) -> int:
     return sum(int(worker["metrics"].get("spilled_bytes", {}).get("disk", 0)) for worker in workers)
 
 
+def worker_processors(client: Client, addresses: list[str]) -> dict[str, int]:
+    """Return the processors of workers, and how many workers have each."""
+    names = client.run(processor, workers=addresses, on_error="return").values()
+    return dict(Counter(name if isinstance(name, str) else "unknown" for name in names))
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    return _cpuinfo().get("model name", platform.processor())
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
+    text = CPUINFO.read_text(encoding="utf-8") if CPUINFO.is_file() else ""
+    return dict(re.findall(r"^(model name|flags)\s*: (.*)$", text, re.MULTILINE))
+
+
 @functools.cache
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: commit, versions, processor and its flags, memory, load, date."""
-    about = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    cpu = dict(re.findall(r"^(model name|flags)\s*: (.*)$", about, re.MULTILINE))
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": {"mangroves": engine.__version__, "python": platform.python_version(), **versions()},
-        "processor": cpu.get("model name", platform.processor()),
-        "flags": sorted(cpu.get("flags", "").split()),
+        "processor": processor(),
+        "flags": sorted(_cpuinfo().get("flags", "").split()),
         "cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "load_before": round(os.getloadavg()[0], 2),

@@ -283,7 +283,7 @@ def _machines(machines: list[dict[str, Any]]) -> list[str]:
     distinct = {
         json.dumps({k: v for k, v in one.items() if k not in passing}, sort_keys=True): one for one in machines if one
     }
-    parts = ["<h2>Machines of the client, and software</h2>"]
+    parts = ["<h2>Machines and software</h2>"]
     for one in distinct.values():
         told = {
             key: ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
