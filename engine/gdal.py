@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -48,6 +50,8 @@ GDAL_OPTIONS: Final[dict[str, Any]] = {
 }
 
 _MAX_WINDOW_PX: Final = 2**27  # source pixels read at once; 256 rows of a whole tile at 1 m are 4 times this
+
+_MAX_OBJECT_BYTES: Final = 2**30  # of a file that must be fetched whole
 
 _PERMANENT: Final = re.compile(r"response code: (?:400|401|404|410|451)")
 
@@ -103,7 +107,7 @@ def read_raster[Result](
                 return read(dataset)
         except RasterioError as error:
             late = time.monotonic() + pause > deadline
-            if late or "://" not in address or _PERMANENT.search(str(error)):
+            if late or not address.startswith(("https://", "http://")) or _PERMANENT.search(str(error)):
                 raise unreadable(error, address, fault, about) from None
         if access.signer is not None:
             access.signer.forget(signed)  # a read that broke off does not say whether its token was refused
@@ -118,14 +122,14 @@ def _sign(address: str, signer: Signs | None) -> str:
 @contextmanager
 def _opened(address: str, attempt: int, fault: type[EngineError], about: dict[str, Any]) -> Iterator[DatasetReader]:
     """Open a checked address; the attempt, in a fragment that is not sent, makes it another name to GDAL's cache."""
-    if address.startswith(("s3://", "abfs://")):
-        path = ObjectPath(address)
-        # A container is named before its account, which GDAL takes from the environment.
-        bucket = path.root.split("/")[2].partition("@")[0]
-        name = f"/vsi{'s3' if address.startswith('s3') else 'az'}/{bucket}/{path.key}"
-    else:
-        name = f"/vsicurl/{address}#{attempt}" if "://" in address else address
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(name, driver="GTiff") as dataset:
+    remote = address.startswith(("https://", "http://"))
+    name = f"/vsicurl/{address}#{attempt}" if remote else address
+    with ExitStack() as stack:
+        if "://" in address and not remote:
+            # GDAL's own clients know neither the endpoint nor the account that ours was told.
+            name = stack.enter_context(_fetched(ObjectPath(address), fault, about))
+        stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+        dataset = stack.enter_context(rasterio.open(name, driver="GTiff"))
         height, width = dataset.block_shapes[0]
         dtype = dataset.dtypes[0]
         real = dtype.startswith(("int", "uint", "float"))
@@ -137,6 +141,19 @@ def _opened(address: str, attempt: int, fault: type[EngineError], about: dict[st
                 **about,
             )
         yield dataset
+
+
+@contextmanager
+def _fetched(path: ObjectPath, fault: type[EngineError], about: dict[str, Any]) -> Iterator[str]:
+    """Bring an object that we do not read by ranges onto the disk, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="mangroves-") as folder:
+        try:
+            if path.size() > _MAX_OBJECT_BYTES:
+                raise fault(f"{path.name} is larger than {_MAX_OBJECT_BYTES >> 20} MB", fix="make it a COG", **about)
+            path.download(Path(folder) / "object.tif")
+        except OSError as error:
+            raise unreadable(error, str(path), fault, about) from None
+        yield str(Path(folder) / "object.tif")
 
 
 def unreadable(error: Exception, address: str, fault: type[EngineError], about: dict[str, Any]) -> EngineError:

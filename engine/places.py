@@ -125,6 +125,11 @@ class ObjectPath:
             return False
         return True
 
+    def size(self) -> int:
+        """Return how many bytes an object has."""
+        with told(self):
+            return obstore.head(_client(self.root), self.key)["size"]
+
     def read_bytes(self, most: int | None = None) -> bytes:
         """Return an object's bytes, or its first ``most``."""
         with told(self):

@@ -42,8 +42,8 @@ REQUEST_BYTES: Final = 3 * 2**20
 REQUESTS: Final = 32
 """In flight at once, by default."""
 
-HELD_BYTES_PER_COLUMN: Final = ASSETS_READ * 2 * 256
-"""Of every scene between blocks: a row of internal tiles of each asset, of 256 px as those of Landsat's COGs are."""
+HELD_BYTES_PER_COLUMN: Final = ASSETS_READ * 2 * 512
+"""Of every scene between blocks: a row of internal tiles of each asset, of at most 512 px (larger ones GDAL reads)."""
 
 TILE_BYTES_PER_PIXEL: Final = 200
 """A tile-year's layers and, the larger part, its features (20 to 22 int32) and labels while it is sampled: 186
@@ -270,7 +270,7 @@ def task_bytes(
     """
     height, width = shape
     rows = min(block_px, height)
-    held = HELD_BYTES_PER_COLUMN * (width + 512) * (looks if scenes is None else scenes) if rows < height else 0
+    held = HELD_BYTES_PER_COLUMN * (width + 1024) * (looks if scenes is None else scenes) if rows < height else 0
     reading = READ_BYTES_PER_PIXEL + (OTHER_ZONE_BYTES_PER_PIXEL if other_zone else 0)
     cube = rows * width * (looks * LOOK_BYTES_PER_PIXEL + reading) + held + height * width * LAYER_BYTES_PER_PIXEL
     # A look is written from the lazy stack one at a time, and what lies behind it is several times its size.

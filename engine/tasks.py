@@ -61,6 +61,7 @@ def cube_task(
         part, store, params, access, block_px=block_px, fingerprint=fingerprint, skip_bad=skip_bad, attrs=attrs
     )
     if params.keep == "scenes" and marker["looks"]:
+        release_scratch()
         lost = {loss["scene"] for loss in marker["lost"]}
         scenes = [scene for scene in part.scenes if scene.id not in lost]
         lazy = stack_looks(scenes, part.tile.geobox, params, access)

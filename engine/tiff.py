@@ -19,7 +19,7 @@ import numpy as np
 MAX_TILE_BYTES: Final = 2**27
 """A larger internal tile, of all bands, is refused before it is allocated: 1.8 MB of file can ask for 1.7 GB."""
 
-_MAX_OWN_BYTES: Final = 2**22  # as many threads hold a tile as requests are in flight; Landsat's have 2**17 to 2**19
+_MAX_OWN_BYTES: Final = 2**19  # of 512 x 512 px; as many threads hold a tile as requests are in flight
 
 _MAX_TILES: Final = 2**20
 _MAX_ENTRIES: Final = 200
@@ -97,7 +97,8 @@ class TiffIndex:
         if self.compression == _NONE:
             if len(data) < size:
                 raise DamagedTile("too short")
-            return np.frombuffer(data, self.dtype, size // self.dtype.itemsize).reshape(self.tile_shape)
+            values = np.frombuffer(data, self.dtype, size // self.dtype.itemsize).reshape(self.tile_shape)
+            return values.copy() if out is None else values  # to be held: not with all that was fetched around it
         out = np.empty(size, dtype=np.uint8) if out is None else out[:size]
         decode = imagecodecs.zstd_decode if self.compression == _ZSTD else imagecodecs.deflate_decode
         try:

@@ -91,7 +91,8 @@ class Trust:
     def check(self, href: str, *, what: str) -> str:
         """Return ``href`` as what may be opened: an https URL or object that is allowed, or an allowed file's path."""
         if href.startswith(("s3://", "abfs://")):
-            return self.store(href, what=what)
+            bucket = "/".join(href.split("/")[:3])  # of an archive one allows the bucket, not every file
+            return self.store(href, what=what, allow=bucket)
         return self.url(href, what=what) if "://" in href else str(self.path(href, what=what))
 
     def url(self, href: str, *, what: str) -> str:
@@ -147,7 +148,7 @@ class Trust:
             )
         return path
 
-    def store(self, address: str, *, what: str) -> str:
+    def store(self, address: str, *, what: str, allow: str = "") -> str:
         """Return the address of an allowed store, without a slash at its end.
 
         Raises
@@ -158,7 +159,8 @@ class Trust:
         plain = _plain_store(address, what)
         # By whole segments: s3://bucket/run does not open s3://bucket/run2.
         if not any(f"{plain}/".startswith(f"{allowed}/") for allowed in self.stores):
-            raise TrustError(f"{what}: {plain} is not allowed", fix=f"if you trust it pass --allow-root {plain}")
+            fix = f"if you trust it pass --allow-root {allow or plain}"
+            raise TrustError(f"{what}: {plain} is not allowed", fix=fix)
         return plain
 
 

@@ -105,3 +105,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except EngineError as error:
         click.echo(f"error: {redact(str(error))}", err=True)
         sys.exit(1)
+    except OSError as error:  # of a disk or store, in the middle of something
+        if error.filename is None:
+            raise
+        click.echo(f"error: {redact(str(error.filename))}: {error.strerror}; the same command goes on", err=True)
+        sys.exit(1)

@@ -8,6 +8,7 @@ import click
 
 from engine.places import Place
 from engine.plan import Plan, TileYear
+from engine.scratch import release_scratch
 from engine.store import fingerprint_of, read_marker
 from engine.tasks import cube_is_current, cube_task
 from jobs.context import Options, Run, open_run, run_options
@@ -63,6 +64,8 @@ def build_cubes(run: Run, plan: Plan) -> None:
             run.record.forget_lost(marker["scenes"], tile=part.tile.id, year=part.year)
             run.note_lost(part, marker["lost"])
         counts.update(done=len(made), skipped=len(plan.tile_years) - len(made))
+        if made:
+            run.client.run(release_scratch)  # also of workers that get no tile before a training takes their memory
     without = sum(len(marker["lost"]) for marker in made)
     if without:
         run.reporter.say(f"cube      went without {without} scene(s) that could not be read; see run.json")

@@ -97,7 +97,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     remove_unlisted(folder, {name for path in paths for name in (path.name, path.with_suffix(".json").name)})
     run.say_skipped("sample", len(parts), len(todo))
     with run.record.stage("sample") as counts:
-        for _ in run.tasks(sample_task, todo, len(todo), "sample"):
+        for _ in run.tasks(sample_task, todo, len(todo), "sample", shared=(masks_of_tasks,)):
             pass
         markers = run.each(read_marker, paths)
         repaired = sum(marker.get("repaired_polygons", 0) for marker in markers if marker)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -67,6 +68,11 @@ def _load_other(run: Run) -> tuple[Model, Place]:
     return model, folder
 
 
+def _share_model(run: Run, model: Model, folder: Place) -> Place:
+    """Return a folder of a model that workers see: where outputs go to a store, they may see no other."""
+    return model.save(run.outputs / "model") if run.params.store and isinstance(folder, Path) else folder
+
+
 def fit_model(run: Run, plan: Plan) -> tuple[Model, Place]:
     """Return the model of a run and its folder: trained here, on the study's regions, or loaded.
 
@@ -84,6 +90,7 @@ def fit_model(run: Run, plan: Plan) -> tuple[Model, Place]:
         model, folder = train_on_study(run)
     else:
         model, folder = _load_other(run)
+        folder = _share_model(run, model, folder)
         run.reporter.say(f"train     model of {', '.join(model.regions)} from {folder}")
     run.record.note_masks(model.masks)  # of a model made elsewhere, as of one's own
     return model, folder

@@ -41,9 +41,9 @@ def peak_of(part: TileYear, folder: Path, params: CubeParams, block_px: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
-@pytest.mark.parametrize(("keep", "block_px"), [("annual", 1024), ("annual", 256), ("scenes", 256)])
+@pytest.mark.parametrize(("keep", "block_px"), [("annual", 1024), ("annual", 256), ("scenes", 1024)])
 def test_a_cube_task_stays_within_its_stated_memory(tmp_path, keep, block_px):
-    scene = write_scene(tmp_path, day=utc(2019, 1, 1), corner=(-32800, 16350), shape=(1090, 1090))
+    scene = write_scene(tmp_path, day=utc(2019, 1, 1), corner=(-32800, 16350), shape=(1090, 1090), tile_px=512)
     part = TileYear(TILE, 2019, looks_of(scene, 30))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         peak = pool.submit(peak_of, part, tmp_path, CubeParams(keep=keep), block_px).result()
@@ -59,7 +59,7 @@ def test_keeping_the_looks_is_counted_in_memory_and_on_disk(scenes):
     assert kept.write_bytes > plain.write_bytes
     assert task_bytes(100, 256, keep_scenes=True) - task_bytes(100, 256) > 2 * 2**30
     with pytest.raises(
-        PlanError, match=r"one task needs 0\.95 GB \(. looks of blocks of 256 rows\), .*drop cube\.keep: scenes"
+        PlanError, match=r"one task needs 1\.00 GB \(. looks of blocks of 256 rows\), .*drop cube\.keep: scenes"
     ):
         make_plan(area, year, scenes, worker_bytes=10**8, keep_scenes=True)
 
@@ -67,7 +67,7 @@ def test_keeping_the_looks_is_counted_in_memory_and_on_disk(scenes):
 def test_a_block_is_as_tall_as_fits_the_worker():
     bounds = [task_bytes(40, rows) for rows in (2048, 1024, 512, 256)]
     assert bounds == sorted(bounds, reverse=True)
-    assert bounds[-1] < 0.6 * bounds[0]
+    assert bounds[-1] < 0.7 * bounds[0]
     assert task_bytes(40, 1024, other_zone=True) > bounds[1]
 
 
