@@ -21,16 +21,13 @@ from engine.kernels.quality import clear_mask, settle_look
 from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
 from engine.params import CubeParams
 from engine.places import Place
-from engine.plan import TileYear
+from engine.plan import LOOKS_AT_ONCE, TileYear
 from engine.ranges import Access, Spent
 from engine.reader import BlockReader, Stopped, files_of
 from engine.scenes import Scene, observations
 from engine.scratch import scratch
 from engine.store import grid_coords, write_store
 from engine.threads import compute_threads
-
-LOOKS_AT_ONCE: Final = 6
-"""Looks that are read side by side, each waiting for index, quality words and bands in turn."""
 
 _INDEX_ATTRS: Final = {"scale_factor": 1 / INDEX_SCALE, "_FillValue": INDEX_MISSING, "units": "1"}
 _ATTRS: Final[dict[str, dict[str, Any]]] = {

@@ -16,6 +16,9 @@ from engine.landsat import PLATFORMS
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Year = Annotated[int, Field(ge=1982, le=2100)]
+REQUESTS: Final = 32
+"""Byte ranges asked for at once, by default."""
+
 SOURCE_VALUES: Final = {"worldcover": (95,), "gmw": (1,)}
 """Public masks that are fetched by name, and their values that mean mangrove."""
 
@@ -114,7 +117,7 @@ class CubeParams(Params):
     block_px: Annotated[int, Field(ge=256, le=2048, multiple_of=256)] | None = None
     """Rows of a tile whose looks are held at once; default all, fewer where the worker's memory is too small."""
 
-    requests: Annotated[int, Field(ge=1, le=512)] = 32
+    requests: Annotated[int, Field(ge=1, le=512)] = REQUESTS
     """Byte ranges a task asks its storage for at once; with a longer way to it, more."""
 
     reject_cloud_confidence: bool = False

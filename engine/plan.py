@@ -16,6 +16,7 @@ from engine.area import Area
 from engine.errors import PlanError
 from engine.grid import TILE_PX, Tile, tiles_of, to_zone
 from engine.landsat import BANDS
+from engine.params import REQUESTS
 from engine.scenes import Scene
 
 BLOCK_SIZES: Final = (2048, 1024, 512, 256)
@@ -30,17 +31,17 @@ DEFAULT_MB_PER_SECOND: Final = 20.0
 LOOK_BYTES_PER_PIXEL: Final = len(BANDS) * 2 + 1
 """Six uint16 bands and one clear flag, for every look of a block."""
 
-READ_BYTES_PER_PIXEL: Final = 6 * 8
-"""Quality words and masks of the six looks that are read side by side (``cube.LOOKS_AT_ONCE``)."""
+LOOKS_AT_ONCE: Final = 6
+"""Looks of a block that are read side by side, each waiting for index, quality words and bands in turn."""
 
-OTHER_ZONE_BYTES_PER_PIXEL: Final = 6 * 30
-"""Of those looks, were they all of another zone: pixels under the grid's, and windows of six bands."""
+READ_BYTES_PER_PIXEL: Final = LOOKS_AT_ONCE * 8
+"""Quality words and masks of these looks."""
+
+OTHER_ZONE_BYTES_PER_PIXEL: Final = LOOKS_AT_ONCE * 30
+"""Were they all of another zone: pixels under the grid's, and windows of six bands."""
 
 REQUEST_BYTES: Final = 3 * 2**20
 """Of every request in flight: a range that is not decoded yet (``ranges.MAX_RANGE_BYTES``), and what is made of it."""
-
-REQUESTS: Final = 32
-"""In flight at once, by default."""
 
 HELD_BYTES_PER_COLUMN: Final = ASSETS_READ * 2 * 512
 """Of every scene between blocks: a row of internal tiles of each asset, of at most 512 px (larger ones GDAL reads)."""

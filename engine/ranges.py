@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import certifi
 import urllib3
 
+from engine.params import REQUESTS
 from engine.places import ObjectPath
 from engine.trust import Trust
 
@@ -47,6 +48,14 @@ MAX_GAP_BYTES: Final = 2**17
 
 _CHUNK: Final = 2**18
 _PERMANENT: Final = (400, 401, 404, 405, 410, 416, 451)
+_FAULTS: Final = (
+    (urllib3.exceptions.SSLError, "certificate refused"),
+    (urllib3.exceptions.ProxyError, "the proxy does not answer"),
+    (urllib3.exceptions.NameResolutionError, "no such host"),
+    ((urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError), "no connection"),
+    (urllib3.exceptions.TimeoutError, "silence"),
+    (urllib3.exceptions.ProtocolError, "connection broke off"),
+)
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
@@ -64,7 +73,7 @@ class Access:
     trust: Trust
     signer: Signs | None = None
 
-    requests: int = 32
+    requests: int = REQUESTS
     """Byte ranges a task asks for at once; with a longer way to the storage, more."""
 
 
@@ -131,7 +140,7 @@ def read_range(address: str, start: int, stop: int, access: Access, spent: Spent
                 fault, passing = answer.args[0], answer.passing
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 # Not chained or quoted: the message may hold a signed address.
-                fault = type(error).__name__
+                fault = next((said for kind, said in _FAULTS if isinstance(error, kind)), type(error).__name__)
         if not passing or time.monotonic() + wait > deadline:
             raise RangeError(fault)
         if access.signer is not None:
