@@ -60,6 +60,7 @@ def compare_composites(setup: Setup) -> Comparison:
             "composite_f32_vs_odc": ratio(odc.wall, ours.wall),
             "composite_f32_vs_odc_cpu": ratio(odc.cpu, ours.cpu),
             "composite_u16_vs_floor": ratio(timings[OURS_UINT16].wall, timings[FLOOR].wall),
+            "composite_u16_vs_floor_cpu": ratio(timings[OURS_UINT16].cpu, timings[FLOOR].cpu),
             "composite_vs_stackstac": ratio(timings[STACKSTAC].wall, ours.wall),
         },
         raw={"seconds": seconds(timings), "floor": {"cog_tiles": floor.tiles, "bytes": floor.bytes}},
