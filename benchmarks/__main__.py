@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 # Read when XGBoost is imported: its threads would else spin while they wait for each other.
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), metavar="NAME")
     command.add_argument("--archive", type=Path, metavar="FOLDER", help="keep the archive here, for the next time")
     options = parser.parse_args(arguments)
+    if find_spec("numbagg"):
+        parser.error("numbagg is installed: dask's median takes three times as long with it; uninstall it to compare")
     scale = SCALES[options.scale]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mangroves-bench-") as folder:

@@ -31,7 +31,6 @@ MODELS: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
 
 BLOCKS_PER_WORKER: Final = 4
 
-
 OURS: Final = "engine"
 PEERS: Final = {"inplace_predict": "xgb", "pylignum": "lignum", "pylignum, compiled": "lignum_compiled"}
 """Side -> its name in a figure."""
@@ -43,8 +42,9 @@ def compare_forests(setup: Setup) -> Comparison:
     ratios: dict[str, Ratio] = {}
     raw: dict[str, Any] = {"models": {}, "seconds": {}}
     wrong: list[str] = []
-    for suffix, (trees, names) in MODELS.items():
-        model = fit(values, mangrove, names, min(trees, setup.scale.most_trees))
+    for suffix, (wanted, names) in MODELS.items():
+        trees = min(wanted, setup.scale.most_trees)
+        model = fit(values, mangrove, names, trees)
         raw["models"][f"model{suffix}"] = {"trees": trees, "features": len(names), "mean_leaves": mean_leaves(model)}
         image = codes_of(model, values)[:, : setup.scale.part_px**2]
         order = np.random.default_rng(0).permutation(image.shape[1])
