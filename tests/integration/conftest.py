@@ -20,7 +20,7 @@ from jobs.report import Reporter
 Opener = Callable[..., AbstractContextManager[Run]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: others close their loops
 def client() -> Iterator[Client]:
     with open_cluster("threads") as client:
         yield client
