@@ -26,6 +26,7 @@ def test_all_comparisons_of_the_tiny_scale(tmp_path, capsys):
     assert all(figure in said for figure in TARGETS)
 
 
+@pytest.mark.slow
 def test_one_comparison_alone_writes_its_figures_alone(tmp_path):
     path = tmp_path / "bench.json"
     assert main(["compare", "--scale", "tiny", "--json", str(path), "--only", "geomedian", "--runs", "2"]) == 0
@@ -35,6 +36,7 @@ def test_one_comparison_alone_writes_its_figures_alone(tmp_path):
     assert found["targets"]["geomedian_vs_geomad"] == ">= 4"
 
 
+@pytest.mark.slow
 def test_wrong_values_fail_the_comparison(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.composites.TOLERANCE_DN", -1.0)
     assert main(["compare", "--scale", "tiny", "--only", "geomedian"]) == 1

@@ -81,6 +81,7 @@ def test_requests_wait_together_and_share_the_link(server):
     assert time.perf_counter() - started >= 0.05 + 8 * 0.128
 
 
+@pytest.mark.slow
 def test_gdal_reads_a_raster_through_it(server):
     with rasterio.open(f"/vsicurl/{server.address('gdal')}/a.tif", driver="GTiff") as file:
         assert file.read(1)[511, 511] == 512 * 512 - 1 & 0xFFFF

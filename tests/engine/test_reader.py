@@ -367,6 +367,7 @@ def test_a_bomb_in_every_asset_stays_small(scene, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio's, of its own log
 def test_five_hundred_damaged_indexes_are_refused_or_read(scene, tmp_path):
     path = Path(scene.assets["red"])

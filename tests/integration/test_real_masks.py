@@ -73,6 +73,7 @@ def shown(rows: pd.DataFrame, shared_data: Path, year: int) -> np.ndarray:
     return np.where(values == 1, MANGROVE, OTHER)
 
 
+@pytest.mark.slow
 def test_every_sampled_pixel_has_the_class_of_the_nearest_real_mask(
     shared_data: Path, tmp_path: Path, open_run: Opener
 ) -> None:
