@@ -40,6 +40,7 @@ def test_a_folder_that_is_a_file_is_told_in_one_line(tmp_path):
         write_text(tmp_path / "out" / "a.txt", "x")
 
 
+@pytest.mark.slow
 def test_a_text_that_reads_so_already_keeps_its_time(place):
     path = place / "a.json"
     write_text(path, "same")

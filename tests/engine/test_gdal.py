@@ -134,6 +134,7 @@ def test_a_virtual_raster_under_another_name_is_not_opened(tmp_path):
         _look_up(path)
 
 
+@pytest.mark.slow
 def test_storage_that_accepts_and_stays_silent_is_told_within_the_budget(monkeypatch):
     monkeypatch.setitem(gdal.GDAL_OPTIONS, "GDAL_HTTP_LOW_SPEED_TIME", "1")
     monkeypatch.setattr(ranges, "READ_WAITS_S", (0.1,) * 9)

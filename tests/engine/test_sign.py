@@ -117,6 +117,7 @@ def test_one_call_serves_a_container_for_a_lifetime(signer: Signer, server: Toke
     assert len(server.calls) == 2
 
 
+@pytest.mark.slow
 def test_short_tokens_are_fetched_once_a_lifetime(signer: Signer, server: TokenServer) -> None:
     # The SDK's own cache would call for every href here: less than 60 s are always left.
     server.lifetime_s = 0.6

@@ -57,6 +57,7 @@ def test_a_missing_chunk_is_an_error_and_never_fill(place):
         data["composite"].load()
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_caught(place):
     path = place / "a.zarr"
     write_store(path, dataset(), {})

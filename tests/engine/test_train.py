@@ -68,6 +68,7 @@ def client(cluster):
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distributed", ["auto", "yes", "no"])
 @pytest.mark.parametrize("order", ["weight", "blue"])
 def test_two_workers_give_the_trees_of_one_process(client, distributed, order):

@@ -149,7 +149,7 @@ def test_signed_reads_give_the_maps_of_local_files(planet: Planet, local_maps: d
     assert maps_of(planet.command.folder / "run") == local_maps
     assert set(planet.tokens.calls) == {f"/api/sas/v1/token/{ACCOUNT}/{CONTAINER}"}
     assert len(planet.tokens.calls) <= 2, "one call a worker and lifetime"
-    assert set(planet.blobs.answers) == {200, 206}, "sizes asked by HEAD, then ranges; never unsigned"
+    assert set(planet.blobs.answers) == {206}, "ranges alone, and never unsigned"
 
 
 def test_a_token_revoked_in_mid_run_is_replaced_once(planet: Planet, local_cubes: dict[str, str]) -> None:
@@ -157,7 +157,7 @@ def test_a_token_revoked_in_mid_run_is_replaced_once(planet: Planet, local_cubes
     revoked: list[str] = []
 
     def revoke(path: str, number: int) -> None:
-        """The first request of a file asks its size, the second its header, the third its pixels."""
+        """The first request of a file asks for its header, the third for pixels."""
         for kind, request, least in (("open", 1, 60), ("pixels", 3, 120)):
             if kind not in revoked and number == request and planet.blobs.requests.total() >= least:
                 revoked.append(kind)

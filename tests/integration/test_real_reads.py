@@ -61,11 +61,13 @@ def check(path: Path, *, ours: bool) -> None:
         assert np.array_equal(out[0], expected), (path.name, top, left)
 
 
+@pytest.mark.slow
 def test_real_files_are_striped_and_read_by_gdal(rasters: list[Path]) -> None:
     for path in rasters[::6]:
         check(path, ours=False)
 
 
+@pytest.mark.slow
 def test_real_pixels_in_our_format_are_read_by_ourselves(rasters: list[Path], tmp_path: Path) -> None:
     formats = islice(cycle(FORMATS), len(rasters))
     for number, (path, options) in enumerate(zip(rasters, formats, strict=True)):

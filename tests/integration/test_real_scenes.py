@@ -98,6 +98,7 @@ def test_a_cube_of_a_whole_real_scene_on_its_own_grid_is_exact(shared_data: Path
     assert np.array_equal(mask_clouds(stack)[0], look)
 
 
+@pytest.mark.slow
 def test_a_year_of_real_words_reduces_to_the_plain_median(shared_data: Path) -> None:
     """One real scene read as five looks, each moved by whole pixels, so that a pixel sees five different words."""
     scene = real_scene(shared_data, ON_UTM[0])

@@ -246,6 +246,7 @@ def test_a_mask_that_never_overlaps_is_refused_before_the_cubes(job):
     assert not stores(job)
 
 
+@pytest.mark.slow
 def test_a_stale_mask_is_refused_before_the_cubes_unless_allowed(job):
     del job.config["labels"]["stable_between"]
     job.config["labels"]["masks"] = [{"path": str(job.archive.masks[2015]), "year": 2010}]

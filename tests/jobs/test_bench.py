@@ -19,6 +19,7 @@ def tiny(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_runs_are_written_down_one_a_line_and_shown(tiny):
     for workload in ("cube", "scheduler"):
         answer = mangroves("bench", "--cluster", "threads", "--workload", workload, "--scale", "1", "--runs", "1")
