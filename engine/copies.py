@@ -11,7 +11,7 @@ from typing import Final
 
 from engine.files import cannot_read, cannot_write, content_sha256
 from engine.places import ObjectPath, Place, entries
-from engine.trust import Trust
+from engine.trust import Trust, is_object
 
 _SHAPEFILE: Final = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._+-]")
@@ -50,7 +50,7 @@ def reach(href: str, trust: Trust) -> tuple[str, Trust]:
     StoreError
         If the store cannot be reached.
     """
-    if not href.startswith(("s3://", "abfs://")):
+    if not is_object(href):
         return href, trust
     shared, folder = ObjectPath(href), Path(_copies().name).resolve()
     here = folder / f"{shared.parent.name}-{shared.name}"

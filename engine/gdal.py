@@ -31,7 +31,7 @@ from engine.errors import EngineError, PlanError, SceneError
 from engine.places import ObjectPath
 from engine.ranges import Access, Signs
 from engine.tiff import MAX_TILE_BYTES
-from engine.trust import redact, unsigned
+from engine.trust import is_object, redact, unsigned
 
 # Rasterio says so of its own arrays in memory; of a file without a place our checks say it in one line.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -107,12 +107,16 @@ def read_raster[Result](
                 return read(dataset)
         except RasterioError as error:
             late = time.monotonic() + pause > deadline
-            if late or not address.startswith(("https://", "http://")) or _PERMANENT.search(str(error)):
+            if late or not _is_url(address) or _PERMANENT.search(str(error)):
                 raise unreadable(error, address, fault, about) from None
         if access.signer is not None:
             access.signer.forget(signed)  # a read that broke off does not say whether its token was refused
         time.sleep(pause)
     raise AssertionError
+
+
+def _is_url(address: str) -> bool:
+    return "://" in address and not is_object(address)
 
 
 def _sign(address: str, signer: Signs | None) -> str:
@@ -122,10 +126,9 @@ def _sign(address: str, signer: Signs | None) -> str:
 @contextmanager
 def _opened(address: str, attempt: int, fault: type[EngineError], about: dict[str, Any]) -> Iterator[DatasetReader]:
     """Open a checked address; the attempt, in a fragment that is not sent, makes it another name to GDAL's cache."""
-    remote = address.startswith(("https://", "http://"))
-    name = f"/vsicurl/{address}#{attempt}" if remote else address
+    name = f"/vsicurl/{address}#{attempt}" if _is_url(address) else address
     with ExitStack() as stack:
-        if "://" in address and not remote:
+        if is_object(address):
             # GDAL's own clients know neither the endpoint nor the account that ours was told.
             name = stack.enter_context(_fetched(ObjectPath(address), fault, about))
         stack.enter_context(rasterio.Env(**GDAL_OPTIONS))

@@ -90,7 +90,7 @@ class Trust:
 
     def check(self, href: str, *, what: str) -> str:
         """Return ``href`` as what may be opened: an https URL or object that is allowed, or an allowed file's path."""
-        if href.startswith(("s3://", "abfs://")):
+        if is_object(href):
             bucket = "/".join(href.split("/")[:3])  # of an archive one allows the bucket, not every file
             return self.store(href, what=what, allow=bucket)
         return self.url(href, what=what) if "://" in href else str(self.path(href, what=what))
@@ -162,6 +162,11 @@ class Trust:
             fix = f"if you trust it pass --allow-root {allow or plain}"
             raise TrustError(f"{what}: {plain} is not allowed", fix=fix)
         return plain
+
+
+def is_object(address: str) -> bool:
+    """Tell whether an address is one of an object store, which has a client of its own: neither a URL nor a path."""
+    return address.startswith(("s3://", "abfs://"))
 
 
 def _is_address(root: Path | str) -> bool:

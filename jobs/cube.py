@@ -65,7 +65,8 @@ def build_cubes(run: Run, plan: Plan) -> None:
             run.note_lost(part, marker["lost"])
         counts.update(done=len(made), skipped=len(plan.tile_years) - len(made))
         if made:
-            run.client.run(release_scratch)  # also of workers that get no tile before a training takes their memory
+            # Also of workers that get no tile before a training takes their memory.
+            run.client.run(release_scratch, on_error="ignore")
     without = sum(len(marker["lost"]) for marker in made)
     if without:
         run.reporter.say(f"cube      went without {without} scene(s) that could not be read; see run.json")

@@ -15,7 +15,7 @@ from numba import njit
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.geomedian import geomedian
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE, normalised_difference, reflectance_of
-from engine.kernels.lanes import in_parts
+from engine.kernels.lanes import flat_looks, in_parts
 from engine.landsat import BANDS
 
 GREEN: Final = BANDS.index("green")
@@ -79,7 +79,7 @@ def annual_layers(
     >>> int(layers["composite"][0, 0, 0]), int(layers["clear_count"][0, 0])
     (20, 3)
     """
-    _check(bands, clear)
+    looks_of_bands, clear_looks = flat_looks(bands, clear)
     looks, n_bands, height, width = bands.shape
     if n_bands != len(BANDS):
         raise TypeError(f"bands must be uint16 (look, 6, y, x), got {bands.dtype} {bands.shape}")
@@ -90,8 +90,6 @@ def annual_layers(
     if composite == "geomedian":
         layers["composite"] = geomedian(bands, clear, threads=threads)
         flat["composite"] = flat["composite"][:0]
-    looks_of_bands = np.ascontiguousarray(bands).reshape(looks, n_bands, -1)
-    clear_looks = np.ascontiguousarray(clear).reshape(looks, -1)
     networks = sorting_network(looks), merging_network(looks)
 
     def reduce(first: int, last: int) -> None:
@@ -145,15 +143,12 @@ def median(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, thre
     >>> int(median(looks, clear)[0, 0, 0]), float(median(looks, clear, np.float32)[0, 0, 0])
     (18, 17.5)
     """
-    _check(bands, clear)
-    if dtype not in (np.uint16, np.float32):
-        raise TypeError(f"dtype must be uint16 or float32, got {dtype}")
+    looks_of_bands, clear_looks = flat_looks(bands, clear, dtype)
     looks, n_bands, height, width = bands.shape
     rounded = dtype == np.uint16
     medians = np.full((n_bands, height, width), 0 if rounded else np.nan, dtype=dtype)
     if bands.size:
-        looks_of_bands = np.ascontiguousarray(bands).reshape(looks, n_bands, -1)
-        clear_looks, out = np.ascontiguousarray(clear).reshape(looks, -1), medians.reshape(n_bands, -1)
+        out = medians.reshape(n_bands, -1)
         network, up = sorting_network(looks), 1 if rounded else 0
 
         def reduce(first: int, last: int) -> None:
@@ -161,14 +156,6 @@ def median(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, thre
 
         in_parts(reduce, height * width, threads)
     return medians
-
-
-def _check(bands: np.ndarray, clear: np.ndarray) -> None:
-    if bands.dtype != np.uint16 or bands.ndim != 4:
-        raise TypeError(f"bands must be uint16 (look, band, y, x), got {bands.dtype} {bands.shape}")
-    shape = (bands.shape[0], *bands.shape[2:])
-    if clear.shape != shape:
-        raise TypeError(f"clear must have shape {shape}, got {clear.shape}")
 
 
 def empty_layers(height: int, width: int) -> dict[str, np.ndarray]:

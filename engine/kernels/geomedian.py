@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from engine.kernels.lanes import in_parts
+from engine.kernels.lanes import flat_looks, in_parts
 
 LANES: Final = 64
 """Pixels solved side by side: with 20 looks of six bands 30 KB, in a core's fastest cache."""
@@ -80,18 +80,12 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, t
     >>> geomedian(looks, np.ones((3, 1, 1), dtype=bool))[:, 0, 0]  # the angles at the point are 120 degrees
     array([5, 3], dtype=uint16)
     """
-    looks, n_bands, height, width = bands.shape
-    if bands.dtype != np.uint16:
-        raise TypeError(f"bands must be uint16 (look, band, y, x), got {bands.dtype} {bands.shape}")
-    if clear.shape != (looks, height, width):
-        raise TypeError(f"clear must have shape {(looks, height, width)}, got {clear.shape}")
-    if dtype not in (np.uint16, np.float32):
-        raise TypeError(f"dtype must be uint16 or float32, got {dtype}")
+    looks_of_bands, clear_looks = flat_looks(bands, clear, dtype)
+    _, n_bands, height, width = bands.shape
     rounded = dtype == np.uint16
     composite = np.full((n_bands, height, width), 0 if rounded else np.nan, dtype=dtype)
     if bands.size:
-        looks_of_bands = np.ascontiguousarray(bands).reshape(looks, n_bands, -1)
-        clear_looks, out = np.ascontiguousarray(clear).reshape(looks, -1), composite.reshape(n_bands, -1)
+        out = composite.reshape(n_bands, -1)
         each_band, up = (_ZERO,) * n_bands, _HALF if rounded else _ZERO
 
         def solve(first: int, last: int) -> None:

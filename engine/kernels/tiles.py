@@ -51,17 +51,14 @@ def place(
     if not fits or tile.dtype != out.dtype or (keep is not None and keep.shape != out.shape):
         raise ValueError(f"{height} x {width} at {corner} does not fit a tile of {tile.shape}, or types differ")
     where = (rows.start, cols.start, height, width)
-    if keep is None:
-        _place(tile, *corner, differenced, out, *where)
-    else:
-        _place_where(tile, *corner, differenced, keep, out, *where)
+    _place(tile, *corner, differenced, keep, out, *where)
 
 
 # Rows are cut out of whole arrays: of the rows of a view the compiler does not know that they are contiguous.
 
 
 @njit(cache=True, nogil=True)
-def _place(tile, top, left, differenced, out, first_row, first_col, height, width):
+def _place(tile, top, left, differenced, keep, out, first_row, first_col, height, width):
     sums = np.empty((4, width), tile.dtype)
     for y in range(0, height, 4):
         if differenced:
@@ -70,25 +67,15 @@ def _place(tile, top, left, differenced, out, first_row, first_col, height, widt
             line, target = sums[row], out[first_row + y + row, first_col : first_col + width]
             if not differenced:
                 line = tile[top + y + row, left : left + width]
-            for x in range(width):
-                target[x] = line[x]
-
-
-@njit(cache=True, nogil=True)
-def _place_where(tile, top, left, differenced, keep, out, first_row, first_col, height, width):
-    sums = np.empty((4, width), tile.dtype)
-    for y in range(0, height, 4):
-        if differenced:
-            _sum_rows(tile, top + y, top + height - 1, left, sums)
-        for row in range(min(4, height - y)):
-            line, target = sums[row], out[first_row + y + row, first_col : first_col + width]
-            wanted = keep[first_row + y + row, first_col : first_col + width]
-            if not differenced:
-                line = tile[top + y + row, left : left + width]
-            for x in range(width):
-                # Both are read: a read under a condition is a branch, and the loop not vectorised.
-                new, old = line[x], target[x]
-                target[x] = new if wanted[x] else old
+            if keep is None:  # known to the compiler, which makes a kernel of each kind
+                for x in range(width):
+                    target[x] = line[x]
+            else:
+                wanted = keep[first_row + y + row, first_col : first_col + width]
+                for x in range(width):
+                    # Both are read: a read under a condition is a branch, and the loop not vectorised.
+                    new, old = line[x], target[x]
+                    target[x] = new if wanted[x] else old
 
 
 @njit(cache=True, nogil=True)
