@@ -213,7 +213,22 @@ class SampleParams(Params):
     """Default every year of the run that a mask labels."""
 
 
-class TrainParams(Params):
+class BoostParams(Params):
+    """How trees are grown."""
+
+    rounds: Annotated[int, Field(ge=1, le=2000)] = 200
+    max_depth: Annotated[int, Field(ge=1, le=12)] = 6
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    min_child_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Least sum of hessians in a leaf, where the mean weight of a row is 1."""
+
+    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
+    reg_alpha: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Least gain of a split."""
+
+
+class TrainParams(BoostParams):
     """How the classifier is fitted."""
 
     source: str = Field(default="here", alias="from")
@@ -226,12 +241,6 @@ class TrainParams(Params):
 
     hold_out: tuple[str, ...] | None = None
     """Regions never trained on; default the study's four where present."""
-
-    rounds: Annotated[int, Field(ge=1, le=2000)] = 200
-    max_depth: Annotated[int, Field(ge=1, le=12)] = 6
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    min_child_weight: Annotated[float, Field(ge=0)] = 1.0
-    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
 
 
 class ClassifyParams(Params):

@@ -1,15 +1,10 @@
 """Fit the classifier to a sample, the same trees however the rows are spread, and score it honestly.
 
-Why the trees do not depend on row order, partitions, threads or workers: features are binned once, by exact
-additive histograms; every bin is one integer code, at most 255 a feature, so XGBoost's own quantile sketch has
-nothing left to approximate; and gradients are multiples of 2**-24, so that the double-precision sums from
-which splits and leaves are computed are exact in any order (see ``logistic_gradients``). There is no row or
-column subsampling and no early stopping.
+The trees do not depend on row order, partitions, threads or workers: see ``engine.boost``.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -30,25 +25,18 @@ import xgboost.dask
 
 import engine
 from engine.area import STUDY_HOLD_OUT
+from engine.boost import MAX_ROWS, Rows, booster_params, logistic_gradients, train_rows, trees_of
 from engine.errors import ConfigError, SampleError
 from engine.kernels.bins import MISSING_CODE, Histogram, bin_edges, count_values, encode, merge_histograms
 from engine.kernels.features import FEATURE_SETS
 from engine.kernels.score import PREVALENCES, at_prevalence, auc, brier, calibration_error, rates
 from engine.legend import MANGROVE, OTHER, PROBABILITY_SCALE
-from engine.model import Model, canonical_json
+from engine.model import Model
 from engine.params import TrainParams
-
-BLOCK_PX: Final = 333
-"""Side of a spatial block, 10 km: neighbouring pixels are near copies, so no block is on both sides of a split."""
+from engine.splits import BLOCK_PX
 
 FOLDS: Final = 4
 """Parts the blocks are dealt to; each is scored by a model that never saw it."""
-
-GRADIENT_GRID: Final = 2.0**24
-"""Gradients are multiples of 1 / GRADIENT_GRID."""
-
-MAX_ROWS: Final = 2**28
-"""Rows one model can take: 2**28 rows of mean weight 1 keep every sum of gradients below 2**53 grid steps."""
 
 _WEIGHT_GRID: Final = 2.0**12  # weights are summed as integers of 2**-12 pixel, exactly
 _MAX_WEIGHT: Final = 2.0**28  # pixels one row may stand for: 60 tiles
@@ -261,28 +249,6 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
     }
 
 
-def logistic_gradients(margin: np.ndarray, rows: xgboost.DMatrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return gradient and hessian of the weighted logistic loss, on a grid where sums are exact.
-
-    Each value is rounded to a multiple of 2**-24; the cast to float32 keeps it one, as a float32 above 1 has
-    coarser steps and all are powers of two. XGBoost adds them up as doubles. With mean weight 1 and |g|, h <= w
-    the sum over n rows is at most n * 2**24 steps, below 2**53 for n <= ``MAX_ROWS``, and doubles hold such
-    sums without rounding: the order of addition cannot matter. It also hides the last bit in which ``exp``
-    differs between processors.
-
-    The weight travels as ``label_lower_bound``: as ``weight`` it would enter XGBoost's quantile sketch.
-    """
-    weight = rows.get_float_info("label_lower_bound").astype(np.float64)
-    probability = 1 / (1 + np.exp(-margin.reshape(-1).astype(np.float64)))
-    gradient = weight * (probability - rows.get_label())
-    hessian = weight * probability * (1 - probability)
-    return _on_grid(gradient), _on_grid(hessian)
-
-
-def _on_grid(values: np.ndarray) -> np.ndarray:
-    return (np.rint(values * GRADIENT_GRID) / GRADIENT_GRID).astype(np.float32)
-
-
 # --- the table, wherever it lies -------------------------------------------------------------------------------
 
 
@@ -368,20 +334,6 @@ class _Tally:
         )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Encoded training rows."""
-
-    codes: np.ndarray
-    """uint8 (row, feature)."""
-
-    positive: np.ndarray
-    """float32 (row,), 1 for mangrove."""
-
-    weight: np.ndarray
-    """float32 (row,), mean 1 over the whole sample."""
-
-
 _OUTCOME: Final = ["region", "interior", "positive", "probability"]
 
 
@@ -434,13 +386,13 @@ def _tally(part: pd.DataFrame, features: Sequence[str], keep: Keep) -> _Tally:
 
 def _encode(
     part: pd.DataFrame, features: Sequence[str], keep: Keep, edges: Sequence[np.ndarray], scale: np.ndarray
-) -> _Rows:
+) -> Rows:
     land = _select(part, keep)
     used = land[land["interior"].to_numpy(dtype=bool)]
     positive = (used["label"] == MANGROVE).to_numpy()
     codes = encode(_feature_array(used, features), edges)
     weight = _units(used) * scale[positive.astype(np.int64)]
-    return _Rows(np.ascontiguousarray(codes.T), positive.astype(np.float32), weight.astype(np.float32))
+    return Rows(np.ascontiguousarray(codes.T), positive.astype(np.float32), weight.astype(np.float32))
 
 
 def _count_outcomes(part: pd.DataFrame, model: Model, keep: Keep) -> pd.DataFrame:
@@ -608,34 +560,8 @@ def _is_distributed(
     return bool(worker_memory) and bytes_needed > _MEMORY_SHARE * worker_memory
 
 
-def _booster_params(params: TrainParams) -> dict[str, Any]:
-    return {
-        "objective": "binary:logistic",
-        "base_score": 0.5,  # else it would be estimated from the rows each worker holds
-        "tree_method": "hist",
-        "max_bin": 256,
-        "max_depth": params.max_depth,
-        "learning_rate": params.learning_rate,
-        "min_child_weight": params.min_child_weight,
-        "reg_lambda": params.reg_lambda,
-    }
-
-
-def _train_rows(parts: Sequence[_Rows], params: TrainParams) -> bytes:
-    """Train in this process on all encoded rows."""
-    threads = _threads(sum(part.positive.size for part in parts))
-    data = xgboost.QuantileDMatrix(
-        np.concatenate([part.codes for part in parts]),
-        label=np.concatenate([part.positive for part in parts]),
-        label_lower_bound=np.concatenate([part.weight for part in parts]),
-        missing=MISSING_CODE,
-        max_bin=256,
-        nthread=threads,
-    )
-    booster = xgboost.train(
-        {**_booster_params(params), "nthread": threads}, data, params.rounds, obj=logistic_gradients
-    )
-    return _trees_of(booster)
+def _train_rows(parts: Sequence[Rows], params: TrainParams) -> bytes:
+    return train_rows(parts, params, _threads(sum(part.positive.size for part in parts)))
 
 
 def _train_distributed(
@@ -666,13 +592,9 @@ def _train_distributed(
     host = str(urlsplit(client.scheduler_info()["address"]).hostname)
     local = xgboost.collective.Config(tracker_host_ip=host) if host in ("127.0.0.1", "::1") else None
     result = xgboost.dask.train(
-        client, _booster_params(params), data, params.rounds, obj=logistic_gradients, coll_cfg=local
+        client, booster_params(params), data, params.rounds, obj=logistic_gradients, coll_cfg=local
     )
-    return _trees_of(result["booster"])
-
-
-def _trees_of(booster: xgboost.Booster) -> bytes:
-    return canonical_json(json.loads(booster.save_raw("json")))
+    return trees_of(result["booster"])
 
 
 def _threads(rows: int) -> int:

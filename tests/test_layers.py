@@ -14,15 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = {"errors", "params", "landsat", "legend", "grid", "trust"}
 """What every layer may speak of."""
 
-SUPPORTS = {
-    *("align", "area", "cluster", "copies", "figures", "files", "gdal", "lookup", "model", "places", "plan", "ranges"),
-    *("raster", "reader", "record", "scenes", "scratch", "sign", "store", "threads", "tiff", "web"),
-}
+SUPPORTS = set(
+    """
+    align area boost charts cluster copies figures files gdal lookup model places plan ranges raster reader record
+    scenes scratch sign splits store threads tiff web
+    """.split()
+)
 """What steps stand on."""
 
-STEPS = {
-    *("catalog", "change", "classify", "cube", "habitat", "mask_archives", "masks", "sample", "stack", "train"),
-}
+STEPS = set("catalog change classify cube habitat mask_archives masks sample stack train".split())
 """One subject each; a step knows no other step."""
 
 TASKS = "tasks"

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import train
+from engine.boost import GRADIENT_GRID, logistic_gradients
 from engine.errors import ConfigError, SampleError
 from engine.kernels.features import ALL_FEATURES, MISSING
 from engine.legend import MANGROVE
 from engine.params import TrainParams
-from engine.train import GRADIENT_GRID, fit, logistic_gradients, score_hold_out, summarise, train_model
+from engine.train import fit, score_hold_out, summarise, train_model
 from tests.engine.samples import make_sample
 
 FEW = TrainParams(rounds=12, max_depth=4)
