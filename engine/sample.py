@@ -2,7 +2,14 @@
 
 Rows are drawn from *all* observed, labelled pixels of the area, class edges included, because the hold-out
 is scored un-eroded; the column ``interior`` lets training leave the edges out. ``weight`` is one over the
-probability that a pixel of the row's stratum is drawn, so weighted sums stand for the whole map.
+probability that a pixel of the row's stratum is drawn, so weighted sums stand for the whole map. ``why`` says in
+words what a row is there for.
+
+A year with few looks has other composites than one with many. With ``sample.thinned`` the pixels drawn are seen once
+more, or several times, in composites of some looks only. These rows are marked ``thinned`` and carry the weight of
+their pixel: one pixel drawn has up to 1 + ``thinned`` rows of one weight. So whoever adds up weights as land (scores,
+areas, prevalence) takes the rows that are not thinned, which are complete by themselves; whoever fits a model takes
+all, where only the ratio of weights matters.
 """
 
 from __future__ import annotations
@@ -10,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import Final
@@ -42,6 +49,9 @@ _HASHED_AT_ONCE: Final = 2**18
 
 _PART: Final = re.compile(r"z.*_c.*_r.*_.*\.parquet")
 
+EDGE: Final = "; at a class edge: scored, not trained on"
+"""Ends ``why`` of a row that is not interior."""
+
 CLASS_NAMES: Final = {code: names(CLASSES)[code] for code in (MANGROVE, OTHER)}
 
 
@@ -59,6 +69,9 @@ def draw_tile(
     params: SampleParams,
     seed: int,
     valid: np.ndarray,
+    clear_count: np.ndarray,
+    sensor: str,
+    looks: int,
 ) -> gpd.GeoDataFrame:
     """Draw the sample of one tile-year.
 
@@ -87,14 +100,20 @@ def draw_tile(
     seed : int
     valid : ndarray of bool, shape (y, x)
         True where the composite is observed (and, where a habitat limit is set, inside it).
+    clear_count : ndarray of uint16, shape (y, x)
+        Clear looks of the composite.
+    sensor : str
+        Platforms of its looks, see ``sensor_names``.
+    looks : int
+        Looks it was made of.
 
     Returns
     -------
     GeoDataFrame
         One row a pixel, ordered by grid row and column; may be empty. Columns: the features (int32), label
         (uint8), weight (float64, pixels), region, tile (str), year, mask_year, mask_year_gap (int16),
-        grid_row, grid_col (int32), zone (uint8), interior (bool), lon, lat (float64, degrees), geometry
-        (points, EPSG:4326).
+        grid_row, grid_col (int32), zone (uint8), interior (bool), lon, lat (float64, degrees), sensor (str), looks,
+        clear_count (int16), thinned (bool, all False), why (str), geometry (points, EPSG:4326).
 
     Raises
     ------
@@ -103,7 +122,8 @@ def draw_tile(
     """
     if features.shape != (len(feature_names), *tile.shape):
         raise ValueError(f"features must be {(len(feature_names), *tile.shape)}, got {features.shape}")
-    for name, array in {"labels": labels, "interior": interior, "regions": regions, "valid": valid}.items():
+    layers = {"labels": labels, "interior": interior, "regions": regions, "valid": valid, "clear_count": clear_count}
+    for name, array in layers.items():
         if array.shape != tile.shape:
             raise ValueError(f"{name} must be {tile.shape} as the tile, got {array.shape}")
     eligible = np.where(valid, regions, 0)
@@ -112,10 +132,12 @@ def draw_tile(
         for code in np.unique(eligible[eligible > 0])
         for label in (OTHER, MANGROVE)
     ]
-    flat = np.concatenate([np.empty(0, "int64"), *(chosen for chosen, _ in strata)])
-    weight = np.concatenate([np.empty(0), *(np.full(chosen.size, weight) for chosen, weight in strata)])
+    sizes = [chosen.size for chosen, _, _ in strata]
+    flat = np.concatenate([np.empty(0, "int64"), *(chosen for chosen, _, _ in strata)])
+    weight = np.repeat(np.array([weight for _, weight, _ in strata], "float64"), sizes)
+    why = np.repeat(np.array([why for _, _, why in strata], dtype=object), sizes)
     order = np.argsort(flat)
-    flat, weight = flat[order], weight[order]
+    flat, weight, why = flat[order], weight[order], why[order]
     y, x = np.divmod(flat, tile.shape[1])
     rows, cols = y + tile.window[0], x + tile.window[1]
     lon, lat = lonlat_of(tile.zone, rows, cols)
@@ -136,27 +158,51 @@ def draw_tile(
         "interior": interior[y, x].astype(bool),
         "lon": np.asarray(lon, "float64"),
         "lat": np.asarray(lat, "float64"),
+        "sensor": np.full(size, sensor, dtype=object),
+        "looks": np.full(size, looks, "int16"),
+        "clear_count": _as_int16(clear_count[y, x]),
+        "thinned": np.zeros(size, bool),
+        "why": np.where(interior[y, x], why, why + EDGE),
     }
     return gpd.GeoDataFrame(columns, geometry=gpd.points_from_xy(lon, lat), crs="EPSG:4326")
 
 
 def _draw_stratum(
     flat: np.ndarray, code: int, label: int, tile: Tile, area: Area, params: SampleParams, seed: int
-) -> tuple[np.ndarray, float]:
-    """Choose among the flat pixel indices of one region and class; also the weight of each chosen."""
+) -> tuple[np.ndarray, float, str]:
+    """Choose among the flat pixel indices of one region and class; also the weight of each chosen, and why it is."""
     hashes = np.empty(flat.size, "uint64")
     for first in range(0, flat.size, _HASHED_AT_ONCE):
         some = slice(first, first + _HASHED_AT_ONCE)
         y, x = np.divmod(flat[some], tile.shape[1])
         hashes[some] = pixel_hash(seed, tile.zone, y + tile.window[0], x + tile.window[1])
+    region, name = area.regions[code - 1], CLASS_NAMES[label]
     if params.rule == "study":
-        pixels = _region_pixels(area.regions[code - 1].geometry)
+        pixels = _region_pixels(region.geometry)
         probability = min(1.0, STUDY_POSITIONS[label] / pixels)
-        return flat[with_probability(hashes, probability)], 1 / probability
+        why = f"study: uniform position, one of {STUDY_POSITIONS[label]} over {region.name}, kept as {name}"
+        return flat[with_probability(hashes, probability)], 1 / probability, why
     wanted = params.mangrove if label == MANGROVE else params.other
     n = math.ceil(wanted * flat.size) if wanted <= 1 else int(wanted)
     chosen = flat[smallest(hashes, n)]
-    return chosen, flat.size / max(chosen.size, 1)
+    number = f"{chosen.size} of" if chosen.size < flat.size else "all"
+    why = f"stratified: {number} {flat.size} {name} px of {region.name} in this tile and year"
+    return chosen, flat.size / max(chosen.size, 1), why
+
+
+def sensor_names(platforms: Iterable[str]) -> str:
+    """Return platforms as a table names them, each once and in order.
+
+    Examples
+    --------
+    >>> sensor_names(["landsat-9", "landsat-8", "landsat-9"])
+    'L8+L9'
+    """
+    return "+".join(sorted({platform.replace("landsat-", "L") for platform in platforms}))
+
+
+def _as_int16(counts: np.ndarray) -> np.ndarray:
+    return np.minimum(counts, np.iinfo(np.int16).max).astype(np.int16)
 
 
 @lru_cache(maxsize=256)
@@ -218,22 +264,24 @@ def _read_part(path: Place, columns: Sequence[str] | None = None) -> pd.DataFram
 
 
 def count_by(frame: gpd.GeoDataFrame | dask_geopandas.GeoDataFrame) -> pd.DataFrame:
-    """Count the rows of each class and region, and the pixels they stand for.
+    """Count the rows of each class and region, and the pixels they stand for; thinned rows apart.
 
     Returns
     -------
     DataFrame
         Index region, sorted; columns ``mangrove``, ``other`` (rows) and ``mangrove_px``, ``other_px`` (sum of
-        weights, pixel-years).
+        weights, pixel-years) of what is not thinned, and ``thinned`` (rows).
     """
-    columns = frame[["region", "label", "weight"]]
+    columns = frame[["region", "label", "weight", "thinned"]]
     if isinstance(frame, dask_geopandas.GeoDataFrame):
         columns = columns.compute()
+    thinned, columns = columns[columns["thinned"]], columns[~columns["thinned"]]
     counts = pd.DataFrame(index=pd.Index(sorted(set(columns["region"])), name="region", dtype=object))
     for suffix, total in (("", "size"), ("_px", "sum")):
         for code, name in CLASS_NAMES.items():
             weights = columns.loc[columns["label"] == code].groupby("region")["weight"]
             counts[name + suffix] = weights.agg(total).reindex(counts.index, fill_value=0)
+    counts["thinned"] = thinned.groupby("region").size().reindex(counts.index, fill_value=0)
     return counts
 
 

@@ -33,7 +33,8 @@ from engine.places import Place, entries, remove
 from engine.plan import TileYear
 from engine.ranges import Access, Spent
 from engine.raster import GMW_NODATA, export_gmw, write_cog
-from engine.sample import draw_tile, part_path, write_part
+from engine.sample import draw_tile, part_path, sensor_names, write_part
+from engine.scenes import Scene, observations
 from engine.scratch import release_scratch
 from engine.stack import stack_looks
 from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_store
@@ -95,8 +96,7 @@ def clear_task(
 
 def sample_task(
     cube: Place,
-    tile: Tile,
-    year: int,
+    part: TileYear,
     area: Area,
     masks: Sequence[OpenMask],
     labels: LabelParams,
@@ -110,10 +110,12 @@ def sample_task(
 ) -> dict[str, Any]:
     """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part."""
     release_scratch()
+    tile, year = part.tile, part.year
     path = part_path(folder, tile.id, year)
     marker_path(path).unlink(missing_ok=True)
     with open_store(cube) as data:
         layers = _layers(data[list(layers_of(features))])
+    scenes = _scenes_of_cube(part, read_marker(cube))
     found = label_tile(masks, tile.geobox, year, labels)
     regions = region_codes(area, tile)
     valid = layers["clear_count"] > 0
@@ -136,6 +138,9 @@ def sample_task(
         params=params,
         seed=seed,
         valid=valid,
+        clear_count=layers["clear_count"],
+        sensor=sensor_names(scene.platform for scene in scenes),
+        looks=len(observations(scenes)),
     )
     write_part(frame, folder, tile=tile.id, year=year)
     marker = {
@@ -149,6 +154,12 @@ def sample_task(
     }
     write_text(marker_path(path), json.dumps(marker, indent=1, sort_keys=True))
     return marker
+
+
+def _scenes_of_cube(part: TileYear, marker: dict[str, Any] | None) -> list[Scene]:
+    """Return the scenes that a cube was made of."""
+    lost = {loss["scene"] for loss in (marker or {}).get("lost", [])}
+    return [scene for scene in part.scenes if scene.id not in lost]
 
 
 def classify_task(

@@ -57,7 +57,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     features = FEATURE_SETS[params.train.features]
     folder = run.outputs / "sample"
     common = fingerprint_of(
-        "sample-1",
+        "sample-2",
         params.sample.model_dump(),
         params.labels.model_dump(),
         run.habitat_fingerprint,
@@ -70,7 +70,9 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
 
     def find(part: TileYear) -> tuple[TileYear, str, bool]:
         marker = read_marker(cube_path(run, part)) or {}
-        fingerprint = fingerprint_of(common, marker.get("sha256"))
+        # Of the cube its scenes too: a row names their sensors, and counts their looks.
+        lost = [loss["scene"] for loss in marker.get("lost", [])]
+        fingerprint = fingerprint_of(common, marker.get("sha256"), marker.get("fingerprint"), lost)
         return part, fingerprint, is_current(part_path(folder, part.tile.id, part.year), fingerprint)
 
     missing = [(part, fingerprint) for part, fingerprint, current in run.each(find, parts) if not current]
@@ -78,8 +80,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     todo = [
         (
             cube_path(run, part),
-            part.tile,
-            part.year,
+            part,
             run.area,
             masks_of_tasks,
             params.labels,

@@ -83,6 +83,9 @@ def _sample_of(mask: Path, year: int, bounds, *, per_class: int):
             params=SampleParams(mangrove=per_class, other=per_class),
             seed=5,
             valid=np.ones(tile.shape, bool),
+            clear_count=np.ones(tile.shape, "uint16"),
+            sensor="L8",
+            looks=1,
         )
 
 

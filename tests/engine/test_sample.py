@@ -30,6 +30,7 @@ def _world(tile: Tile, area: Area, seed: int = 0) -> dict:
         "interior": random.random(shape) < 0.7,
         "regions": region_codes(area, tile),
         "valid": random.random(shape) < 0.9,
+        "clear_count": random.integers(1, 24, shape).astype("uint16"),
     }
 
 
@@ -47,6 +48,9 @@ def _draw(tile, area, world, *, seed=1, year=2019, mask_year=2020, **params):
         params=SampleParams(**params),
         seed=seed,
         valid=world["valid"],
+        clear_count=world["clear_count"],
+        sensor="L8+L9",
+        looks=23,
     )
 
 
@@ -91,6 +95,8 @@ def test_rows_carry_what_their_pixel_holds_and_where_it_lies(small):
     assert np.array_equal(frame[list(FEATURES)].T.to_numpy(), world["features"][:, y, x])
     assert np.array_equal(frame.label, world["labels"][y, x])
     assert np.array_equal(frame.interior, world["interior"][y, x])
+    assert np.array_equal(frame.clear_count, world["clear_count"][y, x])
+    assert (set(frame.sensor), set(frame.looks), frame.thinned.any()) == ({"L8+L9"}, {23}, False)
     assert world["valid"][y, x].all()
     assert 0 < frame.interior.mean() < 1  # class edges are drawn too: the hold-out is scored un-eroded
     points, corner = frame.geometry.to_crs(tile.epsg), tile.geobox.transform
@@ -114,9 +120,34 @@ def test_rows_carry_what_their_pixel_holds_and_where_it_lies(small):
         "interior": "bool",
         "lon": "float64",
         "lat": "float64",
+        "sensor": "object",
+        "looks": "int16",
+        "clear_count": "int16",
+        "thinned": "bool",
+        "why": "object",
     }
     assert {name: str(dtype) for name, dtype in frame.dtypes.items() if name != "geometry"} == expected
     assert frame.crs.to_epsg() == 4326
+
+
+def test_every_row_says_why_it_is_there(small):
+    tile, area, world = small
+    pixels = _strata(tile, area, world)
+    frame = _draw(tile, area, world, mangrove=40, other=1.0)
+    edge = "; at a class edge: scored, not trained on"
+    said = set(frame.why[frame.interior])
+    assert said == {
+        *(f"stratified: 40 of {pixels[name, 2]} mangrove px of {name} in this tile and year" for name in ("r0", "r1")),
+        *(f"stratified: all {pixels[name, 1]} other px of {name} in this tile and year" for name in ("r0", "r1")),
+    }
+    assert set(frame.why[~frame.interior]) == {why + edge for why in said}
+    rows = frame[(frame.region == "r1") & (frame.label == 2)]
+    assert rows.why.str.startswith(f"stratified: 40 of {pixels['r1', 2]} mangrove px of r1").all()
+    studied = _draw(tile, area, world, rule="study")
+    assert set(studied.why[studied.interior & (studied.region == "r0")]) == {
+        "study: uniform position, one of 10000 over r0, kept as mangrove",
+        "study: uniform position, one of 1000 over r0, kept as other",
+    }
 
 
 def test_the_same_places_are_drawn_in_every_year_and_others_with_another_seed(small):
@@ -211,7 +242,7 @@ def test_parts_are_written_whole_and_read_back_lazily_with_an_empty_one_among_th
 def test_counts_name_region_and_class_and_the_pixels_they_stand_for(small):
     tile, area, world = small
     counts = count_by(_draw(tile, area, world, mangrove=40, other=70))
-    assert counts.columns.tolist() == ["mangrove", "other", "mangrove_px", "other_px"]
+    assert counts.columns.tolist() == ["mangrove", "other", "mangrove_px", "other_px", "thinned"]
     assert counts.loc["r0", ["mangrove", "other"]].tolist() == [40, 70]
     assert counts.loc["r1", "other_px"] == pytest.approx(_strata(tile, area, world)["r1", 1])
     check_sample(counts)

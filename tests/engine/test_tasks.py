@@ -198,8 +198,7 @@ def draw(cube: Path, area: Area, habitat, folder: Path, fingerprint: str = "f") 
     params, sources, dem = habitat
     return sample_task(
         cube,
-        TILE,
-        2019,
+        TileYear(TILE, 2019, ()),
         area,
         open_masks(labels, trust=Trust().with_roots(folder)),
         labels,
