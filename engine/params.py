@@ -209,8 +209,22 @@ class SampleParams(Params):
     other: Annotated[float, Field(gt=0)] = 3000
     """As ``mangrove``."""
 
+    thinned: Annotated[int, Field(ge=0, le=8)] = 1
+    """Further composites of every labelled tile-year, each made of 3 to 30 of its looks chosen at random, in which the
+    pixels drawn are seen once more: so the model knows poor years too. 0 for none. Only training uses these rows."""
+
     years: tuple[Year, ...] | None = None
     """Default every year of the run that a mask labels."""
+
+    @model_validator(mode="after")
+    def _numbers(self) -> SampleParams:
+        for name in ("mangrove", "other"):
+            number = getattr(self, name)
+            if number > 1 and number != int(number):
+                raise ValueError(f"{name} must be a whole number of pixels or a fraction up to 1, got {number}")
+            if self.rule == "study" and number != SampleParams.model_fields[name].default:
+                raise ValueError(f"rule study draws as published; drop {name}, or use rule stratified")
+        return self
 
 
 class BoostParams(Params):
