@@ -14,15 +14,47 @@ ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = {"errors", "params", "landsat", "legend", "grid", "trust"}
 """What every layer may speak of."""
 
-SUPPORTS = set(
-    """
-    align area boost charts cluster copies figures files gdal lookup model places plan ranges raster reader record
-    scenes scratch sign splits store threads tiff web
-    """.split()
-)
+SUPPORTS = {
+    "align",
+    "area",
+    "boost",
+    "charts",
+    "cluster",
+    "copies",
+    "figures",
+    "files",
+    "gdal",
+    "lookup",
+    "model",
+    "places",
+    "plan",
+    "ranges",
+    "raster",
+    "reader",
+    "record",
+    "scenes",
+    "scratch",
+    "sign",
+    "splits",
+    "store",
+    "threads",
+    "tiff",
+    "web",
+}
 """What steps stand on."""
 
-STEPS = set("catalog change classify cube habitat mask_archives masks sample stack train".split())
+STEPS = {
+    "catalog",
+    "change",
+    "classify",
+    "cube",
+    "habitat",
+    "mask_archives",
+    "masks",
+    "sample",
+    "stack",
+    "train",
+}
 """One subject each; a step knows no other step."""
 
 TASKS = "tasks"
