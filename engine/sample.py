@@ -14,6 +14,7 @@ all, where only the ratio of weights matters.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import secrets
@@ -44,12 +45,16 @@ STUDY_POSITIONS: Final = {MANGROVE: 10_000, OTHER: 1_000}
 """Positions the published study drew uniformly over a region, kept where they fell on this class
 (aws-samples/mangrove-landcover-classification: ``numPixels`` of the image masked to mangrove, and to other)."""
 
+THINNED_LOOKS: Final = (3, 30)
+"""Fewest and most looks of a thinned composite: below 3 a year counts as poorly observed, and beyond 30 more looks
+change little."""
+
 _HASHED_AT_ONCE: Final = 2**18
 """Pixels: a hash takes a dozen words of memory on its way, 400 MB for a whole tile."""
 
 _PART: Final = re.compile(r"z.*_c.*_r.*_.*\.parquet")
 
-EDGE: Final = "; at a class edge: scored, not trained on"
+EDGE: Final = "; at a class edge: not trained on"
 """Ends ``why`` of a row that is not interior."""
 
 CLASS_NAMES: Final = {code: names(CLASSES)[code] for code in (MANGROVE, OTHER)}
@@ -188,6 +193,90 @@ def _draw_stratum(
     number = f"{chosen.size} of" if chosen.size < flat.size else "all"
     why = f"stratified: {number} {flat.size} {name} px of {region.name} in this tile and year"
     return chosen, flat.size / max(chosen.size, 1), why
+
+
+def thin_looks(looks: Sequence[str], *, seed: int, tile: str, year: int, number: int) -> tuple[str, ...]:
+    """Choose the looks of a thinned composite at random.
+
+    How many is log-uniform from 3 to 30, and to one less than there are: as many composites have 3 to 5 looks as have
+    12 to 23. Which, and how many, depends on nothing but what is given here.
+
+    Parameters
+    ----------
+    looks : sequence of str
+        Observation keys of a tile-year, in order.
+    seed : int
+    tile : str
+    year : int
+    number : int
+        Of the thinned composite, from 1.
+
+    Returns
+    -------
+    tuple of str
+        In order; none where there are no more than 3.
+
+    Examples
+    --------
+    >>> days = [f"landsat-8_125053_2019{day:04d}" for day in range(1, 14)]
+    >>> [len(thin_looks(days, seed=1, tile="z48_c08_r-016", year=2019, number=number)) for number in (1, 2, 3, 4)]
+    [10, 5, 10, 6]
+    """
+    fewest, most = THINNED_LOOKS
+    most = min(most, len(looks) - 1)
+    if most < fewest:
+        return ()
+
+    def number_of(what: str) -> int:
+        text = f"{seed} {tile} {year} {number} {what}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+    share = number_of("looks") / 2**64
+    count = min(most, int(fewest * ((most + 1) / fewest) ** share))
+    chosen = set(sorted(looks, key=number_of)[:count])
+    return tuple(look for look in looks if look in chosen)
+
+
+def thinned_rows(
+    drawn: gpd.GeoDataFrame,
+    features: np.ndarray,
+    feature_names: Sequence[str],
+    clear_count: np.ndarray,
+    *,
+    sensor: str,
+    looks: int,
+) -> gpd.GeoDataFrame:
+    """Return the rows of a tile-year once more, as a thinned composite shows their pixels.
+
+    Parameters
+    ----------
+    drawn : GeoDataFrame
+        From ``draw_tile``.
+    features : ndarray of int32, shape (feature, row)
+        Of the thinned composite.
+    feature_names : sequence of str
+    clear_count : ndarray of uint16, shape (row,)
+        Its clear looks; a row without any is left out.
+    sensor, looks
+        Of the thinned composite, as of ``draw_tile``.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns, order and weights of ``drawn``; ``thinned`` is True.
+    """
+    seen = clear_count > 0
+    rows = drawn[seen].reset_index(drop=True)
+    why = rows["why"] + f"; thinned: composite of {looks} of its " + rows["looks"].astype(str) + " looks"
+    values = {name: features[index, seen].astype("int32") for index, name in enumerate(feature_names)}
+    return rows.assign(
+        **values,
+        sensor=np.full(len(rows), sensor, dtype=object),
+        looks=np.full(len(rows), looks, "int16"),
+        clear_count=_as_int16(clear_count[seen]),
+        thinned=np.ones(len(rows), bool),
+        why=why.astype(object),
+    )
 
 
 def sensor_names(platforms: Iterable[str]) -> str:

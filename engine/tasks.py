@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import lru_cache, partial
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -19,12 +21,13 @@ import xarray as xr
 from engine.area import Area, region_codes
 from engine.change import area_table, compare_tile, zone_codes
 from engine.classify import classify_block
-from engine.cube import build_tile_year, clear_pixels
+from engine.cube import build_tile_year, clear_pixels, read_strips
 from engine.errors import ModelError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.habitat import HabitatSources, habitat_tile
-from engine.kernels.features import feature_stack, layers_of
+from engine.kernels.composite import annual_layers
+from engine.kernels.features import MISSING, feature_stack, layers_of
 from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE, TRANSITIONS
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
@@ -33,15 +36,22 @@ from engine.places import Place, entries, remove
 from engine.plan import TileYear
 from engine.ranges import Access, Spent
 from engine.raster import GMW_NODATA, export_gmw, write_cog
-from engine.sample import draw_tile, part_path, sensor_names, write_part
+from engine.sample import draw_tile, part_path, sensor_names, thin_looks, thinned_rows, write_part
 from engine.scenes import Scene, observations
 from engine.scratch import release_scratch
 from engine.stack import stack_looks
 from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_store
+from engine.threads import compute_threads
 
 CLASSIFY_ROWS = 512
 """Rows classified at once: bounds the memory of the features."""
 
+
+THINNED_AT_ONCE = 2**15
+"""Pixels of which looks are gathered at once: bounds the memory of thinned composites beside their strip."""
+
+Strip = tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]
+"""Rows, bands, clear flags and lost scenes, as of ``cube.read_strips``."""
 
 Habitat = tuple[HabitatParams, HabitatSources]
 """A habitat limit and the rasters it is read from."""
@@ -107,12 +117,63 @@ def sample_task(
     features: tuple[str, ...],
     folder: Place,
     fingerprint: str,
+    cube_params: CubeParams,
+    block_px: int,
+    skip_bad: bool,
 ) -> dict[str, Any]:
-    """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part."""
+    """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part.
+
+    Thinned composites are made of the scenes of the cube, and only of the pixels drawn. A scene that cannot be read
+    again is a fault as it is to the cube; with ``skip_bad`` they go without it.
+    """
     release_scratch()
+    started, spent = time.perf_counter(), Spent()
     tile, year = part.tile, part.year
     path = part_path(folder, tile.id, year)
     marker_path(path).unlink(missing_ok=True)
+    frame, marker = _draw(cube, part, area, masks, labels, params, habitat, access, seed, features)
+    lost: list[dict[str, Any]] = []
+    if params.thinned and len(frame):
+        scenes = _scenes_of_cube(part, read_marker(cube))
+        read = partial(
+            read_strips,
+            geobox=tile.geobox,
+            access=access,
+            block_px=block_px,
+            reject_cloud_confidence=cube_params.reject_cloud_confidence,
+            skip_bad=skip_bad,
+            spent=spent,
+        )
+        choose = partial(_subsets, seed=seed, tile=tile.id, year=year, number=params.thinned)
+        frames, lost = _thin(frame, tile, scenes, features, cube_params, choose, read)
+        frame = pd.concat([frame, *frames], ignore_index=True)
+    write_part(frame, folder, tile=tile.id, year=year)
+    marker |= {
+        "fingerprint": fingerprint,
+        "rows": len(frame),
+        "thinned_rows": int(frame["thinned"].sum()),
+        "lost": lost,
+        "seconds": round(time.perf_counter() - started, 3),
+        "stages": spent.record(),
+    }
+    write_text(marker_path(path), json.dumps(marker, indent=1, sort_keys=True))
+    return marker
+
+
+def _draw(
+    cube: Place,
+    part: TileYear,
+    area: Area,
+    masks: Sequence[OpenMask],
+    labels: LabelParams,
+    params: SampleParams,
+    habitat: Habitat | None,
+    access: Access,
+    seed: int,
+    features: tuple[str, ...],
+) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
+    """Return the rows that are not thinned, and what the marker says of them; the tile's layers end here."""
+    tile, year = part.tile, part.year
     with open_store(cube) as data:
         layers = _layers(data[list(layers_of(features))])
     scenes = _scenes_of_cube(part, read_marker(cube))
@@ -142,18 +203,81 @@ def sample_task(
         sensor=sensor_names(scene.platform for scene in scenes),
         looks=len(observations(scenes)),
     )
-    write_part(frame, folder, tile=tile.id, year=year)
-    marker = {
-        "fingerprint": fingerprint,
+    return frame, {
         "tile": tile.id,
         "year": year,
         "mask_year": found.mask_year,
         "repaired_polygons": found.repaired,
         "mask_mangrove_outside_habitat_ha": round(excluded_ha, 4),
-        "rows": len(frame),
     }
-    write_text(marker_path(path), json.dumps(marker, indent=1, sort_keys=True))
-    return marker
+
+
+def _subsets(looks: list[str], *, seed: int, tile: str, year: int, number: int) -> list[tuple[str, ...]]:
+    """Return the looks of each of a number of thinned composites."""
+    return [thin_looks(looks, seed=seed, tile=tile, year=year, number=each) for each in range(1, number + 1)]
+
+
+def _thin(
+    drawn: gpd.GeoDataFrame,
+    tile: Tile,
+    scenes: Sequence[Scene],
+    features: tuple[str, ...],
+    params: CubeParams,
+    choose: Callable[[list[str]], list[tuple[str, ...]]],
+    read: Callable[[Sequence[Scene]], Generator[Strip]],
+) -> tuple[list[gpd.GeoDataFrame], list[dict[str, Any]]]:
+    """Return the rows drawn as each thinned composite shows them, and the scenes that were lost.
+
+    Parameters
+    ----------
+    drawn : GeoDataFrame
+        In order of grid row.
+    tile, scenes, features, params
+        Of the cube.
+    choose : callable
+        Looks there are -> looks of each thinned composite.
+    read : callable
+        Scenes -> strips as of ``cube.read_strips``. Only looks of some composite are read, once for all of them. As
+        with cubes, what cannot be read in one strip is left out of all.
+    """
+    subsets = choose(list(observations(scenes)))
+    wanted = [scene for scene in scenes if any(scene.observation in subset for subset in subsets)]
+    looks = list(observations(wanted))
+    y, x = drawn["grid_row"].to_numpy() - tile.window[0], drawn["grid_col"].to_numpy() - tile.window[1]
+    values = np.full((len(subsets), len(features), len(drawn)), MISSING, dtype=np.int32)
+    counts = np.zeros((len(subsets), len(drawn)), dtype=np.uint16)
+    with closing(read(wanted)) as strips:
+        for rows, bands, clear, lost in strips:
+            if lost:
+                names = {loss["scene"] for loss in lost}
+                rest = [scene for scene in scenes if scene.id not in names]
+                frames, more = _thin(drawn, tile, rest, features, params, choose, read)
+                return frames, [*lost, *more]
+            first, last = np.searchsorted(y, (rows.start, rows.stop))
+            for start in range(first, last, THINNED_AT_ONCE):
+                some = slice(start, min(start + THINNED_AT_ONCE, last))
+                at = y[some] - rows.start, x[some]
+                bands_there, clear_there = bands[:, :, *at], clear[:, *at]
+                for number, subset in enumerate(subsets):
+                    which = [looks.index(look) for look in subset]
+                    layers = annual_layers(
+                        bands_there[which, :, np.newaxis],
+                        clear_there[which, np.newaxis],
+                        min_looks_range=params.min_looks_range,
+                        composite=params.composite,
+                        threads=compute_threads(),
+                    )
+                    values[number, :, some] = feature_stack(layers, features)[:, 0]
+                    counts[number, some] = layers["clear_count"][0]
+    return [
+        thinned_rows(
+            drawn,
+            *(values[number], features, counts[number]),
+            sensor=sensor_names(scene.platform for scene in wanted if scene.observation in subset),
+            looks=len(subset),
+        )
+        for number, subset in enumerate(subsets)
+    ], []
 
 
 def _scenes_of_cube(part: TileYear, marker: dict[str, Any] | None) -> list[Scene]:

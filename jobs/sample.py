@@ -17,7 +17,8 @@ from engine.masks import OpenMask, labelled_years, open_masks, stale_years
 from engine.params import LabelParams
 from engine.plan import Plan, TileYear
 from engine.sample import check_sample, count_by, part_path, read_sample
-from engine.store import fingerprint_of, is_current, read_marker
+from engine.scratch import release_scratch
+from engine.store import fingerprint_of, read_marker
 from engine.tasks import remove_unlisted, sample_task
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
@@ -68,14 +69,17 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     )
     parts = [part for part in plan.tile_years if part.year in years]
 
-    def find(part: TileYear) -> tuple[TileYear, str, bool]:
+    def find(part: TileYear) -> tuple[TileYear, str, set[str], bool]:
         marker = read_marker(cube_path(run, part)) or {}
         # Of the cube its scenes too: a row names their sensors, and counts their looks.
-        lost = [loss["scene"] for loss in marker.get("lost", [])]
-        fingerprint = fingerprint_of(common, marker.get("sha256"), marker.get("fingerprint"), lost)
-        return part, fingerprint, is_current(part_path(folder, part.tile.id, part.year), fingerprint)
+        lost = {loss["scene"] for loss in marker.get("lost", [])}
+        fingerprint = fingerprint_of(common, marker.get("sha256"), marker.get("fingerprint"), sorted(lost))
+        drawn = read_marker(part_path(folder, part.tile.id, part.year)) or {}
+        # As with cubes, what went without scenes stands only as long as that is accepted.
+        current = drawn.get("fingerprint") == fingerprint and (params.skip_bad or not drawn["lost"])
+        return part, fingerprint, {scene.id for scene in part.scenes} - lost, current
 
-    missing = [(part, fingerprint) for part, fingerprint, current in run.each(find, parts) if not current]
+    missing = [(part, fingerprint, read) for part, fingerprint, read, current in run.each(find, parts) if not current]
     masks_of_tasks = [share_mask(run, mask) for mask in masks] if missing else []
     todo = [
         (
@@ -91,19 +95,30 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
             features,
             folder,
             fingerprint,
+            params.cube,
+            plan.block_px,
+            params.skip_bad,
         )
-        for part, fingerprint in missing
+        for part, fingerprint, _ in missing
     ]
     paths = [part_path(folder, part.tile.id, part.year) for part in parts]
     remove_unlisted(folder, {name for path in paths for name in (path.name, path.with_suffix(".json").name)})
     run.say_skipped("sample", len(parts), len(todo))
     with run.record.stage("sample") as counts:
+        for part, _, read in missing:
+            run.record.forget_lost(read, tile=part.tile.id, year=part.year)
         for _ in run.tasks(sample_task, todo, len(todo), "sample", shared=(masks_of_tasks,)):
             pass
+        if params.sample.thinned and todo:
+            run.client.run(release_scratch, on_error="ignore")  # before a training takes the memory
         markers = run.each(read_marker, paths)
+        for part, marker in zip(parts, markers, strict=True):
+            lost = marker["lost"] if marker else []
+            run.note_lost(part, [{**loss, "asset": f"thinned composites, {loss['asset']}"} for loss in lost])
         repaired = sum(marker.get("repaired_polygons", 0) for marker in markers if marker)
         table = count_by(read_sample(folder))
-        counts.update(rows=int(table[["mangrove", "other"]].to_numpy().sum()), repaired_polygons=repaired)
+        rows = {"rows": int(table[["mangrove", "other"]].to_numpy().sum()), "thinned_rows": int(table["thinned"].sum())}
+        counts.update(**rows, repaired_polygons=repaired)
         run.record.note_masks([describe_mask(mask, years, stale) for mask in masks])
         if run.habitat is not None:
             counts.update(mask_mangrove_outside_habitat_ha=say_excluded_mangrove(run, parts))
@@ -173,9 +188,14 @@ def show_counts(run: Run, table: pd.DataFrame) -> None:
     """Print the sample's rows and the pixels they stand for."""
     run.reporter.table(
         "Sample: rows drawn (pixel-years they stand for)",
-        ("region", "mangrove", "other"),
+        ("region", "mangrove", "other", "thinned"),
         (
-            (name, f"{row.mangrove:,.0f} ({row.mangrove_px:,.0f})", f"{row.other:,.0f} ({row.other_px:,.0f})")
+            (
+                name,
+                f"{row.mangrove:,.0f} ({row.mangrove_px:,.0f})",
+                f"{row.other:,.0f} ({row.other_px:,.0f})",
+                f"{row.thinned:,.0f}",
+            )
             for name, row in table.iterrows()
         ),
     )

@@ -11,7 +11,16 @@ from engine.area import Area, Region, region_codes
 from engine.errors import SampleError
 from engine.grid import Tile, tiles_of
 from engine.params import SampleParams
-from engine.sample import check_sample, count_by, draw_tile, part_path, read_sample, write_part
+from engine.sample import (
+    check_sample,
+    count_by,
+    draw_tile,
+    part_path,
+    read_sample,
+    thin_looks,
+    thinned_rows,
+    write_part,
+)
 
 FEATURES = ("blue", "ndvi")
 
@@ -134,7 +143,7 @@ def test_every_row_says_why_it_is_there(small):
     tile, area, world = small
     pixels = _strata(tile, area, world)
     frame = _draw(tile, area, world, mangrove=40, other=1.0)
-    edge = "; at a class edge: scored, not trained on"
+    edge = "; at a class edge: not trained on"
     said = set(frame.why[frame.interior])
     assert said == {
         *(f"stratified: 40 of {pixels[name, 2]} mangrove px of {name} in this tile and year" for name in ("r0", "r1")),
@@ -220,6 +229,75 @@ def test_a_tile_without_labels_gives_an_empty_table_of_the_same_columns(small):
     assert len(empty) == 0
     assert list(empty.columns) == list(full.columns)
     assert (empty.dtypes == full.dtypes).all()
+
+
+DAYS = [f"landsat-8_125053_{day:04d}" for day in range(40)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 2**63 - 1), st.integers(1, 8))
+def test_thinned_looks_are_3_to_30_fewer_than_all_in_order_and_the_same_again(there, seed, number):
+    call = {"seed": seed, "tile": "z48_c08_r-016", "year": 2019, "number": number}
+    looks = DAYS[:there]
+    chosen = thin_looks(looks, **call)
+    assert chosen == thin_looks(looks, **call)
+    assert list(chosen) == [look for look in looks if look in chosen]
+    if there <= 3:
+        assert chosen == ()
+    else:
+        assert 3 <= len(chosen) <= min(30, there - 1)
+
+
+def test_the_number_of_thinned_looks_is_log_uniform_and_every_look_is_as_likely():
+    draws = [thin_looks(DAYS, seed=seed, tile="z48_c08_r-016", year=2019, number=1) for seed in range(4000)]
+    count = np.array([len(draw) for draw in draws])
+    assert (count.min(), count.max()) == (3, 30)
+    for first, last in ((3, 5), (6, 11), (12, 23), (24, 30)):
+        share = np.log((last + 1) / first) / np.log(31 / 3)
+        assert ((count >= first) & (count <= last)).mean() == pytest.approx(share, abs=0.03)
+    often = np.array([sum(look in draw for draw in draws) for look in DAYS]) / count.sum()
+    assert often == pytest.approx(np.full(40, 1 / 40), rel=0.15)
+
+
+def test_thinned_composites_differ_between_tiles_years_and_numbers():
+    call = {"seed": 1, "tile": "z48_c08_r-016", "year": 2019, "number": 1}
+    others = [{"seed": 2}, {"tile": "z48_c08_r-017"}, {"year": 2020}, {"number": 2}]
+    assert len({thin_looks(DAYS, **{**call, **other}) for other in ({}, *others)}) == 5
+
+
+def test_thinned_rows_keep_place_label_and_weight_and_only_pixels_observed(small):
+    tile, area, world = small
+    drawn = _draw(tile, area, world, mangrove=3, other=2)  # ten rows
+    features = np.arange(20, dtype="int32").reshape(2, 10)
+    count = np.array([5, 0, 1, 2, 3, 0, 4, 5, 6, 7], "uint16")
+    thinned = thinned_rows(drawn, features, FEATURES, count, sensor="L8", looks=7)
+    seen = count > 0
+    assert thinned.blue.tolist() == [0, 2, 3, 4, 6, 7, 8, 9]
+    assert thinned.ndvi.tolist() == [10, 12, 13, 14, 16, 17, 18, 19]
+    assert thinned.clear_count.tolist() == count[seen].tolist()
+    assert (set(thinned.sensor), set(thinned.looks), thinned.thinned.all()) == ({"L8"}, {7}, True)
+    assert thinned.why.tolist() == [why + "; thinned: composite of 7 of its 23 looks" for why in drawn.why[seen]]
+    same = ["label", "weight", "region", "tile", "year", "grid_row", "grid_col", "interior", "geometry"]
+    pd.testing.assert_frame_equal(thinned[same], drawn[same][seen].reset_index(drop=True))
+    assert list(thinned.columns) == list(drawn.columns)
+    assert (thinned.dtypes == drawn.dtypes).all()
+    both = pd.concat([drawn, thinned], ignore_index=True)
+    assert count_by(both).thinned.sum() == 8
+    columns = ["mangrove", "other", "mangrove_px", "other_px"]
+    pd.testing.assert_frame_equal(count_by(both)[columns], count_by(drawn)[columns])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mangrove": 1.5}, "mangrove must be a whole number of pixels or a fraction up to 1, got 1.5"),
+        ({"rule": "study", "other": 500}, "rule study draws as published; drop other"),
+        ({"thinned": 9}, "less than or equal to 8"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        SampleParams(**given)
 
 
 def test_parts_are_written_whole_and_read_back_lazily_with_an_empty_one_among_them(small, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
@@ -15,20 +16,20 @@ from shapely.geometry import box
 
 from engine import tasks
 from engine.area import Area, Region, region_codes, wrap
-from engine.cube import as_dataset, reduce_looks
+from engine.cube import as_dataset, composite_block, reduce_looks
 from engine.errors import SceneError, StoreError
 from engine.grid import Tile, lonlat_of, pixel_hectares
 from engine.habitat import HabitatSources
 from engine.kernels.composite import empty_layers
-from engine.kernels.features import COMPOSITE_FEATURES, feature_stack
+from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING, feature_stack
 from engine.lookup import FoundRaster
 from engine.masks import open_masks
 from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams, TrainParams
 from engine.plan import TileYear
 from engine.ranges import Access
 from engine.raster import read_raster
-from engine.sample import part_path
-from engine.scenes import Scene
+from engine.sample import part_path, sensor_names, thin_looks
+from engine.scenes import Scene, observations
 from engine.store import array_sha256, is_current, marker_path, open_store, read_marker, write_store
 from engine.tasks import (
     change_path,
@@ -209,6 +210,9 @@ def draw(cube: Path, area: Area, habitat, folder: Path, fingerprint: str = "f") 
         COMPOSITE_FEATURES,
         folder / "sample",
         fingerprint,
+        ANNUAL,
+        2048,
+        False,
     )
 
 
@@ -239,6 +243,166 @@ def test_a_sample_that_could_not_be_drawn_again_is_not_current(cube, area, habit
     assert path.is_file()
     assert not is_current(path, "f")
     assert not is_current(path, "g")
+
+
+# Samples of thinned composites
+
+
+@pytest.fixture(scope="module")
+def year_of_looks(tmp_path_factory: pytest.TempPathFactory) -> tuple[TileYear, Access]:
+    """Twelve passes of two platforms over a tile in more than one strip of 256 rows; clouds in 60 % of it."""
+    folder = tmp_path_factory.mktemp("many")
+    scenes = tuple(
+        write_scene(
+            folder,
+            day=utc(2019, month, 3),
+            corner=(-32705, 16480),
+            shape=(330, 60),
+            platform=("landsat-8", "landsat-9")[month % 2],
+            seed=month,
+            cloud=0.6,
+        )
+        for month in range(1, 13)
+    )
+    return TileYear(replace(TILE, window=(-32700, 16500, 300, 30)), 2019, scenes), Access(Trust().with_roots(folder))
+
+
+CUBES = CubeParams(min_looks_range=3)
+
+
+def draw_thinned(
+    year_of_looks: tuple[TileYear, Access],
+    area: Area,
+    folder: Path,
+    *,
+    thinned: int = 3,
+    params: CubeParams = CUBES,
+    block_px: int = 2048,
+    skip_bad: bool = False,
+    number: float = 0.5,
+) -> tuple[pd.DataFrame, dict]:
+    """Make a cube and draw its sample, half of all pixels, right of column 10."""
+    part, access = year_of_looks
+    folder.mkdir(exist_ok=True)
+    store = folder / "2019.zarr"
+    if not store.exists():
+        cube_task(part, store, params, access, block_px, "c", skip_bad, {})
+    mask = raster(folder / "mask.tif", (np.arange(30) >= 20).astype("uint8"))
+    labels = LabelParams(masks=({"path": str(mask), "year": 2020},))
+    marker = sample_task(
+        store,
+        part,
+        area,
+        open_masks(labels, trust=Trust().with_roots(folder)),
+        labels,
+        SampleParams(mangrove=number, other=number, thinned=thinned),
+        None,
+        access,
+        7,
+        ALL_FEATURES,
+        folder / "sample",
+        "f",
+        params,
+        block_px,
+        skip_bad,
+    )
+    frame = gpd.read_parquet(part_path(folder / "sample", part.tile.id, 2019))
+    return pd.DataFrame(frame.drop(columns="geometry")), marker
+
+
+@pytest.fixture(scope="module")
+def tall(year_of_looks) -> Area:
+    lon, lat = lonlat_of(48, *np.mgrid[-32700 : -32700 + 300, 16510 : 16500 + 30])
+    return Area((Region("east", wrap(box(lon.min(), lat.min(), lon.max(), lat.max()))),))
+
+
+@pytest.mark.parametrize("composite", ["median", "geomedian"])
+def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(year_of_looks, tall, tmp_path, composite):
+    params = CubeParams(composite=composite, min_looks_range=4)
+    frame, marker = draw_thinned(year_of_looks, tall, tmp_path, params=params)
+    part, access = year_of_looks
+    assert marker["thinned_rows"] == frame.thinned.sum() > 0
+    full = frame[~frame.thinned]
+    assert len(full) == marker["rows"] - marker["thinned_rows"]
+    assert (set(full.sensor), set(full.looks)) == ({"L8+L9"}, {12})
+    place = ["grid_row", "grid_col"]
+    pixels = set(map(tuple, full[place].to_numpy()))
+    days = list(observations(part.scenes))
+    first = 0
+    for number in (1, 2, 3):
+        chosen = thin_looks(days, seed=7, tile=part.tile.id, year=2019, number=number)
+        scenes = [scene for scene in part.scenes if scene.observation in chosen]
+        layers, _ = composite_block(scenes, part.tile.geobox, params, access)
+        seen = [
+            pixel
+            for pixel in sorted(pixels)
+            if layers["clear_count"][pixel[0] - part.tile.window[0], pixel[1] - part.tile.window[1]]
+        ]
+        rows = frame[frame.thinned].iloc[first : first + len(seen)]
+        first += len(seen)
+        assert list(map(tuple, rows[place].to_numpy())) == seen, "those observed, and no others"
+        y, x = rows.grid_row - part.tile.window[0], rows.grid_col - part.tile.window[1]
+        assert np.array_equal(rows[list(ALL_FEATURES)].T, feature_stack(layers, ALL_FEATURES)[:, y, x])
+        assert np.array_equal(rows.clear_count, layers["clear_count"][y, x])
+        assert np.array_equal(rows.ndvi_p10 == MISSING, rows.clear_count < 4)
+        assert set(rows.looks) == {len(chosen)}
+        assert set(rows.sensor) == {sensor_names(scene.platform for scene in scenes)}
+        assert rows.why.str.endswith(f"; thinned: composite of {len(chosen)} of its 12 looks").all()
+        same = ["label", "weight", "region", "tile", "year", "interior", "lon", "lat"]
+        joined = full.set_index(place)[same].loc[seen].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows[same].reset_index(drop=True), joined)
+    assert first == marker["thinned_rows"]
+
+
+def test_blocks_do_not_change_a_thinned_sample(year_of_looks, tall, tmp_path, monkeypatch):
+    whole, _ = draw_thinned(year_of_looks, tall, tmp_path / "whole")
+    monkeypatch.setattr(tasks, "THINNED_AT_ONCE", 1000)
+    strips, _ = draw_thinned(year_of_looks, tall, tmp_path / "strips", block_px=256)
+    pd.testing.assert_frame_equal(whole, strips)
+
+
+def test_thinning_leaves_the_other_rows_as_they_are_and_the_first_composites_too(year_of_looks, tall, tmp_path):
+    none, one, two = (draw_thinned(year_of_looks, tall, tmp_path, thinned=n)[0] for n in (0, 1, 2))
+    assert not none.thinned.any()
+    for fewer, more in ((none, one), (one, two)):
+        pd.testing.assert_frame_equal(more.iloc[: len(fewer)], fewer)
+        assert more.iloc[len(fewer) :].thinned.all()
+
+
+def test_a_scene_that_is_unreadable_by_then_ends_the_draw_or_is_left_out(year_of_looks, tall, tmp_path):
+    part, access = year_of_looks
+    draw_thinned((part, access), tall, tmp_path, thinned=0)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(b"II*\0")
+    days = list(observations(part.scenes))
+    chosen = thin_looks(days, seed=7, tile=part.tile.id, year=2019, number=1)
+    bad = next(scene for scene in part.scenes if scene.observation in chosen)
+    broken = replace(bad, assets={**bad.assets, "red": str(cut)})
+    short = replace(part, scenes=tuple(broken if scene is bad else scene for scene in part.scenes))
+    access = Access(access.trust.with_roots(tmp_path))
+    with pytest.raises(SceneError, match=f"scene {bad.id}, asset red"):
+        draw_thinned((short, access), tall, tmp_path, thinned=1)
+    frame, marker = draw_thinned((short, access), tall, tmp_path, thinned=1, skip_bad=True, block_px=256)
+    assert [loss["scene"] for loss in marker["lost"]] == [bad.id]
+    left = [day for day in days if day != bad.observation]
+    chosen = thin_looks(left, seed=7, tile=part.tile.id, year=2019, number=1)
+    assert set(frame.looks[frame.thinned]) == {len(chosen)}
+    assert set(frame.looks[~frame.thinned]) == {12}, "the cube had been made of all"
+
+
+def test_scenes_the_cube_went_without_are_in_no_row(year_of_looks, tall, tmp_path):
+    part, access = year_of_looks
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(b"II*\0")
+    eights = [scene for scene in part.scenes if scene.platform == "landsat-8"]
+    broken = [replace(scene, assets={**scene.assets, "red": str(cut)}) for scene in eights]
+    nines = [scene for scene in part.scenes if scene.platform == "landsat-9"]
+    scenes = tuple(sorted([*broken, *nines], key=lambda scene: scene.datetime))
+    access = Access(access.trust.with_roots(tmp_path))
+    frame, marker = draw_thinned((replace(part, scenes=scenes), access), tall, tmp_path, skip_bad=True)
+    assert marker["lost"] == [], "they were not asked for again"
+    assert set(frame.sensor) == {"L9"}
+    assert set(frame.looks[~frame.thinned]) == {6}
 
 
 @pytest.fixture(scope="module")
