@@ -257,6 +257,32 @@ class TrainParams(BoostParams):
     """Regions never trained on; default the study's four where present."""
 
 
+class TuneParams(Params):
+    """How `mangroves tune` searches for a classifier."""
+
+    candidates: tuple[str, ...] | None = None
+    """Pipelines to try (``docs/tuning.md``); default all. The baseline ``cart`` is always among them."""
+
+    trials: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Fits to try, each on all folds; the first of every candidate takes its defaults."""
+
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """After these no further batch is asked for; such a search does not repeat."""
+
+    batch: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Trials asked for at once, whatever the number of workers; part of what is asked, like the seed."""
+
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    repeats: Annotated[int, Field(ge=1, le=100)] = 3
+    """Regions are dealt to folds anew for each; where there is one region, its 10 km blocks."""
+
+    objective: Literal["auc", "average_precision", "f1", "brier", "logloss"] = "auc"
+    """Wall to wall against the mask; ``f1`` at the threshold that suits the fold best."""
+
+    rows: Annotated[int, Field(ge=100, le=20_000_000)] = 60_000
+    """Rows the search looks at, at most, shared out alike among regions and classes."""
+
+
 class ClassifyParams(Params):
     """How probability becomes class."""
 
@@ -311,6 +337,7 @@ class RunParams(Params):
     habitat: HabitatParams | None = None
     sample: SampleParams = SampleParams()
     train: TrainParams = TrainParams()
+    tune: TuneParams = TuneParams()
     classify: ClassifyParams = ClassifyParams()
     change: ChangeParams = ChangeParams()
     skip_bad: bool = False
