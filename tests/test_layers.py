@@ -18,6 +18,7 @@ SUPPORTS = {
     "align",
     "area",
     "boost",
+    "candidates",
     "charts",
     "card",
     "cluster",
