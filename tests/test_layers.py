@@ -51,6 +51,7 @@ STEPS = {
     "change",
     "classify",
     "cube",
+    "evaluate",
     "habitat",
     "mask_archives",
     "masks",
