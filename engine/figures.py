@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,16 +16,44 @@ from matplotlib.patches import Rectangle
 
 from engine.files import replacing
 from engine.landsat import BANDS
-from engine.legend import NOT_OBSERVED, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_RAMP, PROBABILITY_SCALE, Entry
+from engine.legend import (
+    NOT_OBSERVED,
+    OUTSIDE_AREA,
+    PROBABILITY_MISSING,
+    PROBABILITY_RAMP,
+    PROBABILITY_SCALE,
+    Entry,
+)
 
 FALSE_COLOUR: Final = ("swir16", "nir08", "red")
 """Shown as red, green, blue: mangrove is a darker, bluer green than other forest, as its ground is wet."""
+
+RIGHT: Final = Entry(1, "right", (86, 180, 233))
+WRONG: Final = Entry(0, "wrong", (213, 94, 0))
+"""Sampled points by whether the model agrees with their label; distinguishable with colour blindness."""
 
 _MAX_PX: Final = 640  # a panel is shown smaller than this in any README
 _DPI: Final = 170
 _INK: Final = "#222222"
 _GREY: Final = (190, 190, 190)  # not observed, as in the legends
 _WARNING: Final = "#b03a00"
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Dots of one colour on a picture."""
+
+    x: np.ndarray
+    """Columns of the picture, float64 (point,); the centre of its first pixel is 0."""
+
+    y: np.ndarray
+    """Rows likewise."""
+
+    colour: tuple[int, int, int]
+    """sRGB, 0-255."""
+
+    size: float = 2.0
+    """Diameter, points of 1/72 inch."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,9 @@ class Panel:
 
     step: int = 1
     """Pixels of the data along one of the picture."""
+
+    points: tuple[Points, ...] = ()
+    """Dots on the picture, later ones above."""
 
 
 def composite_panel(title: str, composite: np.ndarray) -> Panel:
@@ -98,7 +129,112 @@ def category_panel(title: str, codes: np.ndarray, legend: tuple[Entry, ...]) -> 
     return Panel(title, table[codes], shown, step=step)
 
 
-def preview(path: Path | str, panels: Sequence[Panel], *, title: str, notice: str = "", pixel_m: float = 30.0) -> None:
+def points_panel(title: str, composite: np.ndarray, rows: np.ndarray, cols: np.ndarray, right: np.ndarray) -> Panel:
+    """Show sampled points on a composite, coloured by whether they were classified right; wrong ones above.
+
+    Parameters
+    ----------
+    title : str
+    composite : ndarray of uint16, shape (band, y, x)
+        As ``composite_panel`` takes it; shown paler, so that the points stand out.
+    rows, cols : ndarray of int, shape (point,)
+        Pixels of the composite.
+    right : ndarray of bool, shape (point,)
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or a point lies outside.
+    """
+    base = composite_panel(title, composite)
+    if not rows.shape == cols.shape == right.shape or rows.ndim != 1:
+        raise ValueError(f"rows {rows.shape}, cols {cols.shape} and right {right.shape} must be of one length")
+    height, width = composite.shape[1:]
+    if not ((rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)).all():
+        raise ValueError(f"points must lie within the {height} x {width} pixels of the composite")
+    # Few are seen best large; of thousands large ones would hide the land.
+    size = float(np.clip(90 / math.sqrt(max(rows.size, 1)), 1.4, 4.5))
+    y, x = ((place + 0.5) / base.step - 0.5 for place in (rows, cols))
+    points = tuple(
+        Points(x[chosen], y[chosen], entry.colour, size if entry is RIGHT else size * 1.25)
+        for entry, chosen in ((RIGHT, right), (WRONG, ~right))
+        if chosen.any()
+    )
+    entries = tuple(
+        Entry(entry.code, f"{entry.name}: {int(chosen.sum()):,}", entry.colour)
+        for entry, chosen in ((RIGHT, right), (WRONG, ~right))
+    )
+    land = base.image.astype(np.float64)
+    grey = land.mean(axis=-1, keepdims=True)
+    pale = np.rint(255 - 0.75 * (255 - (0.45 * land + 0.55 * grey))).astype("uint8")
+    pale[(land == _GREY).all(axis=-1)] = _GREY
+    return replace(base, image=pale, entries=entries + base.entries, points=points)
+
+
+def prediction_map(
+    path: Path | str,
+    composite: np.ndarray,
+    rows: np.ndarray,
+    cols: np.ndarray,
+    positive: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    title: str,
+    notice: str = "",
+    label: str = "mask",
+    population: str = "points as drawn",
+    pixel_m: float = 30.0,
+) -> None:
+    """Write two maps as a PNG: points that are mangrove and points that are not, each coloured right or wrong.
+
+    Parameters
+    ----------
+    path : path
+        The ``.png``.
+    composite : ndarray of uint16, shape (band, y, x)
+        Reflectance DN of the land the points lie on, in the order of ``landsat.BANDS``.
+    rows, cols : ndarray of int, shape (point,)
+        Pixels of the composite.
+    positive : ndarray of bool, shape (point,)
+        True for mangrove by the label.
+    predicted : ndarray of bool, shape (point,)
+        True for mangrove by the model.
+    title : str
+        Region, year and model.
+    notice : str
+        Line that must not be lost, e.g. that the data are simulated.
+    label : str
+        Whose label: ``mask`` or ``truth``.
+    population : str
+        Which points these are.
+    pixel_m : float
+        Ground size of a pixel, metres.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or a point lies outside.
+    StoreError
+        If the file cannot be written.
+    """
+    panels = []
+    for name, chosen in (("Mangrove", positive), ("Other", ~positive)):
+        right = (predicted == positive)[chosen]
+        share = f"{right.mean():.1%} of {right.size:,} right" if right.size else "no point"
+        panel = points_panel(f"{name} by the {label}: {share}", composite, rows[chosen], cols[chosen], right)
+        panels.append(replace(panel, note=f"{population} · {panel.note}"))
+    preview(path, panels, title=title, notice=notice, pixel_m=pixel_m, panel_inches=3.6)
+
+
+def preview(
+    path: Path | str,
+    panels: Sequence[Panel],
+    *,
+    title: str,
+    notice: str = "",
+    pixel_m: float = 30.0,
+    panel_inches: float = 2.45,
+) -> None:
     """Write panels side by side as a PNG, with legends, a scale bar and the notice of the run.
 
     Parameters
@@ -113,6 +249,8 @@ def preview(path: Path | str, panels: Sequence[Panel], *, title: str, notice: st
         Line that must not be lost, e.g. that the data are simulated.
     pixel_m : float
         Ground size of a data pixel, metres.
+    panel_inches : float
+        Width of a panel.
 
     Raises
     ------
@@ -122,7 +260,7 @@ def preview(path: Path | str, panels: Sequence[Panel], *, title: str, notice: st
     if not panels:
         raise ValueError("panels is empty; give at least one")
     # Laid out in inches, so that text and gaps stay the same whatever the shape of the area.
-    width, margin, gap = 2.45, 0.15, 0.12
+    width, margin, gap = panel_inches, 0.15, 0.12
     height = width * min(1.6, max(p.image.shape[0] / p.image.shape[1] for p in panels))
     rows = max(len(panel.entries) + panel.ramp * 2 + bool(panel.note) for panel in panels)
     below, above = 0.12 + 0.165 * rows + 0.06, 0.72 if notice else 0.56
@@ -138,6 +276,16 @@ def preview(path: Path | str, panels: Sequence[Panel], *, title: str, notice: st
         place = (left / total[0], below / total[1], width / total[0], height / total[1])
         axes = figure.add_axes(place)
         axes.imshow(panel.image, interpolation="nearest", aspect="equal")
+        for dots in panel.points:
+            axes.scatter(
+                *(dots.x, dots.y),
+                s=dots.size**2,
+                color=np.array(dots.colour) / 255,
+                edgecolors="black",
+                linewidths=0.08 * dots.size,
+                zorder=2,
+            )
+        axes.set(xlim=(-0.5, panel.image.shape[1] - 0.5), ylim=(panel.image.shape[0] - 0.5, -0.5))
         axes.set_anchor("NW")
         axes.set(xticks=[], yticks=[])
         axes.set_title(panel.title, size=8.5, loc="left", pad=4, color=_INK)

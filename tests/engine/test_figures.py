@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from engine.errors import StoreError
-from engine.figures import category_panel, composite_panel, preview, probability_panel
+from engine.figures import (
+    RIGHT,
+    WRONG,
+    category_panel,
+    composite_panel,
+    points_panel,
+    prediction_map,
+    preview,
+    probability_panel,
+)
 from engine.legend import CLASSES, PROBABILITY_RAMP, TRANSITIONS
 
 RNG = np.random.default_rng(8)
@@ -82,3 +91,57 @@ def test_a_preview_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(StoreError, match=r"preview\.png cannot be written"):
         preview(tmp_path / "out" / "preview.png", _panels(), title="t")
+
+
+def test_points_lie_on_the_pixels_they_were_drawn_from_also_on_a_large_tile():
+    rows, cols = np.array([0, 89, 40]), np.array([0, 119, 7])
+    panel = points_panel("t", COMPOSITE, rows, cols, np.array([True, False, True]))
+    right, wrong = panel.points
+    assert (right.x.tolist(), right.y.tolist(), right.colour) == ([0, 7], [0, 40], RIGHT.colour)
+    assert (wrong.x.tolist(), wrong.y.tolist(), wrong.colour) == ([119], [89], WRONG.colour)
+    assert [entry.name for entry in panel.entries] == ["right: 2", "wrong: 1", "not observed"]
+    # Two pixels of the data along one of the picture: pixels 0 and 1 are the picture's pixel 0.
+    large = points_panel(
+        "t", np.full((6, 1280, 1280), 9000, "uint16"), np.array([0, 1]), np.array([1279, 1278]), ~rows[:2].astype(bool)
+    )
+    assert large.image.shape[:2] == (640, 640)
+    assert np.concatenate([dots.y for dots in large.points]).tolist() == [-0.25, 0.25]
+    assert np.concatenate([dots.x for dots in large.points]).tolist() == [639.25, 638.75]
+
+
+def test_points_outside_the_composite_or_of_other_lengths_are_refused():
+    one = np.array([5])
+    for rows, cols in ((np.array([-1]), one), (np.array([90]), one), (one, np.array([120]))):
+        with pytest.raises(ValueError, match="within the 90 x 120 pixels"):
+            points_panel("t", COMPOSITE, rows, cols, one > 0)
+    with pytest.raises(ValueError, match="of one length"):
+        points_panel("t", COMPOSITE, np.array([1, 2]), one, one > 0)
+
+
+def test_a_prediction_map_shows_mangrove_and_other_points_apart(tmp_path, monkeypatch):
+    rows, cols = RNG.integers(10, 90, 40), RNG.integers(0, 120, 40)
+    positive, predicted = RNG.random(40) < 0.4, RNG.random(40) < 0.5
+    shown = {}
+    monkeypatch.setattr("engine.figures.preview", lambda path, panels, **options: shown.update(panels=panels))
+    prediction_map(tmp_path / "a.png", COMPOSITE, rows, cols, positive, predicted, title="t", label="truth")
+    for panel, name, chosen in zip(shown["panels"], ("Mangrove", "Other"), (positive, ~positive), strict=True):
+        right = chosen & (predicted == positive)
+        assert panel.title == f"{name} by the truth: {right.sum() / chosen.sum():.1%} of {chosen.sum()} right"
+        assert panel.note.startswith("points as drawn · ")
+        drawn = {dots.colour: sorted(zip(dots.x, dots.y, strict=True)) for dots in panel.points}
+        for colour, of in ((RIGHT.colour, right), (WRONG.colour, chosen & ~right)):
+            assert drawn[colour] == sorted(zip(cols[of], rows[of], strict=True))
+
+
+def test_a_prediction_map_is_the_same_bytes_each_time_and_draws_both_colours(tmp_path):
+    rows, cols = RNG.integers(10, 90, 40), RNG.integers(0, 120, 40)
+    positive, predicted = RNG.random(40) < 0.4, RNG.random(40) < 0.5
+    for name in ("a.png", "b.png"):
+        prediction_map(tmp_path / name, COMPOSITE, rows, cols, positive, predicted, title="t", notice="SIMULATED data")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = np.rint(matplotlib.image.imread(tmp_path / "a.png")[..., :3] * 255).astype(int)
+    for colour in (RIGHT.colour, WRONG.colour, (176, 58, 0)):
+        assert (picture == colour).all(axis=-1).sum() > 50
+    # No mangrove among the points is a map as well.
+    prediction_map(tmp_path / "none.png", COMPOSITE, rows, cols, positive & False, predicted, title="t")
+    assert (tmp_path / "none.png").is_file()
