@@ -204,7 +204,8 @@ class SampleParams(Params):
     """``study``: positions drawn uniformly (10 000 kept where mangrove, 1 000 kept where other), as published."""
 
     mangrove: Annotated[float, Field(gt=0)] = 1500
-    """Per tile and year: a number of pixels (> 1) or a fraction of the class (<= 1)."""
+    """Of every region in every tile and year: a number of pixels (> 1; all where there are fewer) or a fraction of the
+    class (<= 1, so 1 is all). Classes are balanced by these numbers; weights give each its area back."""
 
     other: Annotated[float, Field(gt=0)] = 3000
     """As ``mangrove``."""
