@@ -23,6 +23,7 @@ SUPPORTS = {
     "card",
     "cluster",
     "copies",
+    "explore_charts",
     "figures",
     "files",
     "gdal",
@@ -51,6 +52,7 @@ STEPS = {
     "change",
     "classify",
     "cube",
+    "explore",
     "evaluate",
     "habitat",
     "mask_archives",
@@ -59,6 +61,7 @@ STEPS = {
     "sample",
     "stack",
     "train",
+    "tune",
 }
 """One subject each; a step knows no other step."""
 
