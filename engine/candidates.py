@@ -28,7 +28,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.boost import Boosted, fit_boosted, training_weights
 from engine.errors import ConfigError, SampleError
@@ -297,7 +297,12 @@ def fit_candidate(
             boosted = fit_boosted(np.ascontiguousarray(integers), positive, weight, BoostParams(**own))
             return Fitted(candidate, values, transforms, boosted)
         model = _estimator(candidate.algorithm, own, seed)
-        model.fit(_as_floats(candidate, rows, transforms)[used], positive, sample_weight=weight)
+        floats = _as_floats(candidate, rows, transforms)[used]
+        if candidate.algorithm == "mlp":
+            for _ in range(own["epochs"]):  # as many as asked: no row is set aside to say when to stop
+                model.partial_fit(floats, positive, classes=[False, True], sample_weight=weight)
+        else:
+            model.fit(floats, positive, sample_weight=weight)
     return Fitted(candidate, values, transforms, model)
 
 
@@ -312,8 +317,6 @@ def _estimator(algorithm: str, own: Mapping[str, Any], seed: int) -> Any:
         (own["units"],) * own["layers"],
         alpha=own["alpha"],
         learning_rate_init=own["learning_rate"],
-        max_iter=own["epochs"],
-        n_iter_no_change=own["epochs"],  # as long as asked: when it stops depends on no draw of rows
         batch_size=_BATCH_ROWS,
         random_state=seed,
     )
@@ -367,10 +370,8 @@ def _as_integers(candidate: Candidate, rows: Rows, transforms: Pipeline | None) 
     values = _before(candidate, rows)
     if transforms is not None:
         values = transforms.transform(values)
-    limit = 2.0**30
-    return (
-        np.where(np.isnan(values), MISSING, np.clip(np.rint(values * _FIXED_POINT), -limit, limit)).astype(np.int32).T
-    )
+    steps = np.clip(np.rint(values * _FIXED_POINT), -(2.0**30), 2.0**30)
+    return np.where(np.isnan(values), MISSING, steps).astype(np.int32).T
 
 
 def by_region(values: np.ndarray, region: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -423,7 +424,7 @@ _limits: Any = None
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let numerical libraries use one thread until the block ends, also where blocks of several threads overlap."""
-    global _inside, _limits  # noqa: PLW0603 the limit is one of the process
+    global _inside, _limits  # the limit is one of the process
     with _lock:
         if not _inside:
             _limits = threadpool_limits(1)
