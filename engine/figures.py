@@ -217,13 +217,19 @@ def prediction_map(
     StoreError
         If the file cannot be written.
     """
-    panels = []
-    for name, chosen in (("Mangrove", positive), ("Other", ~positive)):
-        right = (predicted == positive)[chosen]
-        share = f"{right.mean():.1%} of {right.size:,} right" if right.size else "no point"
-        panel = points_panel(f"{name} by the {label}: {share}", composite, rows[chosen], cols[chosen], right)
-        panels.append(replace(panel, note=f"{population} · {panel.note}"))
+    panels = [
+        _class_panel(name, label, composite, rows[chosen], cols[chosen], (predicted == positive)[chosen])
+        for name, chosen in (("Mangrove", positive), ("Other", ~positive))
+    ]
+    panels = [replace(panel, note=f"{population} · {panel.note}") for panel in panels]
     preview(path, panels, title=title, notice=notice, pixel_m=pixel_m, panel_inches=3.6)
+
+
+def _class_panel(
+    name: str, label: str, composite: np.ndarray, rows: np.ndarray, cols: np.ndarray, right: np.ndarray
+) -> Panel:
+    share = f"{right.mean():.1%} of {right.size:,} right" if right.size else "no point"
+    return points_panel(f"{name} by the {label}: {share}", composite, rows, cols, right)
 
 
 def preview(

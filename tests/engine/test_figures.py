@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from engine import figures
 from engine.errors import StoreError
 from engine.figures import (
     RIGHT,
@@ -118,19 +119,13 @@ def test_points_outside_the_composite_or_of_other_lengths_are_refused():
         points_panel("t", COMPOSITE, np.array([1, 2]), one, one > 0)
 
 
-def test_a_prediction_map_shows_mangrove_and_other_points_apart(tmp_path, monkeypatch):
-    rows, cols = RNG.integers(10, 90, 40), RNG.integers(0, 120, 40)
-    positive, predicted = RNG.random(40) < 0.4, RNG.random(40) < 0.5
-    shown = {}
-    monkeypatch.setattr("engine.figures.preview", lambda path, panels, **options: shown.update(panels=panels))
-    prediction_map(tmp_path / "a.png", COMPOSITE, rows, cols, positive, predicted, title="t", label="truth")
-    for panel, name, chosen in zip(shown["panels"], ("Mangrove", "Other"), (positive, ~positive), strict=True):
-        right = chosen & (predicted == positive)
-        assert panel.title == f"{name} by the truth: {right.sum() / chosen.sum():.1%} of {chosen.sum()} right"
-        assert panel.note.startswith("points as drawn · ")
-        drawn = {dots.colour: sorted(zip(dots.x, dots.y, strict=True)) for dots in panel.points}
-        for colour, of in ((RIGHT.colour, right), (WRONG.colour, chosen & ~right)):
-            assert drawn[colour] == sorted(zip(cols[of], rows[of], strict=True))
+def test_a_panel_of_a_class_tells_how_many_points_are_right_and_where_they_are():
+    rows, cols, right = RNG.integers(10, 90, 40), RNG.integers(0, 120, 40), RNG.random(40) < 0.6
+    panel = figures._class_panel("Mangrove", "truth", COMPOSITE, rows, cols, right)
+    assert panel.title == f"Mangrove by the truth: {right.sum() / 40:.1%} of 40 right"
+    drawn = {dots.colour: sorted(zip(dots.x, dots.y, strict=True)) for dots in panel.points}
+    for colour, of in ((RIGHT.colour, right), (WRONG.colour, ~right)):
+        assert drawn[colour] == sorted(zip(cols[of], rows[of], strict=True))
 
 
 def test_a_prediction_map_is_the_same_bytes_each_time_and_draws_both_colours(tmp_path):
