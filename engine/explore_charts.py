@@ -21,7 +21,8 @@ from engine.landsat import BANDS
 MOST_REGIONS: Final = 40
 """Shown; tables hold all."""
 
-_CLASSES: Final = tuple(CLASS_COLOURS)
+CLASSES: Final = tuple(CLASS_COLOURS)
+"""Names, in the order they are drawn."""
 _LINES: Final = {**CLASS_COLOURS, "other": (0.72, 0.56, 0.25)}
 """The pale colour of other does not show as a line on white."""
 
@@ -75,7 +76,7 @@ def draw_densities(path: Path, densities: pd.DataFrame, whole: str, *, title: st
             ax.set_axis_off()
         for ax, feature in zip(axes.flat, features, strict=False):
             of_feature = densities[densities["feature"] == feature]
-            for name in _CLASSES:
+            for name in CLASSES:
                 curves = of_feature[of_feature["class"] == name].groupby("region", sort=False)
                 for region, curve in curves:
                     if region == whole:
@@ -91,9 +92,17 @@ def draw_densities(path: Path, densities: pd.DataFrame, whole: str, *, title: st
 def _frame_density(ax: Axes, whole: pd.DataFrame) -> None:
     """Show where the whole has its mass; a single region's peak may leave the frame."""
     peak = whole["density"].max()
-    inside = whole.loc[whole["density"] > 0.004 * peak, "x"]
-    ax.set(xlim=(inside.min(), inside.max()), ylim=(0, 1.5 * peak), yticks=[])
+    low, high = _middle(whole)
+    ax.set(xlim=(low, high), ylim=(0, 1.5 * peak), yticks=[])
     ax.grid(visible=False)
+
+
+def _middle(densities: pd.DataFrame) -> tuple[float, float]:
+    """Return where the mean of some densities has 98 % of its mass."""
+    mean = densities.groupby("x")["density"].mean()
+    mass = (mean.cumsum() / mean.sum()).to_numpy()
+    x = mean.index.to_numpy()
+    return float(x[np.searchsorted(mass, 0.01)]), float(x[np.searchsorted(mass, 0.99)])
 
 
 def draw_ridges(
@@ -129,26 +138,25 @@ def draw_ridges(
         labels = axes[0, 0].set_yticklabels([_short(region) for region in regions])
         if regions[0] == whole:
             labels[0].set_weight("bold")
-        for name in _CLASSES:
+        for name in CLASSES:
             axes[0, -1].fill_between([], [], color=_LINES[name], alpha=0.6, label=name)
         axes[0, -1].legend(loc="upper right", bbox_to_anchor=(1.0, -0.6 / len(regions)), ncols=2, handlelength=1)
 
 
 def _draw_column(ax: Axes, of_feature: pd.DataFrame, regions: Sequence[str]) -> None:
-    typical = of_feature.groupby("x")["density"].median()
-    inside = typical.index[typical > 0.004 * typical.max()]
+    low, high = _middle(of_feature)
     groups = dict(list(of_feature.groupby(["region", "class"])))
     for row, region in enumerate(regions):
-        curves = {name: groups[region, name] for name in _CLASSES if (region, name) in groups}
+        curves = {name: groups[region, name] for name in CLASSES if (region, name) in groups}
         if not curves:
-            ax.text(inside.min(), row - 0.1, "too few rows", size=5.5, color=GREY)
+            ax.text(low, row - 0.1, "too few rows", size=5.5, color=GREY)
             continue
         peak = max(curve["density"].max() for curve in curves.values())
         for name, curve in curves.items():
             height = row - 0.95 * curve["density"] / peak
             ax.fill_between(curve["x"], height, row, color=_LINES[name], alpha=0.45, linewidth=0, zorder=2 + row)
             ax.plot(curve["x"], height, color=_LINES[name], linewidth=0.7, zorder=2 + row)
-    ax.set_xlim(inside.min(), inside.max())
+    ax.set_xlim(low, high)
 
 
 def draw_counts(path: Path, counts: pd.DataFrame, *, title: str, notice: str) -> None:
@@ -164,22 +172,20 @@ def draw_counts(path: Path, counts: pd.DataFrame, *, title: str, notice: str) ->
     """
     regions = _regions(counts)
     sums = counts.pivot_table(index="region", columns="class", values=["rows", "pixels"], aggfunc="sum", fill_value=0)
-    rows, pixels = (
-        sums[kind].reindex(index=regions, columns=list(_CLASSES), fill_value=0) for kind in ("rows", "pixels")
-    )
+    shape: Any = {"index": regions, "columns": list(CLASSES), "fill_value": 0}
+    rows, pixels = (pd.DataFrame(sums[kind]).reindex(**shape) for kind in ("rows", "pixels"))
     total = pixels.sum(axis="columns")
     place = np.arange(len(regions))
     size = (8.5, 1.3 + 0.21 * len(regions))
     with _chart(path, title=_say_shown(title, counts), notice=notice, size=size, cols=2, sharey=True) as axes:
         left, right = axes[0]
         begin = np.zeros(len(regions))
-        for name in _CLASSES:
+        for name in CLASSES:
             left.barh(place, rows[name], left=begin, height=0.7, color=_LINES[name], alpha=0.8, label=name)
             begin += rows[name].to_numpy()
         left.set(xlabel="rows as drawn, all years", yticks=place, yticklabels=[_short(region) for region in regions])
-        left.set_xlim(0, 1.3 * begin.max())
-        left.legend(loc="upper right")
-        left.invert_yaxis()
+        left.set(xlim=(0, 1.05 * begin.max()), ylim=(len(regions) - 0.4, -0.6))
+        left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         share = 100 * pixels["mangrove"] / total
         right.barh(place, share, height=0.7, color=_LINES["mangrove"], alpha=0.8)
         for row, (percent, whole) in enumerate(zip(share, total, strict=True)):
@@ -214,7 +220,7 @@ def draw_spectra(path: Path, spectra: pd.DataFrame, *, title: str, notice: str) 
         for ax in axes.flat[len(regions) :]:
             ax.set_axis_off()
         for ax, region in zip(axes.flat, regions, strict=False):
-            for name in _CLASSES:
+            for name in CLASSES:
                 if (region, name) in groups:
                     curve = groups[region, name].set_index("band").loc[list(BANDS)]
                     place = np.arange(len(BANDS))
@@ -268,7 +274,7 @@ def draw_correlations(path: Path, correlations: pd.DataFrame, whole: str, *, tit
     """
     shown = correlations[correlations["region"] == whole]
     features = list(dict.fromkeys(shown["a"]))
-    present = [name for name in _CLASSES if (shown["class"] == name).any()]
+    present = [name for name in CLASSES if (shown["class"] == name).any()]
     side = 1.6 + 0.22 * len(features)
     size = (max(side * len(present), 5), side + 0.9)
     with _chart(path, title=title, notice=notice, size=size, cols=max(len(present), 1)) as axes:
@@ -292,7 +298,7 @@ def draw_region_distances(path: Path, distances: pd.DataFrame, *, title: str, no
     """
     mean = distances.groupby(["region", "against"])["distance"].mean().unstack()
     order = _order(mean)[:MOST_REGIONS]
-    present = [name for name in _CLASSES if (distances["class"] == name).any()]
+    present = [name for name in CLASSES if (distances["class"] == name).any()]
     side = 2.2 + 0.2 * len(order)
     limit = max(float(distances["distance"].max()), 1e-9)
     size = (max(side * len(present), 5), side + 0.6)
@@ -333,7 +339,7 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
     place = np.arange(len(regions))
     size = (8.5, 1.3 + 0.21 * len(regions))
     with _chart(path, title=_say_shown(title, counts), notice=notice, size=size, cols=2, sharey=True) as axes:
-        for ax, name in zip(axes[0], _CLASSES, strict=True):
+        for ax, name in zip(axes[0], CLASSES, strict=True):
             of_class = counts[counts["class"] == name].set_index("region").reindex(regions)
             percent = 100 * of_class["share"].fillna(0)
             ax.barh(place, percent, height=0.7, color=_LINES[name], alpha=0.8)
@@ -344,7 +350,7 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
             ax.grid(visible=False, axis="y")
             ax.tick_params(axis="y", length=0)
         axes[0, 0].set_yticklabels([_short(region) for region in regions])
-        axes[0, 0].invert_yaxis()
+        axes[0, 0].set_ylim(len(regions) - 0.4, -0.6)
 
 
 @contextmanager
