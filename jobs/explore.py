@@ -179,8 +179,8 @@ def describe(frame: pd.DataFrame, counts: pd.DataFrame, *, seed: int) -> list[Ou
             table=distances,
             title="How far regions lie apart",
             population=WALL_TO_WALL,
-            about="Wasserstein distance of two regions' distributions of a class, in standard deviations within regions; "
-            "mean over bands and indices. feature is the one that differs most.",
+            about="Wasserstein distance of two regions' distributions of a class, in standard deviations within "
+            "regions; mean over bands and indices. feature is the one that differs most.",
             charts={"region_distances": partial(charts.draw_region_distances, distances=distances)},
         ),
         Output(
@@ -189,8 +189,8 @@ def describe(frame: pd.DataFrame, counts: pd.DataFrame, *, seed: int) -> list[Ou
             title="Rows that look like mask errors",
             population=AS_DRAWN,
             about="Rows whose bands lie, by robust Mahalanobis distance in their region, beyond the "
-            f"{100 * explore.OUTLIER_SHARE:g} % quantile of chi-square from all of their own class and within it of the "
-            "other. Candidates to look at, not proven errors. GeoParquet: opens in a GIS.",
+            f"{100 * explore.OUTLIER_SHARE:g} % quantile of chi-square from all of their own class, and within it of "
+            "the other. Candidates to look at, not proven errors. GeoParquet: opens in a GIS.",
             charts={},
         ),
         Output(
