@@ -112,8 +112,8 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         if params.sample.thinned and todo:
             run.client.run(release_scratch, on_error="ignore")  # before a training takes the memory
         markers = run.each(read_marker, paths)
-        for part, marker in zip(parts, markers, strict=True):
-            lost = marker["lost"] if marker else []
+        losses = [marker["lost"] if marker else [] for marker in markers]
+        for part, lost in zip(parts, losses, strict=True):
             run.note_lost(part, [{**loss, "asset": f"thinned composites, {loss['asset']}"} for loss in lost])
         repaired = sum(marker.get("repaired_polygons", 0) for marker in markers if marker)
         table = count_by(read_sample(folder))
@@ -122,6 +122,9 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         run.record.note_masks([describe_mask(mask, years, stale) for mask in masks])
         if run.habitat is not None:
             counts.update(mask_mangrove_outside_habitat_ha=say_excluded_mangrove(run, parts))
+    if any(losses):
+        without = sum(len(lost) for lost in losses)
+        run.reporter.say(f"sample    thinned composites went without {without} scene(s) the cubes have; see run.json")
     if repaired:
         run.reporter.say(f"sample    repaired {repaired} invalid mask polygon(s)")
     check_sample(table)
