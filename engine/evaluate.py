@@ -12,7 +12,7 @@ without class edges. Labels: *mask*, and *truth* where the caller has put it int
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -59,7 +59,7 @@ DRAWS: Final = 500
 """Of the bootstrap."""
 
 LEAST_BLOCKS: Final = 3
-"""Blocks of 10 km an interval needs."""
+"""Blocks of 10 km an interval needs; where a class lies unevenly, as many as would be worth the same if alike."""
 
 ROWS: Final = 100_000
 """Rows that trials are fitted to and judged on, at most, shared out alike among regions and classes."""
@@ -92,7 +92,7 @@ def needed_columns(available: Iterable[str], features: Sequence[str]) -> list[st
     return list(dict.fromkeys((*features, *_NEEDED, *(n for n in (*_ALONG, "thinned", "mndwi") if n in here))))
 
 
-def mapped_probability(model: Model, frame: pd.DataFrame) -> np.ndarray:
+def mapped_probability(model: Model, frame: pd.DataFrame, boosted: Boosted | None = None) -> np.ndarray:
     """Return what the map would hold for these rows, uint16 (row,), probability x 10 000.
 
     Parameters
@@ -100,9 +100,12 @@ def mapped_probability(model: Model, frame: pd.DataFrame) -> np.ndarray:
     model : Model
     frame : DataFrame
         Its features, int32.
+    boosted : Boosted, optional
+        Trees to use in place of the model's, fitted like them to other rows.
     """
-    found = model.predict_codes(encode(_values(frame, model.features), model.edges))
-    return np.rint(found * PROBABILITY_SCALE).astype(np.uint16)
+    if boosted is not None:
+        model = replace(model, trees=boosted.trees, edges=boosted.edges)
+    return model.probability(encode(_values(frame, model.features), model.edges))
 
 
 def _values(frame: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
@@ -210,10 +213,18 @@ def _each(scores: pd.DataFrame, draws: int, seed: int) -> Iterator[_Judged]:
                 pairs, within = np.unique(pair[rows], return_inverse=True)
                 stratum = strata(pairs // blocks.size)
                 times = None
-                if draws and np.bincount(stratum).min() >= LEAST_BLOCKS:
+                if draws and np.bincount(stratum).min() >= LEAST_BLOCKS <= _alike(
+                    within, positive[rows], weights[rows]
+                ):
                     times = block_draws(stratum, draws, seed)
                 about = {"population": population, "label": label, "region": str(name)}
                 yield _Judged(about, probability[rows], positive[rows], weights[rows], within, times, pairs.size)
+
+
+def _alike(block: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> float:
+    """Return how many blocks of equal weight would be worth as much as these (Kish 1965), of the scarcer class."""
+    land = [np.bincount(block[of], weight[of]) for of in (positive, ~positive) if of.any()]
+    return min(float(of.sum() ** 2 / (of**2).sum()) for of in land)
 
 
 def strata(region: np.ndarray) -> np.ndarray:
@@ -522,40 +533,46 @@ class Outcome(NamedTuple):
     boosted: Boosted
 
 
-def cap_rows(frame: pd.DataFrame, *, rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
-    """Take at most so many rows, of every region and class alike, by a seeded draw of pixels.
+def rows_of_each(regions: int) -> int:
+    """Return how many rows of each region and class trials are given."""
+    return max(LEAST_ROWS, ROWS // (2 * max(1, regions)))
 
-    All years and thinned views of a pixel are taken together. Weights rise accordingly, so that they stand for the
-    same land.
+
+def land_of(frame: pd.DataFrame) -> pd.Series:
+    """Return the pixels that the rows of each region and class stand for."""
+    return frame[~is_thinned(frame)].groupby(["region", "label"], observed=True)["weight"].sum()
+
+
+def first_rows(frame: pd.DataFrame, *, most: int, seed: int = 0) -> pd.DataFrame:
+    """Take at most ``most`` rows of every region and class, of the pixels that come first in a seeded order.
+
+    All years and thinned views of a pixel go together. Of parts taken first and then of these together, it takes what
+    it would have taken of the whole.
+    """
+    frame = frame.assign(region=frame["region"].astype(str), _order=pixel_order(frame, seed))
+    taken = []
+    for _, stratum in frame.groupby(["region", "label"], sort=True):
+        order = stratum.loc[~is_thinned(stratum), "_order"].to_numpy()
+        if order.size > most:
+            stratum = stratum[stratum["_order"] <= np.partition(order, most - 1)[most - 1]]
+        taken.append(stratum)
+    return pd.concat(taken or [frame], ignore_index=True).drop(columns="_order")
+
+
+def standing_for(frame: pd.DataFrame, land: pd.Series) -> pd.DataFrame:
+    """Raise weights, so that what was taken of each region and class stands for all its land; order the rows.
 
     Parameters
     ----------
     frame : DataFrame
-        Sample rows.
-    rows : int
-        Wanted at most; of thinned rows any number comes along.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        With an index 0, 1, ..., in an order that does not depend on that of ``frame``.
+        From ``first_rows``.
+    land : Series
+        From ``land_of`` the whole sample.
     """
-    frame = frame.assign(region=frame["region"].astype(str), _hash=pixel_order(frame, seed))
-    frame = frame.sort_values(["zone", "grid_row", "grid_col", "year", "region"], kind="stable")
-    strata_of = frame.groupby(["region", "label"], sort=True)
-    most = max(LEAST_ROWS, rows // max(1, strata_of.ngroups))
-    taken = []
-    for _, stratum in strata_of:
-        views = stratum[~is_thinned(stratum)]
-        if len(views) > most:
-            last = np.partition(views["_hash"].to_numpy(), most - 1)[most - 1]
-            whole = views["weight"].sum()
-            stratum = stratum[stratum["_hash"] <= last]
-            left = stratum.loc[~is_thinned(stratum), "weight"].sum()
-            stratum = stratum.assign(weight=stratum["weight"] * (whole / left))
-        taken.append(stratum)
-    return pd.concat(taken, ignore_index=True).drop(columns="_hash")
+    keys = pd.MultiIndex.from_frame(frame[["region", "label"]])
+    scale = (land / land_of(frame)).reindex(keys).fillna(1.0).to_numpy()
+    by = ["region", "label", "zone", "grid_row", "grid_col", "year"]
+    return frame.assign(weight=frame["weight"] * scale).sort_values(by, kind="stable", ignore_index=True)
 
 
 def pixel_order(frame: pd.DataFrame, seed: int) -> np.ndarray:
@@ -586,7 +603,7 @@ def plan_trials(frame: pd.DataFrame, held_out: Sequence[str], *, seed: int = 0) 
     Parameters
     ----------
     frame : DataFrame
-        From ``cap_rows``.
+        From ``standing_for``.
     held_out : sequence of str
         Regions that learning curves are judged on; a fourth of the regions (or blocks) where there is none.
     seed : int
@@ -684,7 +701,7 @@ def run_trial(
     Parameters
     ----------
     frame : DataFrame
-        From ``cap_rows``; shared by all trials.
+        From ``standing_for``; shared by all trials.
     features : sequence of str
     params : BoostParams
     balance : str
@@ -773,8 +790,14 @@ def trial_list(trials: Sequence[Trial], outcomes: Sequence[Outcome | None]) -> p
     )
 
 
+_BY_REGION: Final = ("all but one", "in region")
+
+
 def trial_figures(listed: pd.DataFrame, rows: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
     """Return the figures of trials, wall to wall; the folds of one name and repeat are judged together.
+
+    Trials that are of one region each (``all but one``, ``in region``) are also judged together, by the name
+    ``ALL_REGIONS``.
 
     Parameters
     ----------
@@ -790,8 +813,10 @@ def trial_figures(listed: pd.DataFrame, rows: pd.DataFrame, said: pd.DataFrame) 
     table = said.merge(listed[["trial", "kind", "name", "repeat", "threshold", "train_rows"]], on="trial")
     table = table.merge(rows, on="row")
     table["called"] = table["probability"] >= (table["threshold"] * PROBABILITY_SCALE).round()
+    together = table[table["kind"].isin(_BY_REGION)].assign(name=ALL_REGIONS)
+    groups = [*table.groupby(["kind", "name", "repeat"]), *together.groupby(["kind", "name", "repeat"])]
     found = []
-    for (kind, name, repeat), group in table.groupby(["kind", "name", "repeat"], sort=True):
+    for (kind, name, repeat), group in groups:
         train_rows = group.groupby("trial")["train_rows"].first().mean()
         for region, some in [(ALL_REGIONS, group), *group.groupby("region")]:
             weight = some["weight"].to_numpy()
@@ -814,6 +839,38 @@ def trial_figures(listed: pd.DataFrame, rows: pd.DataFrame, said: pd.DataFrame) 
                     }
                 )
     return pd.DataFrame(found)
+
+
+_SPLITS: Final = {
+    "all but one": "leave one region out",
+    "year": "",
+    "sensor": "",
+    "in region": "each region by its own other blocks, not transfer",
+    "blocks": "",
+    "random": "random rows, optimistic",
+}
+"""Kinds of trials that part the sample, and their names where these are not the trial's."""
+
+
+def split_table(figures: pd.DataFrame) -> pd.DataFrame:
+    """Return how one way to part the sample compares to another, all regions together.
+
+    Parameters
+    ----------
+    figures : DataFrame
+        From ``trial_figures``.
+
+    Returns
+    -------
+    DataFrame
+        split (str), and the columns of ``figures``.
+    """
+    whole = figures[figures["region"] == ALL_REGIONS]
+    found = []
+    for kind, name in _SPLITS.items():
+        of = whole[(whole["kind"] == kind) & ((whole["name"] == ALL_REGIONS) | (kind not in _BY_REGION))]
+        found.append(of.assign(split=name or of["name"]))
+    return pd.concat(found, ignore_index=True)
 
 
 def headline(figures: pd.DataFrame, label: str = "mask") -> dict[str, Any]:

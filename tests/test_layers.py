@@ -23,6 +23,7 @@ SUPPORTS = {
     "card",
     "cluster",
     "copies",
+    "evaluate_charts",
     "explore_charts",
     "figures",
     "files",
