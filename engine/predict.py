@@ -493,7 +493,9 @@ def _csv_batches(table: Table, places: Sequence[int]) -> Iterator[pa.RecordBatch
     used = [f"f{place}" for place in places]
     reader = pa.csv.open_csv(
         table.path,
-        pa.csv.ReadOptions(block_size=MAX_LINE_BYTES, skip_rows=1, autogenerate_column_names=True),
+        pa.csv.ReadOptions(
+            block_size=MAX_LINE_BYTES, skip_rows=1, column_names=[f"f{place}" for place in range(len(table.columns))]
+        ),
         pa.csv.ParseOptions(newlines_in_values=True),
         pa.csv.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(used, pa.binary()), include_columns=used),
     )
