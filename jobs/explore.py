@@ -31,6 +31,8 @@ from jobs.report import Reporter
 ROWS: Final = 10_000
 """Of a region and class, looked at by default."""
 
+TABLES: Final = 8
+
 WALL_TO_WALL: Final = "wall to wall"
 AS_DRAWN: Final = "as drawn"
 
@@ -87,11 +89,13 @@ def command(
     seed = seed if isinstance(seed, int) and 0 <= seed < 2**63 else 0
     frame, counts = gather(sample, rows=rows, seed=seed)
     reporter.say(f"explore   {len(frame):,} of {int(counts['rows'].sum()):,} rows, {frame['region'].nunique()} regions")
-    outputs = describe(frame, counts, seed=seed)
     folder = run / "explore"
-    summary = summarise(record, outputs, frame, counts, seed)
-    for output in reporter.track(outputs, len(outputs), "explore"):
-        write_output(folder, output, summary)
+    facts = facts_of(record, frame, counts, seed)
+    outputs = []
+    for output in reporter.track(describe(frame, counts, seed=seed), TABLES, "explore"):
+        write_output(folder, output, facts)
+        outputs.append(output)
+    summary = {**facts, "regions": regions_of(outputs, counts), "files": files_of(outputs)}
     write_text(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(folder / "README.md", page_of(summary))
     show(reporter, summary)
@@ -115,14 +119,27 @@ def gather(sample: Place, *, rows: int, seed: int) -> tuple[pd.DataFrame, pd.Dat
         raise cannot_read(sample, error) from error
 
 
-def describe(frame: pd.DataFrame, counts: pd.DataFrame, *, seed: int) -> list[Output]:
-    """Compute every table, and say what it is and how it is drawn."""
+def describe(frame: pd.DataFrame, counts: pd.DataFrame, *, seed: int) -> Iterator[Output]:
+    """Compute the tables one by one, and say what each is and how it is drawn."""
     whole = explore.ALL if frame["region"].nunique() > 1 else str(frame["region"].iloc[0])
+    yield Output(
+        name="counts",
+        table=counts,
+        title="Class counts",
+        population=f"{AS_DRAWN} (rows) and {WALL_TO_WALL} (pixels)",
+        about="Rows of each class, and the pixel-years they stand for, by region and year; of the whole sample.",
+        charts={"counts": partial(charts.draw_counts, counts=counts)},
+    )
+    spectra = explore.summarise_spectra(frame)
+    yield Output(
+        name="spectra",
+        table=spectra,
+        title="Spectra: median and quartiles",
+        population=WALL_TO_WALL,
+        about="25, 50 and 75 % quantiles of every band's reflectance.",
+        charts={"spectra": partial(charts.draw_spectra, spectra=spectra)},
+    )
     densities = explore.estimate_densities(frame)
-    separability = explore.measure_separability(frame, densities)
-    correlations = explore.correlate_features(frame)
-    distances = explore.compare_regions(frame)
-    outliers, listed = explore.find_outliers(frame, seed=seed)
     present = list(dict.fromkeys(densities["feature"]))
     sets = {"bands": BANDS, "indices": INDICES, "ranges": RANGE_FEATURES}
     shown = {name: [feature for feature in features if feature in present] for name, features in sets.items()}
@@ -131,110 +148,72 @@ def describe(frame: pd.DataFrame, counts: pd.DataFrame, *, seed: int) -> list[Ou
         for name, features in shown.items()
         if features
     }
-    return [
-        Output(
-            name="counts",
-            table=counts,
-            title="Class counts",
-            population=f"{AS_DRAWN} (rows) and {WALL_TO_WALL} (pixels)",
-            about="Rows of each class, and the pixel-years they stand for, by region and year; of the whole sample.",
-            charts={"counts": partial(charts.draw_counts, counts=counts)},
-        ),
-        Output(
-            name="spectra",
-            table=(spectra := explore.summarise_spectra(frame)),
-            title="Spectra: median and quartiles",
-            population=WALL_TO_WALL,
-            about="25, 50 and 75 % quantiles of every band's reflectance.",
-            charts={"spectra": partial(charts.draw_spectra, spectra=spectra)},
-        ),
-        Output(
-            name="densities",
-            table=densities,
-            title="Kernel densities of bands and indices",
-            population=WALL_TO_WALL,
-            about="Density of every band (reflectance) and index by a Gaussian kernel of Silverman's bandwidth; "
-            f"of {explore.ALL} the regions' mean, each counting by its pixels.",
-            charts={"densities": partial(charts.draw_densities, densities=densities, whole=whole), **ridges},
-        ),
-        Output(
-            name="separability",
-            table=separability,
-            title="Separability of mangrove and other: Jeffries-Matusita distance",
-            population=WALL_TO_WALL,
-            about="Jeffries-Matusita distance, 0 (the same) to 2 (no overlap): jm of normal classes, jm_density of the "
-            "kernel densities. The figure shows jm_density of single features, and jm of all bands.",
-            charts={"separability": partial(charts.draw_separability, separability=separability)},
-        ),
-        Output(
-            name="correlations",
-            table=correlations,
-            title=f"Correlations, {whole}",
-            population=WALL_TO_WALL,
-            about="Pearson correlation of every pair of features, by region and class.",
-            charts={"correlations": partial(charts.draw_correlations, correlations=correlations, whole=whole)},
-        ),
-        Output(
-            name="region_distances",
-            table=distances,
-            title="How far regions lie apart",
-            population=WALL_TO_WALL,
-            about="Wasserstein distance of two regions' distributions of a class, in standard deviations within "
-            "regions; mean over bands and indices. feature is the one that differs most.",
-            charts={"region_distances": partial(charts.draw_region_distances, distances=distances)},
-        ),
-        Output(
-            name="outliers",
-            table=outliers,
-            title="Rows that look like mask errors",
-            population=AS_DRAWN,
-            about="Rows whose bands lie, by robust Mahalanobis distance in their region, beyond the "
-            f"{100 * explore.OUTLIER_SHARE:g} % quantile of chi-square from all of their own class, and within it of "
-            "the other. Candidates to look at, not proven errors. GeoParquet: opens in a GIS.",
-            charts={},
-        ),
-        Output(
-            name="outlier_counts",
-            table=listed,
-            title="Rows that look like mask errors",
-            population=f"{AS_DRAWN} (share), {WALL_TO_WALL} (share_px)",
-            about="How many rows of each region and class are listed in outliers, of how many examined.",
-            charts={"outliers": partial(charts.draw_outliers, counts=listed)},
-        ),
-    ]
+    yield Output(
+        name="densities",
+        table=densities,
+        title="Kernel densities of bands and indices",
+        population=WALL_TO_WALL,
+        about="Density of every band (reflectance) and index by a Gaussian kernel of Silverman's bandwidth; "
+        f"of {explore.ALL} the regions' mean, each counting by its pixels.",
+        charts={"densities": partial(charts.draw_densities, densities=densities, whole=whole), **ridges},
+    )
+    separability = explore.measure_separability(frame, densities)
+    yield Output(
+        name="separability",
+        table=separability,
+        title="Separability of mangrove and other: Jeffries-Matusita distance",
+        population=WALL_TO_WALL,
+        about="Jeffries-Matusita distance, 0 (the same) to 2 (no overlap): jm of normal classes, jm_density of the "
+        "kernel densities. The figure shows jm_density of single features, and jm of all bands.",
+        charts={"separability": partial(charts.draw_separability, separability=separability)},
+    )
+    correlations = explore.correlate_features(frame)
+    yield Output(
+        name="correlations",
+        table=correlations,
+        title=f"Correlations, {whole}",
+        population=WALL_TO_WALL,
+        about="Pearson correlation of every pair of features, by region and class.",
+        charts={"correlations": partial(charts.draw_correlations, correlations=correlations, whole=whole)},
+    )
+    distances = explore.compare_regions(frame)
+    yield Output(
+        name="region_distances",
+        table=distances,
+        title="How far regions lie apart",
+        population=WALL_TO_WALL,
+        about="Wasserstein distance of two regions' distributions of a class, in standard deviations within regions; "
+        "mean over bands and indices. feature is the one that differs most.",
+        charts={"region_distances": partial(charts.draw_region_distances, distances=distances)},
+    )
+    outliers, listed = explore.find_outliers(frame, seed=seed)
+    yield Output(
+        name="outliers",
+        table=outliers,
+        title="Rows that look like mask errors",
+        population=AS_DRAWN,
+        about="Rows whose bands lie, by robust Mahalanobis distance in their region, beyond the "
+        f"{100 * explore.OUTLIER_SHARE:g} % quantile of chi-square from all of their own class, and within it of the "
+        "other. Candidates to look at, not proven errors. GeoParquet: opens in a GIS.",
+        charts={},
+    )
+    yield Output(
+        name="outlier_counts",
+        table=listed,
+        title="How many rows look like mask errors",
+        population=f"{AS_DRAWN} (share), {WALL_TO_WALL} (share_px)",
+        about="How many rows of each region and class are listed in outliers, of how many examined.",
+        charts={"outliers": partial(charts.draw_outliers, counts=listed)},
+    )
 
 
-def summarise(
-    record: dict[str, Any], outputs: list[Output], frame: pd.DataFrame, counts: pd.DataFrame, seed: int
-) -> dict[str, Any]:
-    """Return what the folder holds and the main figures of each region, ready for JSON."""
-    tables = {output.name: output.table for output in outputs}
+def facts_of(record: dict[str, Any], frame: pd.DataFrame, counts: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Return what every output says of the sample."""
     masks = [str(mask["name"])[:60] for mask in record["masks"]]
     named = ", ".join(masks[:3]) + (f" and {len(masks) - 3} more" if len(masks) > 3 else "")
-    joint = tables["separability"].query("feature == @explore.JOINT").set_index("region")["jm"]
-    unlike = explore.rank_regions(tables["region_distances"]).set_index("region")["unlikeness"]
-    listed = tables["outlier_counts"].set_index(["region", "class"])["listed"]
-    by_class = counts.groupby(["region", "class"])[["rows", "pixels"]].sum()
-
-    def regions() -> Iterator[dict[str, Any]]:
-        for region in sorted(counts["region"].unique()):
-            found = {name: by_class.loc[(region, name)] for name in charts.CLASSES if (region, name) in by_class.index}
-            pixels = {name: float(row["pixels"]) for name, row in found.items()}
-            yield {
-                "region": region,
-                **{f"{name}_rows": int(found[name]["rows"]) if name in found else 0 for name in charts.CLASSES},
-                "mangrove_share": round(pixels.get("mangrove", 0.0) / sum(pixels.values()), 6),
-                "jm_all_bands": round(float(joint[region]), 6) if region in joint else None,
-                "unlikeness": round(float(unlike[region]), 6) if region in unlike else None,
-                **{
-                    f"{name}_like_errors": int(listed[region, name]) if (region, name) in listed else None
-                    for name in charts.CLASSES
-                },
-            }
-
     return {
         "run": record["name"],
-        "notice": record.get("notice", ""),
+        "notice": record["notice"],
         "config_sha256": record["config_sha256"],
         "label": f"mask ({named})" if named else "mask",
         "rows": int(counts["rows"].sum()),
@@ -242,32 +221,61 @@ def summarise(
         "most_rows_of_a_region_and_class": int(frame.attrs["rows"]),
         "seed": seed,
         "years": sorted(int(year) for year in counts["year"].unique()),
-        "regions": list(regions()),
-        "files": [
-            {
-                "table": f"{output.name}.parquet",
-                "figures": [f"{name}.png" for name in output.charts],
-                "title": output.title,
-                "about": output.about,
-                "population": output.population,
-                "rows": len(output.table),
-            }
-            for output in outputs
-        ],
     }
 
 
-def write_output(folder: Path, output: Output, summary: dict[str, Any]) -> None:
+def regions_of(outputs: list[Output], counts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the main figures of each region, None where there are too few rows for one."""
+    tables = {output.name: output.table for output in outputs}
+    joint = tables["separability"].query("feature == @explore.JOINT").set_index("region")["jm"]
+    unlike = explore.rank_regions(tables["region_distances"]).set_index("region")["unlikeness"]
+    listed = tables["outlier_counts"].set_index(["region", "class"])["listed"]
+    sums = counts.groupby(["region", "class"])[["rows", "pixels"]].sum()
+    found = []
+    for region in sorted(counts["region"].unique()):
+        pixels = {name: float(sums["pixels"].get((region, name), 0)) for name in charts.CLASSES}
+        found.append(
+            {
+                "region": region,
+                **{f"{name}_rows": int(sums["rows"].get((region, name), 0)) for name in charts.CLASSES},
+                "mangrove_share": round(pixels["mangrove"] / sum(pixels.values()), 6),
+                "jm_all_bands": round(float(joint[region]), 6) if region in joint else None,
+                "unlikeness": round(float(unlike[region]), 6) if region in unlike else None,
+                **{
+                    f"{name}_like_errors": int(listed[region, name]) if (region, name) in listed else None
+                    for name in charts.CLASSES
+                },
+            }
+        )
+    return found
+
+
+def files_of(outputs: list[Output]) -> list[dict[str, Any]]:
+    """Return what each table is, and the figures drawn from it."""
+    return [
+        {
+            "table": f"{output.name}.parquet",
+            "figures": [f"{name}.png" for name in output.charts],
+            "title": output.title,
+            "about": output.about,
+            "population": output.population,
+            "rows": len(output.table),
+        }
+        for output in outputs
+    ]
+
+
+def write_output(folder: Path, output: Output, facts: dict[str, Any]) -> None:
     """Write a table, which says itself what it is, and draw its charts."""
     about = {
         "title": output.title,
         "about": output.about,
         "population": output.population,
-        "label": summary["label"],
-        "notice": summary["notice"],
-        "run": summary["run"],
-        "config_sha256": summary["config_sha256"],
-        "examined": examined(summary),
+        "label": facts["label"],
+        "notice": facts["notice"],
+        "run": facts["run"],
+        "config_sha256": facts["config_sha256"],
+        "examined": examined(facts),
     }
     with replacing(folder / f"{output.name}.parquet") as temporary:
         if isinstance(output.table, gpd.GeoDataFrame):
@@ -276,17 +284,18 @@ def write_output(folder: Path, output: Output, summary: dict[str, Any]) -> None:
         else:
             table = pa.Table.from_pandas(output.table, preserve_index=False)
         words = {f"mangroves.{name}": text for name, text in about.items()}
-        pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **words}), temporary, "2.6")
-    title = f"{output.title}\n{output.population} · label: {summary['label']} · run {summary['run']}"
+        told = table.replace_schema_metadata({**(table.schema.metadata or {}), **words})
+        pq.write_table(told, temporary, compression="zstd")
+    title = f"{output.title}\n{output.population} · label: {facts['label']} · run {facts['run']}"
     for name, draw in output.charts.items():
-        draw(folder / f"{name}.png", title=title, notice=summary["notice"])
+        draw(folder / f"{name}.png", title=title, notice=facts["notice"])
 
 
-def examined(summary: dict[str, Any]) -> str:
+def examined(facts: dict[str, Any]) -> str:
     """Return in words what part of the sample was looked at."""
     return (
-        f"{summary['rows_examined']:,} of {summary['rows']:,} rows: at most "
-        f"{summary['most_rows_of_a_region_and_class']:,} of a region and class, chosen by seed {summary['seed']}"
+        f"{facts['rows_examined']:,} of {facts['rows']:,} rows: at most "
+        f"{facts['most_rows_of_a_region_and_class']:,} of a region and class, chosen by seed {facts['seed']}"
     )
 
 
