@@ -47,7 +47,7 @@ CLASSIFY_ROWS = 512
 """Rows classified at once: bounds the memory of the features."""
 
 
-THINNED_AT_ONCE = 2**15
+THINNED_AT_ONCE = 2**14
 """Pixels of which looks are gathered at once: bounds the memory of thinned composites beside their strip."""
 
 Strip = tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]
