@@ -8,8 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from engine.kernels.score import at_prevalence, auc, brier, calibration_error, rates
+from engine.kernels.score import (
+    at_prevalence,
+    auc,
+    average_precision,
+    best_threshold,
+    block_draws,
+    brier,
+    calibration_error,
+    count_scores,
+    figures_of,
+    interval,
+    rates,
+)
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40)
 
@@ -89,3 +102,117 @@ def test_a_calibrated_probability_has_no_calibration_error():
     assert calibration_error(probability, positive, np.ones(8)) == pytest.approx(0)
     # Raising all probabilities by .1 raises the error by .1.
     assert calibration_error(probability + 0.1, positive, np.ones(8)) == pytest.approx(0.1)
+
+
+def test_average_precision_by_hand():
+    # Down to .9: precision 2/2, recall 2/3; down to .4 (a tie of 1 and 3): precision 3/6, recall 1.
+    score, positive = np.array([0.9, 0.4, 0.4, 0.2]), np.array([1, 1, 0, 0], bool)
+    assert average_precision(score, positive, np.array([2, 1, 3, 1])) == pytest.approx(2 / 3 * 1 + 1 / 3 * 1 / 2)
+    assert math.isnan(average_precision(score, np.zeros(4, bool), np.ones(4)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(ROWS)
+def test_ranking_figures_are_those_of_scikit_learn(rows):
+    score, positive, weight = columns(rows)
+    if weight[positive].sum() > 0:
+        expected = average_precision_score(positive, score, sample_weight=weight)
+        assert average_precision(score, positive, weight) == pytest.approx(expected)
+        if weight[~positive].sum() > 0:
+            kept = weight > 0
+            expected = roc_auc_score(positive[kept], score[kept], sample_weight=weight[kept])
+            assert auc(score, positive, weight) == pytest.approx(expected)
+
+
+def test_the_best_threshold_by_hand():
+    # From 6000: precision 2/3, recall 1, F1 .8; from 9000: 1, 1/2, .67; from 5000: 1/2, 1, .67.
+    score = np.array([9000, 6000, 6000, 5000], np.uint16)
+    assert best_threshold(score, np.array([1, 1, 0, 0], bool), np.ones(4)) == 6000
+    # The false alarm at 6000 stands for much more land.
+    assert best_threshold(score, np.array([1, 1, 0, 0], bool), np.array([1, 1, 9, 1])) == 9000
+    with pytest.raises(ValueError, match="no row is positive"):
+        best_threshold(score, np.zeros(4, bool), np.ones(4))
+
+
+@settings(max_examples=80, deadline=None)
+@given(ROWS)
+def test_no_threshold_is_better_than_the_best(rows):
+    score, positive, weight = columns(rows)
+    score = (score * 6).astype(np.uint16)
+    if weight[positive].sum() > 0:
+        best = rates(score >= best_threshold(score, positive, weight), positive, weight).f1
+        assert all(rates(score >= one, positive, weight).f1 <= best + 1e-12 for one in range(7))
+
+
+# --- many draws at once ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(ROWS, st.integers(1, 4), st.integers(0, 2**32))
+def test_figures_of_a_draw_are_those_of_rows_weighted_so(rows, blocks, seed):
+    score, positive, weight = columns(rows)
+    rng = np.random.default_rng(seed)
+    block = rng.integers(0, blocks, score.size)
+    times = rng.integers(0, 3, (blocks, 2)).astype(float)
+    counts = count_scores(score, positive, weight, block, blocks)
+    found = figures_of(counts.probability, counts.under(times), 0.5)
+    for draw in range(2):
+        mass = weight * times[block, draw]
+        called = score >= 0.5
+        other, mangrove = rates(~called, ~positive, mass), rates(called, positive, mass)
+        expected = {
+            ("both", "auc"): auc(score, positive, mass),
+            ("both", "brier"): brier(score, positive, mass),
+            ("both", "calibration_error"): calibration_error(score, positive, mass),
+            ("positive", "precision"): mangrove.precision,
+            ("positive", "recall"): mangrove.recall,
+            ("positive", "f1"): mangrove.f1,
+            ("positive", "average_precision"): average_precision(score, positive, mass),
+            ("positive", "precision_at_5%"): at_prevalence(mangrove.recall, mangrove.false_positive_rate, 0.05)[0],
+            ("positive", "f1_at_31%"): at_prevalence(mangrove.recall, mangrove.false_positive_rate, 0.31)[1],
+            ("negative", "precision"): other.precision,
+            ("negative", "recall"): other.recall,
+            ("negative", "f1"): other.f1,
+            ("negative", "average_precision"): average_precision(-score, ~positive, mass),
+        }
+        for (kind, figure), value in expected.items():
+            assert found[kind][figure][draw] == pytest.approx(value, nan_ok=True), figure
+
+
+def test_blocks_are_drawn_within_their_stratum_and_stand_for_all_of_it():
+    times = block_draws(np.array([0, 0, 0, 1, 1, 2]), 200, seed=1)
+    assert times[:3].sum(axis=0) == pytest.approx(3)
+    assert times[3:5].sum(axis=0) == pytest.approx(2)
+    assert (times[5] == 1).all()
+    # Of three blocks two are drawn, each counting 3/2 times.
+    assert set(np.unique(times[:3])) == {0.0, 1.5, 3.0}
+    assert np.array_equal(times, block_draws(np.array([0, 0, 0, 1, 1, 2]), 200, seed=1))
+
+
+def test_the_bootstrap_of_a_mean_by_hand():
+    # Two blocks of values 0 and 1: one is drawn and counts twice, so the mean is 0 or 1, each half the time; its
+    # variance, 1/4, is that of a mean of two: s^2 / n = 1/2 / 2.
+    times = block_draws(np.zeros(2, int), 4000, seed=0)
+    means = (np.array([0.0, 1.0]) @ times) / 2
+    assert set(np.unique(means)) == {0.0, 1.0}
+    assert means.var() == pytest.approx(0.25, abs=0.01)
+    assert interval(means) == (0.0, 1.0)
+
+
+def test_an_interval_is_not_made_of_undefined_draws():
+    assert np.isnan(interval(np.array([np.nan] * 6 + [0.5] * 94))).all()
+    assert interval(np.array([np.nan] * 5 + [0.5] * 95)) == (0.5, 0.5)
+    assert np.isnan(interval(np.empty(0))).all()
+
+
+def test_intervals_of_like_blocks_cover_what_they_are_about():
+    # 300 worlds of 12 blocks whose share of hits varies; the true recall is .7.
+    rng = np.random.default_rng(5)
+    covered = 0
+    for world in range(300):
+        share = rng.beta(7, 3, 12)
+        hit, missed = 50 * share, 50 * (1 - share)
+        times = block_draws(np.zeros(12, int), 200, seed=world)
+        low, high = interval((hit @ times) / ((hit + missed) @ times))
+        covered += low <= 0.7 <= high
+    assert 0.88 <= covered / 300 <= 0.98
