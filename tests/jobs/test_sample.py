@@ -11,7 +11,7 @@ import pytest
 
 from engine.sample import read_sample
 from engine.simulate import Archive, WorldParams, read_archive, write_archive
-from tests.jobs.calls import Job, config_of
+from tests.jobs.calls import Job, config_of, mangroves
 
 WORLD = WorldParams(regions=("Vietnam2",), years=(2016,), size_px=96, scenes_per_year=8, mask_years=(2015,))
 
@@ -100,3 +100,25 @@ def test_a_scene_that_is_gone_after_the_cube_is_one_line_or_left_out(looks, tmp_
     assert own_job.call("sample").code == 0
     assert own_job.record["lost"] == []
     assert table(own_job).thinned.any()
+
+
+@pytest.mark.slow
+def test_a_thinned_sample_does_not_depend_on_cluster_workers_or_blocks(tmp_path):
+    world = WorldParams(
+        regions=("Vietnam2", "India"), years=(2016,), size_px=272, scenes_per_year=8, mask_years=(2015,)
+    )
+    archive = write_archive(world, tmp_path / "archive")
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text("profiles: {two: {kind: local, workers: 2}, threads: {kind: threads}}")
+    first = None
+    for name, cluster, block_px in (("whole", "threads", 2048), ("blocks", "threads", 256), ("two", "two", 256)):
+        (tmp_path / name).mkdir()
+        job = job_of(archive, tmp_path / name)
+        job.config["cube"] = {"block_px": block_px}
+        job.config["sample"]["thinned"] = 2
+        answer = mangroves(*job.arguments("sample", "--cluster-file", profiles, cluster=cluster))
+        assert answer.code == 0, answer.err
+        drawn = table(job)
+        assert drawn.thinned.any()
+        first = drawn if first is None else first
+        pd.testing.assert_frame_equal(drawn, first)
