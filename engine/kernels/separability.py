@@ -28,9 +28,10 @@ def weighted_moments(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray
     (array([1., 1.]), [[3.0, 0.0], [0.0, 0.0]])
     """
     mass = np.asarray(weight, dtype=np.float64)
-    mean = values @ mass / mass.sum()
+    mean = (values * mass).sum(axis=1) / mass.sum()
     away = values - mean[:, None]
-    return mean, (away * mass) @ away.T / mass.sum()
+    # Not a product of BLAS, whose last digits depend on the number of its threads.
+    return mean, np.einsum("ir,jr->ij", away * mass, away) / mass.sum()
 
 
 def bhattacharyya(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
