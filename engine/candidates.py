@@ -46,7 +46,7 @@ MAPPED: Final = "xgboost"
 _FIXED_POINT: Final = 1000.0  # a transformed feature as an integer, for the bins of engine.boost
 _MOST: Final = 20.0  # interquartile ranges from the median; a glint or an index of nearly 0 / 0 lies further out
 _QUANTILES: Final = 256
-_BATCH_ROWS: Final = 512
+_BATCH_ROWS: Final = (32, 512)  # as many as leave 64 steps an epoch, within these
 
 
 # --- the table -------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def fit_candidate(
             integers = _as_integers(candidate, rows, transforms)[:, used]
             boosted = fit_boosted(np.ascontiguousarray(integers), positive, weight, BoostParams(**own))
             return Fitted(candidate, values, transforms, boosted)
-        model = _estimator(candidate.algorithm, own, seed)
+        model = _estimator(candidate.algorithm, own, seed, positive.size)
         floats = _as_floats(candidate, rows, transforms)[used]
         if candidate.algorithm == "mlp":
             for _ in range(own["epochs"]):  # as many as asked: no row is set aside to say when to stop
@@ -306,7 +306,7 @@ def fit_candidate(
     return Fitted(candidate, values, transforms, model)
 
 
-def _estimator(algorithm: str, own: Mapping[str, Any], seed: int) -> Any:
+def _estimator(algorithm: str, own: Mapping[str, Any], seed: int, rows: int) -> Any:
     if algorithm == "cart":  # smileCart: maxNodes none, minLeafPopulation 1; Smile splits by Gini
         return DecisionTreeClassifier(criterion="gini", min_samples_leaf=1, max_leaf_nodes=None, random_state=seed)
     if algorithm == "forest":
@@ -317,7 +317,7 @@ def _estimator(algorithm: str, own: Mapping[str, Any], seed: int) -> Any:
         (own["units"],) * own["layers"],
         alpha=own["alpha"],
         learning_rate_init=own["learning_rate"],
-        batch_size=_BATCH_ROWS,
+        batch_size=int(np.clip(rows // 64, *_BATCH_ROWS)),
         random_state=seed,
     )
 
@@ -424,13 +424,14 @@ _limits: Any = None
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let numerical libraries use one thread until the block ends, also where blocks of several threads overlap."""
-    global _inside, _limits  # the limit is one of the process
+    global _inside, _limits  # of BLAS the limit is one of the process, of OpenMP one of the thread
     with _lock:
         if not _inside:
-            _limits = threadpool_limits(1)
+            _limits = threadpool_limits(1, user_api="blas")
         _inside += 1
     try:
-        yield
+        with threadpool_limits(1, user_api="openmp"):
+            yield
     finally:
         with _lock:
             _inside -= 1

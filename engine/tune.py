@@ -5,6 +5,9 @@ Trials are asked for in batches of a fixed size by a sampler that is seeded by s
 their numbers, and pruned only against earlier batches. So what is asked never depends on who answers first, and a
 longer search begins with the trials of a shorter one.
 
+The first trial of every candidate has its defaults. Of the others every second is of the candidate that maps are made
+with, however well another does; the candidate of the rest is the sampler's choice.
+
 Nothing of the sampler is stored. A ledger takes every finished trial at once, and a search that goes on asks again:
 what the ledger has is told and not fitted anew.
 """
@@ -328,6 +331,8 @@ class Search:
             if number == 0:  # has nothing to search
                 asked.append((Trial(0, batch, BASELINE, {}), None))
                 continue
+            if MAPPED in self.names and number >= len(self.names) and number % 2:
+                self._study.enqueue_trial({"candidate": MAPPED})  # its parameters are drawn as any others
             question = self._study.ask()
             name = question.suggest_categorical("candidate", [name for name in self.names if name != BASELINE])
             space = find_candidate(name).space
