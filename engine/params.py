@@ -210,7 +210,7 @@ class SampleParams(Params):
     other: Annotated[float, Field(gt=0)] = 3000
     """As ``mangrove``."""
 
-    thinned: Annotated[int, Field(ge=0, le=8)] = 1
+    thinned: Annotated[int, Field(ge=0, le=8)] = 2
     """Further composites of every labelled tile-year, each made of 3 to 30 of its looks chosen at random, in which the
     pixels drawn are seen once more: so the model knows poor years too. 0 for none. Only training uses these rows."""
 
