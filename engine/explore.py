@@ -361,7 +361,9 @@ def correlate_features(frame: pd.DataFrame) -> pd.DataFrame:
 def _correlation(pair: np.ndarray, weight: np.ndarray) -> float:
     _, covariance = weighted_moments(pair.astype(np.float64), weight)
     variances = np.diag(covariance)
-    return float(np.clip(covariance[0, 1] / np.sqrt(variances.prod()), -1, 1)) if (variances > 0).all() else np.nan
+    if (variances < 1e-9).any():  # of integers: all are equal, but for rounding
+        return np.nan
+    return float(np.clip(covariance[0, 1] / np.sqrt(variances.prod()), -1, 1))
 
 
 def compare_regions(frame: pd.DataFrame) -> pd.DataFrame:
