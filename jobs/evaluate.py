@@ -304,9 +304,9 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
     if notice := summary["tags"].get("notice"):
         lines += [f"**{notice}**", ""]
     lines += [
-        f"Scored are {summary['rows']:,} rows in {summary['blocks']} blocks of 10 km ({found.scope}). Mangrove is mapped "
-        f"from a probability of {found.threshold:.2f}, the model's threshold. Intervals are 95 %, by a bootstrap of "
-        "blocks within regions; none is given where a class lies in blocks worth fewer than "
+        f"Scored are {summary['rows']:,} rows in {summary['blocks']} blocks of 10 km ({found.scope}). Mangrove is "
+        f"mapped from a probability of {found.threshold:.2f}, the model's threshold. Intervals are 95 %, by a bootstrap"
+        " of blocks within regions; none is given where a class lies in blocks worth fewer than "
         f"{step.LEAST_BLOCKS} alike. They say how far other land like these regions' might differ, not what other "
         "regions would give.",
         "",
@@ -322,9 +322,9 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
                 "",
             ]
     lines += [
-        "Trials (leave one out, transfer, other splits, learning curves) are fitted with the model's settings to at most "
-        f"{found.rows_of_each:,} rows of each region and class, and are not calibrated; the threshold of each is that "
-        "of highest F1 on the training side, out of fold.",
+        "Trials (leave one out, transfer, other splits, learning curves) are fitted with the model's settings to at "
+        f"most {found.rows_of_each:,} rows of each region and class, and are not calibrated; the threshold of each is "
+        "that of highest F1 on the training side, out of fold.",
         "",
     ]
     for heading, name in pictures:
