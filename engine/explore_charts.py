@@ -68,6 +68,9 @@ def draw_densities(path: Path, densities: pd.DataFrame, whole: str, *, title: st
         Name among regions of what is filled.
     title, notice : str
     """
+    if densities.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     features = list(dict.fromkeys(densities["feature"]))
     cols = 5
     rows = -(-len(features) // cols)
@@ -121,6 +124,9 @@ def draw_ridges(
     title, notice, whole : str
         ``whole`` names all regions together, and is drawn on top in bold.
     """
+    if densities.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     regions = _regions(densities)
     if whole in regions:
         regions = [whole, *(region for region in regions if region != whole)]
@@ -170,6 +176,9 @@ def draw_counts(path: Path, counts: pd.DataFrame, *, title: str, notice: str) ->
         Columns region, year, class, rows, pixels.
     title, notice : str
     """
+    if counts.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     regions = _regions(counts)
     sums = counts.pivot_table(index="region", columns="class", values=["rows", "pixels"], aggfunc="sum", fill_value=0)
     shape: Any = {"index": regions, "columns": list(CLASSES), "fill_value": 0}
@@ -208,6 +217,9 @@ def draw_spectra(path: Path, spectra: pd.DataFrame, *, title: str, notice: str) 
         Columns region, class, band, p25, p50, p75.
     title, notice : str
     """
+    if spectra.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     regions = _regions(spectra)
     cols = min(6, len(regions))
     rows = -(-len(regions) // cols)
@@ -244,6 +256,9 @@ def draw_separability(path: Path, separability: pd.DataFrame, *, title: str, not
         Columns region, feature, jm, jm_density.
     title, notice : str
     """
+    if separability.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     regions = _regions(separability)
     # The bands together have no density of one variable: theirs is that of normal classes.
     shown = separability.assign(shown=separability["jm_density"].fillna(separability["jm"]))
@@ -272,6 +287,9 @@ def draw_correlations(path: Path, correlations: pd.DataFrame, whole: str, *, tit
         Region to show.
     title, notice : str
     """
+    if correlations.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     shown = correlations[correlations["region"] == whole]
     features = list(dict.fromkeys(shown["a"]))
     present = [name for name in CLASSES if (shown["class"] == name).any()]
@@ -296,6 +314,9 @@ def draw_region_distances(path: Path, distances: pd.DataFrame, *, title: str, no
         Columns region, against, class, distance.
     title, notice : str
     """
+    if distances.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     mean = distances.groupby(["region", "against"])["distance"].mean().unstack()
     order = _order(mean)[:MOST_REGIONS]
     present = [name for name in CLASSES if (distances["class"] == name).any()]
@@ -335,6 +356,9 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
         Columns region, class, listed, share.
     title, notice : str
     """
+    if counts.empty:
+        _draw_nothing(path, title=title, notice=notice)
+        return
     regions = _regions(counts)
     place = np.arange(len(regions))
     size = (8.5, 1.3 + 0.21 * len(regions))
@@ -357,6 +381,13 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
 def _chart(path: Path, **options: Any) -> Iterator[np.ndarray]:
     with rc_context({"text.parse_math": False}), chart(path, **options) as axes:  # a region may be named "$"
         yield axes
+
+
+def _draw_nothing(path: Path, *, title: str, notice: str) -> None:
+    """Draw a chart that says why there is none: a file of an earlier sample may not stay."""
+    with _chart(path, title=title, notice=notice, size=(6, 1.5)) as axes:
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.5, 0.5, "too few rows to describe", ha="center", va="center", color=GREY)
 
 
 def _heat(
