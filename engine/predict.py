@@ -28,7 +28,7 @@ from engine.kernels.bins import encode
 from engine.kernels.features import COMPOSITE_FEATURES, MISSING, WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING, INDICES, spectral_indices
 from engine.landsat import BANDS
-from engine.legend import CLASSES, MANGROVE, OTHER, PROBABILITY_SCALE, names
+from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_SCALE, names
 from engine.model import META_FILE, Model, load_model
 from engine.naming import BandColumns, Scale, ScaleTally, find_bands, sensor_of, to_dn
 from engine.places import Place
@@ -203,7 +203,7 @@ def survey_table(
 def predict_table(
     table: Table, out: Path, model: Model, survey: Survey, *, prefix: str = "", about: dict[str, Any] | None = None
 ) -> Outcome:
-    """Write a table again with ``probability`` and ``class`` behind its own columns.
+    """Write a table again with ``probability`` and ``class`` behind its own columns, and the model's notice if any.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def predict_table(
     survey : Survey
         From ``survey_table``.
     prefix : str
-        Put before the two names.
+        Put before the names of the columns added.
     about : dict, optional
         JSON kept as ``mangroves`` in the metadata of a Parquet table; a CSV has no place for it.
 
@@ -235,31 +235,31 @@ def predict_table(
     ``probability`` is rounded to 1e-4 and ``class`` follows from what is written, as in the maps, so that neither
     contradicts the other or a map of the same pixels.
     """
-    added = check_output(table, out, prefix)
+    notice = notice_of(model)
+    added = check_output(table, out, prefix, notice=notice)
     used = [*survey.bands.columns, *further_features(model)]
-    label = names(CLASSES)
     done = missing = mangrove = 0
     with replacing(out) as temporary:
         write = _csv_writer if table.is_csv else _parquet_writer
-        with write(table, temporary, added, about or {}) as append:
+        with write(table, temporary, added, {"notice": notice, **(about or {})}) as append:
             for raw, part in _whole_parts(table, used):
                 probability, classes = _predict_part(part, model, survey, done)
-                known = classes > 0
-                append(
-                    raw,
-                    pa.array(np.where(known, probability / PROBABILITY_SCALE, 0), mask=~known),
-                    pa.array(np.where(classes == MANGROVE, label[MANGROVE], label[OTHER]), pa.string(), mask=~known),
-                )
+                append(raw, probability, classes)
                 done += classes.size
-                missing += int((~known).sum())
+                missing += int((classes == NOT_OBSERVED).sum())
                 mangrove += int((classes == MANGROVE).sum())
         if done != survey.rows:
             raise ConfigError(f"table {table.path} changed while it was read", fix="run the same command again")
     return Outcome(done, missing, mangrove)
 
 
-def check_output(table: Table, out: Path, prefix: str = "") -> tuple[str, str]:
-    """Return the names of the two columns that are added, if they can be.
+def notice_of(model: Model) -> str:
+    """Return the line that must not be lost, of what a model learnt from: that it was simulated."""
+    return str(model.metrics.get("notice", ""))
+
+
+def check_output(table: Table, out: Path, prefix: str = "", *, notice: str = "") -> tuple[str, ...]:
+    """Return the names of the columns that are added, if they can be: two, and one for the notice if there is one.
 
     Raises
     ------
@@ -268,7 +268,7 @@ def check_output(table: Table, out: Path, prefix: str = "") -> tuple[str, str]:
     """
     if not re.fullmatch(r"[A-Za-z0-9_]{0,64}", prefix):
         raise ConfigError(f"--prefix {prefix[:80]!r} is not a plain name", fix="letters, digits and '_' only")
-    added = (f"{prefix}probability", f"{prefix}class")
+    added = tuple(f"{prefix}{name}" for name in ("probability", "class", "notice"))[: 3 if notice else 2]
     if there := [name for name in added if name in table.columns]:
         raise ConfigError(
             f"table {table.path} has a column {there[0]!r} already", fix="drop it, or give another --prefix"
@@ -314,30 +314,16 @@ def features_of(dn: np.ndarray, names: Sequence[str], further: dict[str, np.ndar
     return features
 
 
-def probability_of(model: Model, codes: np.ndarray) -> np.ndarray:
-    """Return the probability that tables are given; the one place that says which.
-
-    Parameters
-    ----------
-    codes : ndarray of uint8, shape (feature, row)
-
-    Returns
-    -------
-    ndarray of float32, shape (row,)
-    """
-    return model.predict_codes(codes)
-
-
 def _predict_part(part: dict[str, pa.Array], model: Model, survey: Survey, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return probability x 10 000 and the code of the class, 0 where a row has no bands."""
+    """Return probability x 10 000, as maps hold it, and the code of the class, not observed where there is no band."""
     dn = to_dn(_band_values(part, survey.bands, first), survey.scale)
     further = {name: _numbers(part[name], name, first) for name in further_features(model)}
     known = dn[0] > 0
     codes = encode(features_of(dn, model.features, further)[:, known], model.edges)
     probability = np.zeros(known.size, np.uint16)
-    probability[known] = np.rint(probability_of(model, codes) * PROBABILITY_SCALE)
-    mangrove = probability >= round(model.threshold * PROBABILITY_SCALE)
-    return probability, np.where(known, np.where(mangrove, MANGROVE, OTHER), 0).astype(np.uint8)
+    probability[known] = model.probability(codes)
+    mangrove = model.is_mangrove(probability)
+    return probability, np.where(known, np.where(mangrove, MANGROVE, OTHER), NOT_OBSERVED).astype(np.uint8)
 
 
 def _band_values(part: dict[str, pa.Array], bands: BandColumns, first: int) -> np.ndarray:
@@ -505,21 +491,26 @@ def _csv_batches(table: Table, places: Sequence[int]) -> Iterator[pa.RecordBatch
 
 # --- writing ---------------------------------------------------------------------------------------------------
 
-Append = Callable[[pa.RecordBatch, pa.Array, pa.Array], None]
+Append = Callable[[pa.RecordBatch, np.ndarray, np.ndarray], None]
+"""Takes rows, their probability x 10 000 and the codes of their classes."""
+
+_CLASS_NAMES: Final = [None, *(names(CLASSES)[code] for code in (OTHER, MANGROVE))]
 
 
 @contextmanager
 def _csv_writer(table: Table, path: Path, added: Sequence[str], about: dict[str, Any]) -> Iterator[Append]:
+    shown = pa.array([f"{value / PROBABILITY_SCALE:.4f}" for value in range(PROBABILITY_SCALE + 1)] + [""])
+    shown, labels = shown.cast(pa.binary()), pa.array([name or "" for name in _CLASS_NAMES]).cast(pa.binary())
+    notice = _quoted(pa.array([about["notice"].encode()]))[0]
+    comma = pa.scalar(b",", pa.binary())
     with path.open("wb") as file:
         header = pa.array([name.encode("utf-8", "surrogateescape") for name in (*table.columns, *added)], pa.binary())
         file.write(b",".join(_quoted(header).to_pylist()) + b"\n")
-        shown = pa.array([f"{value / PROBABILITY_SCALE:.4f}".encode() for value in range(PROBABILITY_SCALE + 1)])
 
-        def append(raw: pa.RecordBatch, probability: pa.Array, classes: pa.Array) -> None:
-            scaled = pc.cast(pc.round(pc.multiply(probability, PROBABILITY_SCALE)), pa.int32())
-            fields = [_quoted(column) for column in raw.columns]
-            fields += [pc.fill_null(shown.take(scaled), b""), pc.fill_null(classes.cast(pa.binary()), b"")]
-            lines = pc.binary_join_element_wise(*fields, pa.scalar(b",", pa.binary()))
+        def append(raw: pa.RecordBatch, probability: np.ndarray, classes: np.ndarray) -> None:
+            place = np.where(classes == NOT_OBSERVED, PROBABILITY_SCALE + 1, probability)
+            ours = [shown.take(pa.array(place)), labels.take(pa.array(classes)), notice][: len(added)]
+            lines = pc.binary_join_element_wise(*(_quoted(column) for column in raw.columns), *ours, comma)
             file.write(b"\n".join(lines.to_pylist()) + b"\n")
 
         yield append
@@ -539,13 +530,16 @@ def _quoted(fields: pa.Array) -> pa.Array:
 def _parquet_writer(table: Table, path: Path, added: Sequence[str], about: dict[str, Any]) -> Iterator[Append]:
     with _told(table.path):
         schema = pa.parquet.read_schema(table.path)
-    for name, kind in zip(added, (pa.float64(), pa.string()), strict=True):
+    for name, kind in zip(added, (pa.float64(), pa.string(), pa.string()), strict=False):
         schema = schema.append(pa.field(name, kind))
     schema = schema.with_metadata({**(schema.metadata or {}), b"mangroves": json.dumps(about).encode()})
+    labels = pa.array(_CLASS_NAMES, pa.string())
     with pa.parquet.ParquetWriter(path, schema) as writer:
 
-        def append(raw: pa.RecordBatch, probability: pa.Array, classes: pa.Array) -> None:
-            batch = pa.RecordBatch.from_arrays([*raw.columns, probability, classes], schema=schema)
-            writer.write_batch(batch, row_group_size=_GROUP_ROWS)
+        def append(raw: pa.RecordBatch, probability: np.ndarray, classes: np.ndarray) -> None:
+            share = pa.array(probability / PROBABILITY_SCALE, mask=classes == NOT_OBSERVED)
+            notice = pa.repeat(about["notice"], len(classes))
+            ours = [share, labels.take(pa.array(classes)), notice][: len(added)]
+            writer.write_batch(pa.RecordBatch.from_arrays([*raw.columns, *ours], schema=schema), _GROUP_ROWS)
 
         yield append

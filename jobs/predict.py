@@ -8,7 +8,15 @@ import click
 
 from engine.model import load_model
 from engine.naming import SCALES, SENSORS, Scale
-from engine.predict import check_output, choose_model, further_features, open_table, predict_table, survey_table
+from engine.predict import (
+    check_output,
+    choose_model,
+    further_features,
+    notice_of,
+    open_table,
+    predict_table,
+    survey_table,
+)
 from engine.trust import Trust
 from jobs.config import JSON, allowed_place
 from jobs.report import Reporter
@@ -24,10 +32,22 @@ from jobs.report import Reporter
 @click.option(
     "--sensor", type=click.Choice(list(SENSORS)), help="How numbered bands are numbered; default by platform or bands."
 )
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of mangrove in the land the rows stand for; default that of the land trained on.",
+)
 @click.option("--prefix", default="", help="Put before the names of the two columns.")
 @JSON
 def command(
-    model: str, table: Path, out: Path | None, scale: Scale | None, sensor: str | None, prefix: str, as_json: bool
+    model: str,
+    table: Path,
+    out: Path | None,
+    scale: Scale | None,
+    sensor: str | None,
+    prevalence: float | None,
+    prefix: str,
+    as_json: bool,
 ) -> None:
     """Add probability and class of mangrove to a table of Landsat pixels.
 
@@ -39,31 +59,36 @@ def command(
     folder = allowed_place(model, Trust().with_roots(model), what="MODEL")
     out = out or table.with_name(f"{table.stem}-predicted{table.suffix}")
     opened = open_table(table)
-    check_output(opened, out, prefix)
     full = load_model(folder)
+    check_output(opened, out, prefix, notice=notice_of(full))
     survey = survey_table(opened, sensor=sensor, scale=scale, further=further_features(full))
     choice = choose_model(full, folder, opened, fractions=survey.fractions)
+    classifier = choice.model if prevalence is None else choice.model.at_prevalence(prevalence)
     reporter.say(f"predict   model  {choice.name}, as {choice.reason}")
     reporter.say(f"predict   bands  {survey.bands.reason}")
     reporter.say(f"predict   scale  {survey.reason}")
+    notice = notice_of(classifier)
+    if notice:
+        reporter.say(f"predict   {notice}")
     about = {
+        "notice": notice,
         "model": choice.name,
         "model_reason": choice.reason,
-        "model_sha256": choice.model.sha256(),
-        "features": list(choice.model.features),
-        "threshold": choice.model.threshold,
-        "training_prevalence": choice.model.training_prevalence,
-        "regions": list(choice.model.regions),
+        "model_sha256": classifier.sha256(),
+        "features": list(classifier.features),
+        "threshold": classifier.threshold,
+        "prevalence": classifier.training_prevalence,
+        "regions": list(classifier.regions),
         "bands": {name or "any": list(columns) for name, columns in survey.bands.by_sensor.items()},
         "bands_reason": survey.bands.reason,
         "scale": survey.scale,
         "scale_reason": survey.reason,
         "prefix": prefix,
     }
-    found = predict_table(opened, out, choice.model, survey, prefix=prefix, about=about)
-    share = choice.model.training_prevalence
+    found = predict_table(opened, out, classifier, survey, prefix=prefix, about=about)
+    share = classifier.training_prevalence
     reporter.say(
-        f"predict   class  mangrove from probability {choice.model.threshold:g}, on land with {share:.1%} mangrove"
+        f"predict   class  mangrove from probability {classifier.threshold:g}, on land with {share:.1%} mangrove"
     )
     reporter.result(
         {**about, "out": str(out), "rows": found.rows, "missing": found.missing, "mangrove": found.mangrove},

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from engine import predict
 from engine.errors import ConfigError, ModelError
+from engine.kernels.calibrate import Calibration
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING
 from engine.kernels.indices import INDICES, spectral_indices
 from engine.landsat import BANDS
@@ -122,6 +123,29 @@ def test_bands_alone_of_any_scale_are_predicted_by_the_bands_model(tmp_path, fol
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_calibrated_model_gives_calibrated_probabilities_and_its_threshold_is_on_them(tmp_path, suffix):
+    curve = Calibration(np.array([0.3, 0.5]), np.array([0.02, 0.9]))
+    model = replace(ALONE, calibration=curve, threshold=0.25)
+    table = open_table(write(SAMPLE[list(BANDS)], tmp_path / f"t{suffix}"))
+    predict_table(table, tmp_path / f"o{suffix}", model, survey_table(table))
+    found = read(tmp_path / f"o{suffix}")
+    by_hand = np.interp(expected(SAMPLE, ALONE), [0.3, 0.5], [0.02, 0.9])
+    np.testing.assert_allclose(found["probability"], by_hand, atol=6e-5)
+    assert (found["class"] == np.where(found["probability"] >= 0.25, "mangrove", "other")).all()
+    assert found["class"].nunique() == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_notice_of_a_model_is_on_every_row_it_predicts(tmp_path, suffix):
+    model = replace(ALONE, metrics={"notice": 'SIMULATED: "no real place", at all'})
+    table = open_table(write(SAMPLE[list(BANDS)], tmp_path / f"t{suffix}"))
+    predict_table(table, tmp_path / f"o{suffix}", model, survey_table(table), prefix="m_")
+    found = read(tmp_path / f"o{suffix}")
+    assert list(found.columns[-3:]) == ["m_probability", "m_class", "m_notice"]
+    assert set(found["m_notice"]) == {'SIMULATED: "no real place", at all'}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_rows_without_bands_are_missing_and_stand_where_they_stood(tmp_path, folder, suffix):
     frame = SAMPLE[[*BANDS, "region"]].astype(dict.fromkeys(BANDS, float)).reset_index(drop=True)
     frame.loc[3, "red"] = np.nan
@@ -184,11 +208,11 @@ def test_a_parquet_table_keeps_types_index_and_metadata(tmp_path):
     )
     frame.index = pd.Index(range(100, 120), name="plot")
     table = open_table(write(frame, tmp_path / "a.parquet"))
-    predict_table(table, tmp_path / "b.parquet", ALONE, survey_table(table), about={"notice": "SIMULATED"})
+    predict_table(table, tmp_path / "b.parquet", ALONE, survey_table(table), about={"model": "bands"})
     found = pd.read_parquet(tmp_path / "b.parquet")
     pd.testing.assert_frame_equal(found.drop(columns=["probability", "class"]), pd.read_parquet(tmp_path / "a.parquet"))
     schema = pq.read_schema(tmp_path / "b.parquet")
-    assert json.loads(schema.metadata[b"mangroves"]) == {"notice": "SIMULATED"}
+    assert json.loads(schema.metadata[b"mangroves"]) == {"notice": "", "model": "bands"}
     assert schema.field("probability").type == pa.float64()
 
 

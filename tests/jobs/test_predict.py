@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from engine.kernels.calibrate import Calibration, Curve
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
 from engine.landsat import BANDS
 from engine.params import TrainParams
@@ -69,6 +71,29 @@ def test_what_is_told_rules_over_what_is_seen(model, plots, tmp_path):
     (PLOTS[PLOTS.columns[:6]] // 100).to_csv(plots, index=False)
     assert "the scale of the bands is not clear" in mangroves("predict", model, plots).error
     assert mangroves("predict", model, plots, "--scale", "collection1").code == 0
+
+
+def test_rows_of_land_with_another_share_of_mangrove_are_predicted_for_it(plots, tmp_path):
+    trained = fit(make_sample(600), features=COMPOSITE_FEATURES, params=PARAMS)
+    trained.save(tmp_path / "plain")
+    assert "not calibrated" in mangroves("predict", tmp_path / "plain", plots, "--prevalence", "0.3").error
+    knots = np.linspace(0, 1, 201)
+    replace(
+        trained,
+        calibration=Calibration(knots, knots**2),
+        curve=Curve(np.array([0.2, 0.6]), np.array([0.9, 0.5]), np.array([0.2, 0.01])),
+        params={**trained.params, "threshold_rule": "f1"},
+        training_prevalence=0.1,
+    ).save(tmp_path / "model")
+    said = {}
+    for share in ("0.1", "0.5"):
+        out = tmp_path / f"{share}.csv"
+        answer = mangroves("predict", tmp_path / "model", plots, "-o", out, "--prevalence", share, "--json")
+        said[share] = json.loads(answer.out) | {"probability": pd.read_csv(out)["probability"]}
+        assert said[share]["prevalence"] == float(share)
+    # Odds of 1 to 9 become 1 to 1: nine times what they were (Saerens and others 2002).
+    before, after = (said[share]["probability"] / (1 - said[share]["probability"]) for share in ("0.1", "0.5"))
+    np.testing.assert_allclose(after / before, 9, rtol=0.05)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
