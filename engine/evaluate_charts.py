@@ -18,6 +18,7 @@ _PRECISION: Final = "#0072b2"
 _RECALL: Final = "#009e73"
 _HUES: Final = ("#00725a", "#56b4e9", "#e69f00", "#cc79a7", "#0072b2", "#d55e00", "#f0e442", "#999999", "#444444")
 _ALL: Final = "all regions"
+_REST: Final = "all others"
 _ROW: Final = 0.17  # inches a line of a chart needs
 
 
@@ -40,7 +41,8 @@ def confusion_chart(path: Path, confusion: pd.DataFrame, *, threshold: float, no
                         cell = cells.loc[(actual, predicted)]
                         span = "" if np.isnan(cell["low"]) else f"\n{cell['low']:.1%} to {cell['high']:.1%}"
                         text = f"{cell['share']:.1%}{span}\n{cell['weight']:,.0f}"
-                        one.text(x, y, text, ha="center", va="center", size=7, color=INK)
+                        colour = "white" if cell["share"] > 0.7 else INK
+                        one.text(x, y, text, ha="center", va="center", size=6.5, color=colour)
                 one.set_xticks([0, 1], classes)
                 one.set_yticks([0, 1], classes, rotation=90, va="center")
                 unit = "rows" if population == "as drawn" else "pixels"
@@ -54,7 +56,7 @@ def regions_chart(path: Path, metrics: pd.DataFrame, *, label: str, notice: str 
     shown = [("both", "auc", "AUC"), *(("mangrove", figure, name) for figure, name in of_mangrove)]
     table = metrics[(metrics["population"] == "wall to wall") & (metrics["label"] == label)]
     order = _by_value(table[(table["figure"] == "f1") & (table["class"] == "mangrove")].set_index("region")["value"])
-    title = f"By region, wall to wall, against the {label}; lines are 95 % intervals by 10 km block"
+    title = f"By region, wall to wall, against the {label}; lines: 95 % intervals, where there are blocks enough"
     size = (8.5, 1.1 + _ROW * len(order))
     with chart(path, title=title, notice=notice, size=size, cols=len(shown), sharey=True) as axes:
         for one, (kind, figure, name) in zip(axes[0], shown, strict=True):
@@ -138,14 +140,8 @@ def curves_chart(
             one.vlines(x, at_share["low"], at_share["high"], color=colour, linewidth=1)
             one.plot(x, at_share["value"], color=colour, marker="o", markersize=4, label=name)
             for here, value in zip(x, at_share["value"], strict=True):
-                one.annotate(
-                    f"{value:.2f}",
-                    (here, value),
-                    (4 if shift > 0 else -22, 2),
-                    textcoords="offset points",
-                    size=7,
-                    color=colour,
-                )
+                place = (5, -9) if figure == "f1" else (-23, 4)
+                one.annotate(f"{value:.2f}", (here, value), place, textcoords="offset points", size=7, color=colour)
             one.set_xticks(np.arange(len(at_share)), [name.split("_at_")[1] for name in at_share["figure"]])
         one.legend(loc="lower right")
         one.set(
@@ -250,7 +246,7 @@ def leave_one_out_chart(path: Path, figures: pd.DataFrame, *, label: str, notice
             one.axvline(rest.median(), color=GREY, linestyle="--", linewidth=0.8)
             one.set_yticks(y, order)
             one.set(title=f"{figure.upper()}: median {rest.median():.3f}, worst {rest.min():.3f}")
-        axes[0, 0].legend(loc="lower left")
+        axes[0, 0].legend(loc="upper left", bbox_to_anchor=(0, -0.45 / (0.2 + _ROW * len(order))), ncols=3)
 
 
 def splits_chart(path: Path, splits: pd.DataFrame, *, label: str, notice: str = "") -> None:
@@ -266,7 +262,8 @@ def splits_chart(path: Path, splits: pd.DataFrame, *, label: str, notice: str = 
             for at, value in zip(y, table[figure], strict=True):
                 one.annotate(f"{value:.3f}", (value, at), (6, -3), textcoords="offset points", size=7)
             low, _ = _span(table, [figure])
-            one.set(title=figure.upper(), xlim=(low, 1.03))
+            one.set(title=figure.upper(), xlim=(low, 1 + 0.12 * (1 - low)))
+            one.set_xticks([tick for tick in one.get_xticks() if low <= tick <= 1.0001])
             one.set_yticks(y, table["split"])
             one.set_ylim(-0.7, len(table) - 0.3)
 
@@ -348,6 +345,7 @@ def errors_chart(path: Path, errors: pd.DataFrame, *, label: str, notice: str = 
     """Draw what false alarms and misses of each region are made of."""
     table = errors[errors["label"] == label]
     ways = list(table["by"].unique())
+    table = pd.concat([_few_values(table[table["by"] == by]) for by in ways])
     regions = [_ALL, *sorted(set(table["region"]) - {_ALL})]
     title = f"What errors are made of, wall to wall, against the {label}"
     size = (3.2 + 1.9 * len(ways), 1.6 + 2 * (0.55 + _ROW * len(regions)))
@@ -379,6 +377,16 @@ def errors_chart(path: Path, errors: pd.DataFrame, *, label: str, notice: str = 
             )
 
 
+def _few_values(cells: pd.DataFrame) -> pd.DataFrame:
+    """Join the values that matter least, so that no two share a colour."""
+    weight = cells[cells["region"] == _ALL].groupby("value")["weight"].sum()
+    if len(weight) <= len(_HUES):
+        return cells
+    kept = set(weight.sort_values(ascending=False, kind="stable").index[: len(_HUES) - 1])
+    cells = cells.assign(value=cells["value"].where(cells["value"].isin(kept), _REST))
+    return cells.groupby(["region", "error", "by", "value"]).agg(share=("share", "sum")).reset_index()
+
+
 def _stack(one: Axes, cells: pd.DataFrame, by: str, regions: list[str], values: list[Any]) -> None:
     left = np.zeros(len(regions))
     wide = cells.pivot(index="region", columns="value", values="share").reindex(index=regions, columns=values).fillna(0)
@@ -395,6 +403,6 @@ def _in_order(values: Sequence[Any]) -> list[Any]:
 
     def key(value: Any) -> tuple[int, str]:
         first = str(value).split("-")[0].rstrip("+")
-        return (int(first), "") if first.isdigit() else (-1, str(value))
+        return (int(first), "") if first.isdigit() else (1000 if value == _REST else -1, str(value))
 
     return sorted(values, key=key)

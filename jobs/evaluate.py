@@ -32,6 +32,9 @@ from jobs.train import check_training, fit_model
 
 SHAP_ROWS: Final = 2000
 FIGURES: Final = ("auc", "precision", "recall", "f1", "average_precision", "brier", "calibration_error")
+"""Those of both classes, and of mangrove."""
+
+OTHER_FIGURES: Final = ("other_precision", "other_recall", "other_f1", "other_average_precision")
 
 AddTruth = Callable[[pd.DataFrame], pd.DataFrame]
 """Adds columns ``truth`` (bool) and ``truth_class`` (str) to rows with zone, grid_row, grid_col, year and region."""
@@ -193,12 +196,9 @@ def summarise(found: Evaluation, tags: dict[str, str]) -> dict[str, Any]:
     metrics = found.tables["metrics"]
     figures: dict[str, Any] = {}
     for row in metrics.to_dict("records"):
-        if row["class"] == "other":
-            continue
+        figure = f"other_{row['figure']}" if row["class"] == "other" else row["figure"]
         place = figures.setdefault(row["label"], {}).setdefault(row["population"], {})
-        place.setdefault(row["region"], {})[row["figure"]] = {
-            name: _number(row[name]) for name in ("value", "low", "high")
-        }
+        place.setdefault(row["region"], {})[figure] = {name: _number(row[name]) for name in ("value", "low", "high")}
     summary = {
         "scope": found.scope,
         "threshold": found.threshold,
@@ -313,6 +313,7 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
     ]
     for label, populations in summary["figures"].items():
         lines += [f"## All regions, against the {label}", "", *_table_of(populations), ""]
+        lines += [f"## By region, wall to wall, against the {label}", "", *_table_by_region(populations), ""]
     for label, of in summary.get("leave_one_region_out", {}).items():
         if of:
             lines += [
@@ -339,13 +340,23 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
 
 
 def _table_of(populations: dict[str, Any]) -> list[str]:
-    names = [*FIGURES]
+    names = [*FIGURES, *OTHER_FIGURES]
     names += [f"{figure}_at_{share:.0%}" for share in PREVALENCES for figure in ("precision", "f1")]
     header = ["figure", *populations]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name in ("prevalence", *names):
         cells = [_with_interval(of.get(step.ALL_REGIONS, {}).get(name)) for of in populations.values()]
         lines.append("| " + " | ".join([name.replace("_", " "), *cells]) + " |")
+    return lines
+
+
+def _table_by_region(populations: dict[str, Any]) -> list[str]:
+    header = ["region", *(name.replace("_", " ") for name in ("prevalence", *FIGURES))]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for region, figures in populations["wall to wall"].items():
+        if region != step.ALL_REGIONS:
+            cells = [_with_interval(figures[name]) for name in ("prevalence", *FIGURES)]
+            lines.append("| " + " | ".join([region, *cells]) + " |")
     return lines
 
 

@@ -1,0 +1,88 @@
+"""``mangroves evaluate``: the command on a small run, and its page against its tables."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pytest
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+from engine.model import load_model
+from tests.jobs.calls import Job
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished, tmp_path_factory):
+    """A finished run with its evaluation, and what the command said."""
+    folder = tmp_path_factory.mktemp("evaluated") / "copy"
+    shutil.copytree(finished.folder, folder)
+    job = Job(folder, finished.archive, copy.deepcopy(finished.config))
+    answer = job.call("evaluate", "--json")
+    assert answer.code == 0, answer.err
+    return job, answer
+
+
+def test_the_page_and_its_figures_are_there_and_carry_the_notice(evaluated):
+    job, answer = evaluated
+    folder = job.run / "evaluate"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    notice = json.loads(answer.out)["tags"]["notice"]
+    assert notice.startswith("SIMULATED")
+    assert notice in page
+    linked = re.findall(r"\]\(([^)]+)\)", page)
+    assert {"confusion.png", "curves.png", "transfer_auc.png", "importance.png", "shap.png", "errors.png"} <= set(
+        linked
+    )
+    assert all((folder / name).is_file() for name in linked)
+    for path in folder.glob("*.parquet"):
+        assert pyarrow.parquet.read_schema(path).metadata[b"mangroves.notice"].decode() == notice
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["tags"]["notice"] == notice
+
+
+def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
+    job, answer = evaluated
+    summary = json.loads(answer.out)
+    model = load_model(job.run / "model")
+    rows = pd.read_parquet(job.run / "evaluate" / "scores.parquet")
+    assert summary["scope"] == "transfer: held-out regions"
+    assert set(rows["region"]) == {"sim-India"}
+    assert summary["threshold"] == model.threshold
+    found = summary["figures"]["mask"]["wall to wall"]["all regions"]
+    called = rows["probability"] >= round(model.threshold * 10_000) / 10_000
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        rows["positive"], called, average="binary", sample_weight=rows["weight"], zero_division=np.nan
+    )
+    auc = roc_auc_score(rows["positive"], rows["probability"], sample_weight=rows["weight"])
+    for name, value in (("auc", auc), ("recall", recall), ("f1", f1), ("precision", precision)):
+        if np.isfinite(value):
+            assert found[name]["value"] == pytest.approx(value, abs=1e-6), name
+    of = pd.read_parquet(job.run / "evaluate" / "trial_figures.parquet")
+    of = of[(of["kind"] == "all but one") & (of["name"] == of["region"]) & (of["name"] != "all regions")]
+    assert summary["leave_one_region_out"]["mask"]["worst_auc"] == pytest.approx(of["auc"].min(), abs=1e-6)
+
+
+def test_an_evaluation_is_recorded_and_repeats(evaluated):
+    job, _ = evaluated
+    assert "evaluate" in job.record["stages"]
+    before = {path.name: path.read_bytes() for path in (job.run / "evaluate").iterdir()}
+    again = job.call("evaluate")
+    assert again.code == 0, again.err
+    assert "leave one region out" in again.out + again.err
+    assert {path.name: path.read_bytes() for path in (job.run / "evaluate").iterdir()} == before
+
+
+def test_without_a_hold_out_regions_are_judged_by_models_of_the_others(finished_copy):
+    finished_copy.config["train"]["hold_out"] = []
+    finished_copy.config["name"] = "tiny"
+    answer = finished_copy.call("evaluate", "--json", "--fresh")
+    assert answer.code == 0, answer.err
+    summary = json.loads(answer.out)
+    assert summary["scope"].startswith("transfer: folds of regions")
+    rows = pd.read_parquet(finished_copy.run / "evaluate" / "scores.parquet")
+    assert set(rows["region"]) == {"sim-India", "sim-Vietnam2"}
