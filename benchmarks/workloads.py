@@ -15,7 +15,7 @@ from benchmarks.harness import Run, measure_tasks
 from benchmarks.models import fit, pixels_of
 from engine.area import read_area
 from engine.kernels.features import ALL_FEATURES
-from engine.params import AreaParams, CubeParams
+from engine.params import AreaParams, ClassifyParams, CubeParams
 from engine.plan import TileYear
 from engine.ranges import Access
 from engine.tasks import change_task, classify_task, cube_task
@@ -79,9 +79,9 @@ def classify_workload(archive: BenchmarkArchive, folder: Path) -> Workload:
 
     def calls(count: int, folder: Path) -> Calls:
         return [
-            (cube[1], square.tile, square.year, area, *fixed, threshold, folder / f"{number}" / "map.zarr", "bench", {})
+            (cube[1], square.tile, square.year, area, *fixed, params, folder / f"{number}" / "map.zarr", "bench", {})
             for number in range(count)
-            for threshold in [0.7 if number % 2 else 0.5]
+            for params in [ClassifyParams(threshold=0.7 if number % 2 else 0.5)]
         ]
 
     return Workload("classify", classify_task, calls, square.tile.shape[0] * square.tile.shape[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from engine.kernels.bins import encode
@@ -12,9 +14,22 @@ from engine.legend import (
     OUTSIDE_AREA,
     OUTSIDE_HABITAT,
     PROBABILITY_MISSING,
-    PROBABILITY_SCALE,
 )
 from engine.model import Model
+from engine.params import ClassifyParams
+
+
+def as_asked(model: Model, params: ClassifyParams) -> Model:
+    """Return a model with the prevalence and the threshold that a run asks for.
+
+    Raises
+    ------
+    ModelError
+        If it was never calibrated, so that it cannot be moved to another prevalence.
+    """
+    if params.prevalence is not None:
+        model = model.at_prevalence(params.prevalence)
+    return model if params.threshold is None else replace(model, threshold=params.threshold)
 
 
 def classify_block(
@@ -24,7 +39,6 @@ def classify_block(
     area: np.ndarray,
     model: Model,
     habitat: np.ndarray | None = None,
-    threshold: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classify the observed pixels of a block that lie inside the area and the habitat.
 
@@ -37,11 +51,9 @@ def classify_block(
     area : ndarray of bool, shape (y, x)
         True inside the mapped area.
     model : Model
-        Fitted classifier.
+        Fitted classifier; its calibration and threshold count.
     habitat : ndarray of bool, shape (y, x), optional
         True where mangrove can be; everywhere if not given.
-    threshold : float, optional
-        Probability from which a pixel is mangrove; default the model's.
 
     Returns
     -------
@@ -56,7 +68,6 @@ def classify_block(
     ValueError
         If shapes disagree.
     """
-    threshold = model.threshold if threshold is None else threshold
     habitat = np.ones_like(area) if habitat is None else habitat
     shape = features.shape[1:]
     if not shape == observed.shape == area.shape == habitat.shape:
@@ -67,11 +78,9 @@ def classify_block(
     probability = np.full(shape, PROBABILITY_MISSING, dtype=np.uint16)
     classes = np.full(shape, NOT_OBSERVED, dtype=np.uint8)
     wanted = observed & area & habitat
-    found = model.predict_codes(encode(features[:, wanted], model.edges))
-    scaled = np.rint(found * PROBABILITY_SCALE).astype(np.uint16)
-    probability[wanted] = scaled
+    probability[wanted] = found = model.probability(encode(features[:, wanted], model.edges))
     # On the integers written, so that the two rasters never contradict each other.
-    classes[wanted] = np.where(scaled >= round(threshold * PROBABILITY_SCALE), MANGROVE, OTHER)
+    classes[wanted] = np.where(model.is_mangrove(found), MANGROVE, OTHER)
     classes[~habitat] = OUTSIDE_HABITAT
     classes[~area] = OUTSIDE_AREA
     return probability, classes

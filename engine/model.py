@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
@@ -23,8 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from engine.errors import ModelError
 from engine.files import write_text
 from engine.kernels.bins import MAX_BINS, MISSING_CODE
+from engine.kernels.calibrate import Calibration, Curve, decide
 from engine.kernels.features import KNOWN_FEATURES
 from engine.kernels.forest import Forest, compile_trees, margins, probabilities
+from engine.legend import PROBABILITY_SCALE
 from engine.places import Place, read_start
 from engine.trust import Trust
 
@@ -72,13 +74,21 @@ class Model:
     """Whose labels it learnt: name, year, licence and citation of each mask, the years it labels, and which of
     these it is too old or young for."""
 
+    calibration: Calibration | None = None
+    """From the trees' score to probability at ``prevalence``; None: the score is taken for it."""
+
+    curve: Curve | None = None
+    """What each threshold gives on land the trees had not seen; None where there was no such land."""
+
     threshold: float = 0.5
+    """Probability from which a pixel is mapped as mangrove."""
+
     params: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def predict_codes(self, codes: np.ndarray) -> np.ndarray:
-        """Return the probability of mangrove, at the prevalence of the training weights.
+        """Return the trees' score of mangrove, a probability before it is calibrated.
 
         Parameters
         ----------
@@ -107,20 +117,65 @@ class Model:
             return _booster(self.trees).inplace_predict(codes.T, missing=MISSING_CODE)
         return probabilities(margins(forest, codes, _BASE))
 
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """The probability each score means, uint16 (10 001,) x 10 000; both as maps hold them."""
+        score = np.arange(PROBABILITY_SCALE + 1) / PROBABILITY_SCALE
+        probability = score if self.calibration is None else self.calibration(score)
+        return np.rint(probability * PROBABILITY_SCALE).astype(np.uint16)
+
+    def probability(self, codes: np.ndarray) -> np.ndarray:
+        """Return the calibrated probability of mangrove, uint16 (pixel,) x 10 000, as maps hold it.
+
+        Parameters
+        ----------
+        codes : ndarray of uint8, shape (feature, pixel)
+            As of ``predict_codes``.
+        """
+        return self.levels[np.rint(self.predict_codes(codes) * PROBABILITY_SCALE).astype(np.uint16)]
+
+    def is_mangrove(self, probability: np.ndarray) -> np.ndarray:
+        """Tell which probabilities, uint16 x 10 000, are mapped as mangrove, bool of the same shape."""
+        return probability >= round(self.threshold * PROBABILITY_SCALE)
+
+    def at_prevalence(self, prevalence: float) -> Model:
+        """Return the model for land of which another share is mangrove: probabilities and threshold move.
+
+        Raises
+        ------
+        ModelError
+            If the model was not calibrated.
+        """
+        if self.calibration is None or self.curve is None:
+            raise ModelError(
+                "a model that is not calibrated cannot be moved to another prevalence",
+                fix="train it with train.calibrate: isotonic, on two regions or more",
+            )
+        old = self.training_prevalence
+        rule, target = self.params.get("threshold_rule", "f1"), self.params.get("threshold_target", 0.9)
+        curve = self.curve.at_prevalence(old, prevalence)
+        return replace(
+            self,
+            calibration=self.calibration.at_prevalence(old, prevalence),
+            curve=curve,
+            threshold=decide(curve, rule, target, prevalence).threshold,
+            training_prevalence=prevalence,
+        )
+
     def tree_sha256(self) -> str:
         """Return the hash of the trees alone, which is the same wherever and however they were trained."""
         trees = json.loads(self.trees)["learner"]["gradient_booster"]["model"]["trees"]
         return hashlib.sha256(canonical_json(trees)).hexdigest()
 
     def sha256(self) -> str:
-        """Return the hash of all that decides a probability: features, edges and trees."""
-        parts = [list(self.features), [one.tolist() for one in self.edges], self.tree_sha256()]
+        """Return the hash of all that decides a probability: features, edges, trees and calibration."""
+        parts = [list(self.features), [one.tolist() for one in self.edges], self.tree_sha256(), self.levels.tolist()]
         return hashlib.sha256(canonical_json(parts)).hexdigest()
 
     def to_files(self) -> dict[str, bytes]:
         """Return the folder's files by name, in the order they are to be written."""
         meta = {
-            "format": "mangroves-model-1",
+            "format": "mangroves-model-2",
             "features": list(self.features),
             "edges": [one.tolist() for one in self.edges],
             "regions": list(self.regions),
@@ -128,6 +183,8 @@ class Model:
             "training_prevalence": self.training_prevalence,
             "training_rows": self.training_rows,
             "masks": list(self.masks),
+            "calibration": _lists(self.calibration),
+            "curve": _lists(self.curve),
             "threshold": self.threshold,
             "params": self.params,
             "metrics": self.metrics,
@@ -215,7 +272,9 @@ def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model
         trees=trees,
         edges=tuple(np.array(one, dtype=np.int32) for one in meta.edges),
         masks=tuple(mask.model_dump() for mask in meta.masks),
-        **meta.model_dump(exclude={"format", "edges", "masks"}),
+        calibration=None if meta.calibration is None else Calibration(**_arrays(meta.calibration)),
+        curve=None if meta.curve is None else Curve(**_arrays(meta.curve)),
+        **meta.model_dump(exclude={"format", "edges", "masks", "calibration", "curve"}),
     )
     try:
         # XGBoost checks part of its parameters only when first asked.
@@ -240,12 +299,51 @@ class _Mask(BaseModel):
     stale_years: list[int]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+_Shares = Annotated[list[Share], Field(min_length=1, max_length=PROBABILITY_SCALE + 1)]
+
+
+class _Calibration(BaseModel):
+    """Knots of a curve that does not fall."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    score: _Shares
+    probability: _Shares
+
+    @model_validator(mode="after")
+    def _rises(self) -> _Calibration:
+        if len(self.score) != len(self.probability):
+            raise ValueError("as many scores as probabilities are needed")
+        if any(high <= low for low, high in pairwise(self.score)):
+            raise ValueError("scores do not rise")
+        if any(high < low for low, high in pairwise(self.probability)):
+            raise ValueError("probabilities fall")
+        return self
+
+
+class _Curve(BaseModel):
+    """What each threshold gives."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    threshold: _Shares
+    recall: _Shares
+    false_positive_rate: _Shares
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Curve:
+        if not len(self.threshold) == len(self.recall) == len(self.false_positive_rate):
+            raise ValueError("each threshold needs a recall and a false positive rate")
+        return self
+
+
 class _Meta(BaseModel):
     """Shape of ``meta.json``, hashes aside."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    format: Literal["mangroves-model-1"]
+    format: Literal["mangroves-model-2"]
     features: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     edges: list[Annotated[list[Int32], Field(max_length=MAX_BINS - 1)]]
     regions: Annotated[tuple[str, ...], Field(strict=False)]
@@ -253,6 +351,8 @@ class _Meta(BaseModel):
     training_prevalence: Annotated[float, Field(gt=0, lt=1)]
     training_rows: dict[str, int]
     masks: Annotated[list[_Mask], Field(max_length=1000)]
+    calibration: _Calibration | None
+    curve: _Curve | None
     threshold: Annotated[float, Field(gt=0, lt=1)]
     params: dict[str, Any]
     metrics: dict[str, Any]
@@ -343,6 +443,14 @@ def _parse(text: bytes, what: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ModelError(f"{what} is not a JSON object", fix="train it again or copy it again")
     return document
+
+
+def _lists(arrays: Calibration | Curve | None) -> dict[str, list[float]] | None:
+    return None if arrays is None else {name: values.tolist() for name, values in arrays._asdict().items()}
+
+
+def _arrays(lists: BaseModel) -> dict[str, np.ndarray]:
+    return {name: np.array(values, np.float64) for name, values in lists}
 
 
 def canonical_json(value: Any) -> bytes:

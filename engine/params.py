@@ -257,6 +257,27 @@ class TrainParams(BoostParams):
     hold_out: tuple[str, ...] | None = None
     """Regions never trained on; default the study's four where present."""
 
+    balance: Literal["map", "classes", "drawn"] = "map"
+    """What a row weighs: ``map`` as the land it stands for; ``classes`` that, but both classes alike; ``drawn`` every
+    row the same. Calibration brings each back to the prevalence of the map."""
+
+    suspects: Literal["keep", "drop", "weigh"] = "keep"
+    """Rows whose label is probably wrong, by models that never saw them: only counted, left out of training, or
+    weighed by how probable their label is. They are scored like all others."""
+
+    folds: Annotated[int, Field(ge=2, le=20)] = 4
+    """Parts of the training regions (of one region's 10 km blocks); each is scored by a model of the others, and
+    these scores calibrate the model, choose its threshold and find suspect rows."""
+
+    calibrate: Literal["isotonic", "platt", "none"] = "isotonic"
+    """How scores become probabilities."""
+
+    threshold_rule: Literal["f1", "precision", "recall", "area"] = "f1"
+    """Threshold of largest F1; of largest recall at a precision, or largest precision at a recall, of at least
+    ``threshold_target``; or whose mapped area is the true one."""
+
+    threshold_target: Fraction = 0.9
+
 
 class TuneParams(Params):
     """How `mangroves tune` searches for a classifier."""
@@ -287,8 +308,12 @@ class TuneParams(Params):
 class ClassifyParams(Params):
     """How probability becomes class."""
 
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Mangrove where probability, at map prevalence, is at least this."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Mangrove where probability, at map prevalence, is at least this; default the model's, by its rule."""
+
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the land to be mapped that is mangrove, where it is known to be unlike that of the land trained on:
+    probabilities and the model's threshold are moved to it."""
 
 
 class ChangeParams(Params):

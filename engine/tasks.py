@@ -20,7 +20,7 @@ import xarray as xr
 
 from engine.area import Area, region_codes
 from engine.change import area_table, compare_tile, zone_codes
-from engine.classify import classify_block
+from engine.classify import as_asked, classify_block
 from engine.cube import build_tile_year, clear_pixels, read_strips
 from engine.errors import ModelError
 from engine.files import write_text
@@ -31,7 +31,7 @@ from engine.kernels.features import MISSING, feature_stack, layers_of
 from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE, TRANSITIONS
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
-from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams
+from engine.params import ClassifyParams, CubeParams, HabitatParams, LabelParams, SampleParams
 from engine.places import Place, entries, remove
 from engine.plan import TileYear
 from engine.ranges import Access, Spent
@@ -295,7 +295,7 @@ def classify_task(
     model_sha256: str,
     habitat: Habitat | None,
     access: Access,
-    threshold: float,
+    params: ClassifyParams,
     store: Place,
     fingerprint: str,
     tags: dict[str, str],
@@ -306,7 +306,7 @@ def classify_task(
     tifs = map_paths(store)
     for tif in (*tifs.values(), gmw_path(store)):
         tif.unlink(missing_ok=True)
-    model = _model(model_folder, model_sha256)
+    model = as_asked(_model(model_folder, model_sha256), params)
     with open_store(cube) as data:
         layers = _layers(data[list(layers_of(model.features))])
     regions = region_codes(area, tile)
@@ -324,7 +324,6 @@ def classify_task(
                 area=regions[rows] > 0,
                 model=model,
                 habitat=None if allowed is None else allowed[rows],
-                threshold=threshold,
             )
     dataset = xr.Dataset(
         {

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import dask
 import dask.array
 import distributed
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xgboost
@@ -27,16 +28,19 @@ import engine
 from engine.area import STUDY_HOLD_OUT
 from engine.boost import MAX_ROWS, Rows, booster_params, logistic_gradients, train_rows, trees_of
 from engine.errors import ConfigError, SampleError
+from engine.files import replacing
 from engine.kernels.bins import MISSING_CODE, Histogram, bin_edges, count_values, encode, merge_histograms
+from engine.kernels.calibrate import Calibration, curve_of, decide, fit_isotonic, fit_platt
 from engine.kernels.features import FEATURE_SETS
 from engine.kernels.score import PREVALENCES, at_prevalence, auc, brier, calibration_error, rates
+from engine.kernels.suspects import Thresholds, joint, noise_rates, suspects, thresholds
 from engine.legend import MANGROVE, OTHER, PROBABILITY_SCALE
 from engine.model import Model
 from engine.params import TrainParams
+from engine.places import Place
 from engine.splits import BLOCK_PX
 
-FOLDS: Final = 4
-"""Parts the blocks are dealt to; each is scored by a model that never saw it."""
+_RANDOM_PARTS: Final = 4  # of a random split one is scored by a model of the others
 
 _WEIGHT_GRID: Final = 2.0**12  # weights are summed as integers of 2**-12 pixel, exactly
 _MAX_WEIGHT: Final = 2.0**28  # pixels one row may stand for: 60 tiles
@@ -48,16 +52,28 @@ Keep = Callable[[pd.DataFrame], np.ndarray]
 """Which rows of a partition to use, as a boolean array; must be picklable."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model, and the rows whose labels it doubts."""
+
+    model: Model
+
+    suspects: pd.DataFrame
+    """Rows that models which never saw them are confident belong to the other class: region, label, probability
+    (uint16 x 10 000, as scored), weight, zone, grid_row, grid_col, year, and lon, lat where the sample has them."""
+
+
 def train_model(
     sample: Any,
     *,
     params: TrainParams,
-    threshold: float = 0.5,
+    features: Sequence[str] | None = None,
+    threshold: float | None = None,
     seed: int = 1,
     client: distributed.Client | None = None,
     worker_memory: int | None = None,
-) -> Model:
-    """Fit a model, score it on land it never saw, and return it with its metrics.
+) -> Trained:
+    """Fit a model, calibrate it and choose its threshold on land it never saw, and score it on other such land.
 
     Parameters
     ----------
@@ -65,10 +81,12 @@ def train_model(
         Training table as ``engine.sample`` writes it (also geopandas and dask_geopandas).
     params : TrainParams
         ``params.hold_out`` names the regions to keep out; default the study's four where present.
-    threshold : float
-        Probability from which a pixel is mapped as mangrove.
+    features : sequence of str, optional
+        Columns to use; default those of ``params.features``.
+    threshold : float, optional
+        Probability from which a pixel is mapped as mangrove; default by ``params.threshold_rule``.
     seed : int
-        Of the split into blocks and of the random split; training itself draws nothing.
+        Of the deal of regions or blocks to folds and of the random split; training itself draws nothing.
     client : distributed.Client, optional
         Where to work; in this process without one.
     worker_memory : int, optional
@@ -76,10 +94,10 @@ def train_model(
 
     Returns
     -------
-    Model
-        Fitted on every row outside the hold-out and the 10 km blocks it touches. Its ``metrics`` are of the
-        held-out regions, or, where there are none, of 10 km blocks, each scored by a model that never saw it; a
-        random split stands beside.
+    Trained
+        The model is fitted on every row outside the hold-out and the 10 km blocks it touches; calibrated, and its
+        threshold chosen, on folds of these rows, never on the hold-out. Its ``metrics`` are of the held-out
+        regions, or, where there are none, of the folds; a random split stands beside.
 
     Raises
     ------
@@ -88,22 +106,34 @@ def train_model(
     ConfigError
         If ``train.distributed: yes`` is asked without a cluster, or every region is held out.
     """
-    table = _Table.of(sample, FEATURE_SETS[params.features], client)
-    present = table.distinct(_regions)["region"].tolist()
-    held = hold_out_regions(params, present)
-    work = partial(_fit, table, params=params, threshold=threshold, worker_memory=worker_memory)
+    table = _Table.of(sample, features or FEATURE_SETS[params.features], client)
+    held = hold_out_regions(params, table.distinct(_regions)["region"].tolist())
     base = _apart_from(table, held)
-    model = work(keep=base, hold_out=held)
+    scope, splits = _folds(table, base, params.folds, seed)
+
+    def work(table: _Table, keep: Keep, hold_out: Sequence[str] = ()) -> Model:
+        return _fit(table, keep=keep, params=params, hold_out=hold_out, worker_memory=worker_memory)
+
+    folds = _fit_folds(table, work, splits)
+    doubt, found = {"rows": 0}, pd.DataFrame()
+    if folds:
+        limits = thresholds(*_counted(_together(folds)))
+        doubt, found = _describe_suspects(folds, limits), table.suspects(folds, limits)
+        if params.suspects != "keep":
+            table = table.trusting(folds, limits, params.suspects)
+            folds = _fit_folds(table, work, splits)
+    model = _decide(work(table, base, held), folds, params, threshold)
     if held:
         metrics = _score_held(model, table)
     else:
-        dealt = _deal_blocks(table, seed)
-        fold_of = partial(_block_fold, dealt=dealt)
-        splits = [_Split(base, fold_of, fold) for fold in range(dealt["fold"].max() + 1)]
-        metrics = _score_folds(table, work, splits, "in-region, not transfer: 10 km blocks")
-    split = _Split(base, partial(_row_fold, seed=seed), 0)
-    random = _score_folds(table, work, [split], "random split, optimistic")
-    return replace(model, metrics={**metrics, "random_split": random})
+        metrics = _score_folds(folds, params, model.threshold, len(splits), scope)
+    random = _fit_folds(table, work, [_Split(base, partial(_row_fold, seed=seed), 0)])
+    random_metrics = _score_folds(random, params, model.threshold, 1, "random split, optimistic", model.levels)
+    model = replace(
+        model,
+        metrics={**metrics, **model.metrics, "folds_scope": scope, "suspects": doubt, "random_split": random_metrics},
+    )
+    return Trained(model, found)
 
 
 def hold_out_regions(params: TrainParams, present: Sequence[str]) -> tuple[str, ...]:
@@ -135,17 +165,30 @@ def hold_out_regions(params: TrainParams, present: Sequence[str]) -> tuple[str, 
     return tuple(sorted(set(params.hold_out)))
 
 
+def write_suspects(found: pd.DataFrame, path: Place) -> None:
+    """Write suspect rows as points a GIS can open (GeoParquet), or as a plain table where they have no position.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    if {"lon", "lat"} <= set(found.columns):
+        found = gpd.GeoDataFrame(found, geometry=gpd.points_from_xy(found["lon"], found["lat"]), crs="EPSG:4326")
+    with replacing(path) as temporary:
+        found.to_parquet(temporary, compression="zstd", index=False)
+
+
 def fit(
     sample: Any,
     *,
     features: Sequence[str],
     params: TrainParams,
     hold_out_regions: Sequence[str] = (),
-    threshold: float = 0.5,
     client: distributed.Client | None = None,
     worker_memory: int | None = None,
 ) -> Model:
-    """Fit a model, unscored, to the interior rows outside the held-out regions and the 10 km blocks these touch.
+    """Fit a model, neither scored nor calibrated, to the interior rows outside the held-out regions and their blocks.
 
     Parameters
     ----------
@@ -157,7 +200,7 @@ def fit(
         Rounds, depth and so on; ``distributed`` says where, which never changes the trees.
     hold_out_regions : sequence of str
         Regions whose rows are not looked at.
-    threshold, client, worker_memory
+    client, worker_memory
         As in ``train_model``.
 
     Raises
@@ -172,7 +215,6 @@ def fit(
         keep=_apart_from(table, held),
         hold_out=held,
         params=params,
-        threshold=threshold,
         worker_memory=worker_memory,
     )
 
@@ -236,8 +278,7 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
         for share in PREVALENCES:
             precision, f1 = at_prevalence(found.recall, found.false_positive_rate, share)
             result[f"precision_at_{share:.0%}"], result[f"f1_at_{share:.0%}"] = precision, f1
-        # JSON has no nan: a figure that is not defined is None.
-        return {name: round(value, 6) if math.isfinite(value) else None for name, value in result.items()}
+        return {name: _figure(value) for name, value in result.items()}
 
     return {
         "label": "mask",
@@ -264,7 +305,7 @@ class _Table:
 
     @classmethod
     def of(cls, sample: Any, features: Sequence[str], client: distributed.Client | None) -> _Table:
-        columns = [*features, "label", "weight", "region", "interior", "zone", "grid_row", "grid_col", "year"]
+        columns = [*features, *_NEEDED]
         missing = [name for name in columns if name not in sample.columns]
         if missing:
             raise SampleError(f"sample lacks column {missing[0]!r}", fix="draw it again with `mangroves sample`")
@@ -273,7 +314,7 @@ class _Table:
             raise SampleError(
                 f"sample column {floats[0]!r} is {sample.dtypes[floats[0]]}", fix="features are int32; draw it again"
             )
-        chosen = sample[columns]
+        chosen = sample[[*columns, *(name for name in _WELCOME if name in sample.columns)]]
         if client is not None and dask.is_dask_collection(chosen):
             chosen = client.persist(chosen)  # else read anew for each of a dozen passes
         return cls(chosen.to_delayed() if hasattr(chosen, "to_delayed") else [chosen], tuple(features), client)
@@ -298,6 +339,18 @@ class _Table:
         """Return how often each probability met each label, by region: small, and exact under addition."""
         summed = self.compute(_combine(_sum_outcomes, self.map(_count_outcomes, model, keep)))
         return summed.assign(pixels=summed.pop("units") / _WEIGHT_GRID)
+
+    def suspects(self, folds: Sequence[_Fold], limits: Thresholds) -> pd.DataFrame:
+        """Return the rows whose label is probably wrong."""
+        found = self.compute(_combine(pd.concat, self.map(_suspects_in, folds, limits)))
+        return found.reset_index(drop=True)
+
+    def trusting(self, folds: Sequence[_Fold], limits: Thresholds, how: str) -> _Table:
+        """Return the table with how much of each row's weight is trained with."""
+        parts = self.map(_with_trust, folds, limits, how)
+        if self.client is not None:
+            parts = self.client.persist(parts)
+        return replace(self, parts=parts)
 
 
 def _combine(add: Callable[[list[Any]], Any], tasks: list[Any], width: int = 16) -> Any:
@@ -334,6 +387,9 @@ class _Tally:
         )
 
 
+_NEEDED: Final = ("label", "weight", "region", "interior", "zone", "grid_row", "grid_col", "year")
+_WELCOME: Final = ("thinned", "lon", "lat")
+_INNER: Final = "wall to wall, by rows away from class edges"
 _OUTCOME: Final = ["region", "interior", "positive", "probability"]
 
 
@@ -357,6 +413,11 @@ def _select(part: pd.DataFrame, keep: Keep) -> pd.DataFrame:
     return part[keep(part) & part["label"].isin((OTHER, MANGROVE)).to_numpy()]
 
 
+def _as_mapped(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole years: those of thinned composites stand for no land of their own."""
+    return part[~part["thinned"].to_numpy(dtype=bool)] if "thinned" in part else part
+
+
 def _feature_array(part: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
     return np.ascontiguousarray(part[list(features)].to_numpy(dtype=np.int32).T)
 
@@ -368,48 +429,89 @@ def _units(part: pd.DataFrame) -> np.ndarray:
     return np.rint(weight * _WEIGHT_GRID).astype(np.int64)
 
 
+def _training_rows(part: pd.DataFrame, balance: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rows to train on, those away from class edges, and what each weighs in 2**-12."""
+    trust = part["trust"].to_numpy(dtype=np.float64) if "trust" in part else np.ones(len(part))
+    rows = part["interior"].to_numpy(dtype=bool) & (trust > 0)
+    units = np.full(len(part), _WEIGHT_GRID) if balance == "drawn" else _units(part)
+    return part[rows], np.maximum(np.rint(units[rows] * trust[rows]), 1).astype(np.int64)
+
+
 def _by_class(part: pd.DataFrame, values: np.ndarray) -> np.ndarray:
     return np.array([values[part["label"] == label].sum() for label in (OTHER, MANGROVE)], dtype=np.int64)
 
 
-def _tally(part: pd.DataFrame, features: Sequence[str], keep: Keep) -> _Tally:
-    land = _select(part, keep)
-    used = land[land["interior"].to_numpy(dtype=bool)]
+def _tally(part: pd.DataFrame, features: Sequence[str], keep: Keep, balance: str) -> _Tally:
+    chosen = _select(part, keep)
+    used, units = _training_rows(chosen, balance)
+    land = _as_mapped(chosen)
     return _Tally(
         [count_values(values) for values in _feature_array(used, features)],
         _by_class(used, np.ones(len(used), np.int64)),
-        _by_class(used, _units(used)),
+        _by_class(used, units),
         _by_class(land, _units(land)),
         frozenset(used["region"].astype(str)),
     )
 
 
 def _encode(
-    part: pd.DataFrame, features: Sequence[str], keep: Keep, edges: Sequence[np.ndarray], scale: np.ndarray
+    part: pd.DataFrame,
+    features: Sequence[str],
+    keep: Keep,
+    balance: str,
+    edges: Sequence[np.ndarray],
+    scale: np.ndarray,
 ) -> Rows:
-    land = _select(part, keep)
-    used = land[land["interior"].to_numpy(dtype=bool)]
+    used, units = _training_rows(_select(part, keep), balance)
     positive = (used["label"] == MANGROVE).to_numpy()
     codes = encode(_feature_array(used, features), edges)
-    weight = _units(used) * scale[positive.astype(np.int64)]
+    weight = units * scale[positive.astype(np.int64)]
     return Rows(np.ascontiguousarray(codes.T), positive.astype(np.float32), weight.astype(np.float32))
 
 
 def _count_outcomes(part: pd.DataFrame, model: Model, keep: Keep) -> pd.DataFrame:
-    rows = _select(part, keep)
-    codes = encode(_feature_array(rows, model.features), model.edges)
-    probability = model.predict_codes(codes)
+    rows = _as_mapped(_select(part, keep))
     counted = pd.DataFrame(
         {
             "region": rows["region"].astype(str).to_numpy(),
             "interior": rows["interior"].to_numpy(dtype=bool),
             "positive": (rows["label"] == MANGROVE).to_numpy(),
-            "probability": np.rint(probability * PROBABILITY_SCALE).astype(np.uint16),
+            "probability": _probability(rows, model),
             "units": _units(rows),
             "rows": np.ones(len(rows), np.int64),
         }
     )
     return _sum_outcomes([counted])
+
+
+def _probability(part: pd.DataFrame, model: Model) -> np.ndarray:
+    return model.probability(encode(_feature_array(part, model.features), model.edges))
+
+
+def _doubts(part: pd.DataFrame, folds: Sequence[_Fold], limits: Thresholds) -> tuple[np.ndarray, np.ndarray]:
+    """Return the out-of-fold probability of each row, uint16 x 10 000, and which rows are suspect by it."""
+    positive = (part["label"] == MANGROVE).to_numpy()
+    probability = np.where(positive, PROBABILITY_SCALE, 0).astype(np.uint16)  # as labelled, where no fold tells
+    for fold in folds:
+        rows = fold.split.test(part)
+        probability[rows] = _probability(part[rows], fold.model)
+    return probability, suspects(probability, positive, limits)
+
+
+def _suspects_in(part: pd.DataFrame, folds: Sequence[_Fold], limits: Thresholds) -> pd.DataFrame:
+    part = _as_mapped(part)
+    probability, doubted = _doubts(part, folds, limits)
+    columns = ["region", "label", "weight", "zone", "grid_row", "grid_col", "year", "lon", "lat"]
+    found = pd.DataFrame(part.loc[doubted, [name for name in columns if name in part]])
+    found.insert(2, "probability", probability[doubted])
+    return found
+
+
+def _with_trust(part: pd.DataFrame, folds: Sequence[_Fold], limits: Thresholds, how: str) -> pd.DataFrame:
+    probability, doubted = _doubts(part, folds, limits)
+    mangrove = probability / PROBABILITY_SCALE
+    of_label = np.where(part["label"] == MANGROVE, mangrove, 1 - mangrove)
+    return part.assign(trust=np.where(doubted, of_label if how == "weigh" else 0.0, 1.0))
 
 
 # --- splits: which rows are used, as picklable functions of a partition ----------------------------------------
@@ -436,12 +538,53 @@ class _Split:
     base: Keep
     fold_of: Callable[[pd.DataFrame], np.ndarray]
     fold: int
+    apart: Keep | None = None
+    """Where folds are not made of whole blocks: rows in none that the fold touches."""
 
     def train(self, part: pd.DataFrame) -> np.ndarray:
-        return self.base(part) & (self.fold_of(part) != self.fold)
+        rows = self.base(part) & (self.fold_of(part) != self.fold)
+        return rows if self.apart is None else rows & self.apart(part)
 
     def test(self, part: pd.DataFrame) -> np.ndarray:
         return self.base(part) & (self.fold_of(part) == self.fold)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A model, and how it did on the rows it never saw."""
+
+    split: _Split
+    model: Model
+    outcome: pd.DataFrame
+    """As ``summarise`` takes it; probability is the score, not calibrated."""
+
+
+def _folds(table: _Table, base: Keep, folds: int, seed: int) -> tuple[str, list[_Split]]:
+    """Deal the regions of ``base`` to folds, or the blocks of a single one; return what that is a test of, and the
+    splits."""
+    regions = table.distinct(partial(_regions_of, keep=base))["region"].tolist()
+    if len(regions) > 1:
+        deal = np.random.default_rng(seed).permutation(len(regions)) % folds
+        of = dict(zip(regions, deal.tolist(), strict=True))
+        fold_of = partial(_region_fold, of=of)
+        return "transfer: folds of regions", [
+            _Split(base, fold_of, fold, _apart_from(table, [name for name in regions if of[name] == fold]))
+            for fold in sorted(set(of.values()))
+        ]
+    blocks = table.distinct(_blocks)
+    deal = np.random.default_rng(seed).permutation(len(blocks))
+    dealt = blocks.assign(fold=deal % max(1, min(folds, len(blocks))))
+    fold_of = partial(_block_fold, dealt=dealt)
+    splits = [_Split(base, fold_of, fold) for fold in range(dealt["fold"].max() + 1)]
+    return "in-region, not transfer: 10 km blocks", splits
+
+
+def _regions_of(part: pd.DataFrame, keep: Keep) -> pd.DataFrame:
+    return _regions(part[keep(part)])
+
+
+def _region_fold(part: pd.DataFrame, of: dict[str, int]) -> np.ndarray:
+    return part["region"].astype(str).map(of).fillna(-1).to_numpy(np.int64)
 
 
 def _blocks(part: pd.DataFrame) -> pd.DataFrame:
@@ -458,13 +601,6 @@ def _blocks_in(part: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     return _blocks(part[_inside(part, regions)])
 
 
-def _deal_blocks(table: _Table, seed: int) -> pd.DataFrame:
-    """Deal the blocks of a sample to folds, at random but evenly."""
-    blocks = table.distinct(_blocks)
-    deal = np.random.default_rng(seed).permutation(len(blocks))
-    return blocks.assign(fold=deal % max(1, min(FOLDS, len(blocks))))
-
-
 def _block_fold(part: pd.DataFrame, dealt: pd.DataFrame) -> np.ndarray:
     return _blocks(part).merge(dealt, how="left")["fold"].to_numpy()
 
@@ -473,22 +609,161 @@ def _row_fold(part: pd.DataFrame, seed: int) -> np.ndarray:
     key = np.full(len(part), seed, np.uint64)
     for name in ("zone", "grid_row", "grid_col", "year"):
         key = pd.util.hash_array(key ^ part[name].to_numpy(np.int64).view(np.uint64))
-    return (key % np.uint64(FOLDS)).astype(np.int64)
+    return (key % np.uint64(_RANDOM_PARTS)).astype(np.int64)
 
 
-def _score_folds(table: _Table, work: Callable[..., Model], splits: Sequence[_Split], scope: str) -> dict[str, Any]:
-    outcomes, failed = [], 0
+def _fit_folds(table: _Table, work: Callable[..., Model], splits: Sequence[_Split]) -> list[_Fold]:
+    """Fit and score the folds that have both classes on their training side."""
+    folds = []
     for split in splits:
         try:
-            model = work(keep=split.train)
+            model = work(table, split.train)
         except SampleError:
-            failed += 1  # no mangrove, or nothing else, outside this fold
-            continue
-        outcomes.append(table.outcomes(model, split.test))
-    if not outcomes:
+            continue  # no mangrove, or nothing else, outside this fold
+        folds.append(_Fold(split, model, table.outcomes(model, split.test)))
+    return folds
+
+
+def _counted(outcome: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return score (uint16 x 10 000), label and land of outcomes."""
+    return tuple(outcome[name].to_numpy() for name in ("probability", "positive", "pixels"))  # type: ignore[return-value]
+
+
+def _together(folds: Sequence[_Fold]) -> pd.DataFrame:
+    return pd.concat([fold.outcome for fold in folds])
+
+
+def _away_from_edges(outcome: pd.DataFrame) -> pd.DataFrame:
+    """Return the outcomes away from class edges, each class's standing for all of that class's land.
+
+    A mask is least sure at its edges: what it says there is no more fit to calibrate with than to train on.
+    """
+    inner = outcome[outcome["interior"]]
+    land, seen = (rows.groupby("positive")["pixels"].sum() for rows in (outcome, inner))
+    return inner.assign(pixels=inner["pixels"] * inner["positive"].map(land / seen))
+
+
+# --- calibration, threshold and figures of folds ---------------------------------------------------------------
+
+
+def _decide(model: Model, folds: Sequence[_Fold], params: TrainParams, threshold: float | None) -> Model:
+    """Calibrate a model and choose its threshold by the outcomes of folds."""
+    said: dict[str, Any]
+    rule: dict[str, Any] = {"rule": params.threshold_rule, "label": "mask", "population": _INNER}
+    if params.threshold_rule in ("precision", "recall"):
+        rule["target"] = params.threshold_target
+    problem = "mangrove and other are not both in two or more parts"
+    try:
+        curve_of_scores = _calibration(folds, params)
+        apart = _calibrated_apart(folds, params)
+    except ValueError:
+        said = {
+            "calibration": {"problem": f"not calibrated: {problem}"},
+            "decision": {"rule": "none", "reason": problem},
+        }
+        return replace(model, threshold=threshold or 0.5, metrics=said)
+    calibrated = replace(model, calibration=curve_of_scores)
+    probability, positive, land = _counted(_away_from_edges(pd.concat(apart)))
+    score, positive_before, land_before = _counted(_away_from_edges(_together(folds)))
+    prevalence = float(land[positive].sum() / land.sum())
+    curve = curve_of(probability, positive, land)
+    decision = decide(curve, params.threshold_rule, params.threshold_target, prevalence)
+    chosen = decision.threshold if threshold is None else threshold
+    reached = rates(probability >= round(chosen * PROBABILITY_SCALE), positive, land)
+    said = {
+        "calibration": {
+            "method": params.calibrate,
+            "label": "mask",
+            "population": _INNER,
+            "folds": len(folds),
+            "prevalence": round(prevalence, 6),
+            "ece_before": round(calibration_error(score / PROBABILITY_SCALE, positive_before, land_before), 6),
+            "ece_after": round(calibration_error(probability / PROBABILITY_SCALE, positive, land), 6),
+        },
+        "decision": {
+            **(rule if threshold is None else {**rule, "rule": "given"}),
+            "reached": decision.reached or threshold is not None,
+            "threshold": chosen,
+            "prevalence": round(prevalence, 6),
+            **{name: _figure(value) for name, value in reached._asdict().items()},
+        },
+    }
+    return replace(calibrated, curve=curve, threshold=chosen, metrics=said)
+
+
+def _calibration(folds: Sequence[_Fold], params: TrainParams) -> Calibration | None:
+    if params.calibrate == "none":
+        return None
+    fit_curve = fit_isotonic if params.calibrate == "isotonic" else fit_platt
+    return fit_curve(*_counted(_away_from_edges(_together(folds))))
+
+
+def _calibrated_apart(folds: Sequence[_Fold], params: TrainParams) -> list[pd.DataFrame]:
+    """Return the outcomes of each fold, calibrated by those of the others: as new land would be.
+
+    Raises
+    ------
+    ValueError
+        If there are no two folds, or one class is missing outside a fold.
+    """
+    if len(folds) < 2:
+        raise ValueError("at least two folds are needed")
+    found = []
+    for index, fold in enumerate(folds):
+        others = [other for place, other in enumerate(folds) if place != index]
+        found.append(_mapped(fold, replace(fold.model, calibration=_calibration(others, params)).levels))
+    return found
+
+
+def _mapped(fold: _Fold, levels: np.ndarray) -> pd.DataFrame:
+    return fold.outcome.assign(probability=levels[fold.outcome["probability"]])
+
+
+def _score_folds(
+    folds: Sequence[_Fold],
+    params: TrainParams,
+    threshold: float,
+    asked: int,
+    scope: str,
+    levels: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Return the figures of folds; calibrated by the levels given, or each by the others."""
+    try:
+        seen = _calibrated_apart(folds, params) if levels is None else [_mapped(fold, levels) for fold in folds]
+        outcome = _sum_outcomes(seen)
+    except ValueError:
         return {"scope": scope, "problem": "not scored: mangrove and other are not both in two or more parts"}
-    outcome = _sum_outcomes(outcomes)
-    return {"scope": scope, "folds": len(outcomes), "folds_failed": failed, **summarise(outcome, model.threshold)}
+    return {"scope": scope, "folds": len(folds), "folds_failed": asked - len(folds), **summarise(outcome, threshold)}
+
+
+def _describe_suspects(folds: Sequence[_Fold], limits: Thresholds) -> dict[str, Any]:
+    """Return how many labels are suspect, and how wrong the mask is by these models, overall and by region."""
+    outcome = _together(folds)
+
+    def describe(rows: pd.DataFrame) -> dict[str, Any]:
+        probability, positive, land = _counted(rows)
+        doubted = suspects(probability, positive, limits)
+        noise = noise_rates(joint(probability, positive, land, limits))
+        return {
+            "rows": int(rows["rows"][doubted].sum()),
+            "of": int(rows["rows"].sum()),
+            "pixels": round(float(rows["pixels"][doubted].sum()), 1),
+            "omission": _figure(noise.omission),
+            "commission": _figure(noise.commission),
+        }
+
+    return {
+        "label": "mask",
+        "population": "wall to wall",
+        "limits": {name: _figure(value) for name, value in limits._asdict().items()},
+        **describe(outcome),
+        "regions": {str(name): describe(rows) for name, rows in outcome.groupby("region")},
+    }
+
+
+def _figure(value: float) -> float | None:
+    """Round for JSON, which has no nan: a figure that is not defined is None."""
+    return round(value, 6) if math.isfinite(value) else None
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------
@@ -499,11 +774,10 @@ def _fit(
     *,
     keep: Keep,
     params: TrainParams,
-    threshold: float,
     hold_out: Sequence[str] = (),
     worker_memory: int | None = None,
 ) -> Model:
-    tallies = table.map(_tally, table.features, keep)
+    tallies = table.map(_tally, table.features, keep, params.balance)
     counts = [tally.rows.sum() for tally in tallies]
     total, counts = table.compute(dask.delayed((_combine(_Tally.sum, tallies), counts)))
     rows = int(total.rows.sum())
@@ -515,10 +789,9 @@ def _fit(
     if rows > MAX_ROWS:
         raise SampleError(f"{rows} rows to train on, more than {MAX_ROWS}", fix="draw fewer per tile")
     edges = [bin_edges(histogram) for histogram in total.histograms]
-    # Rows at class edges are not trained on, so each class's rows stand for all of that class's land.
-    scale = total.land / total.units * (rows / int(total.land.sum()))
+    scale = _scale(total, params.balance)
     encoded = [
-        dask.delayed(_encode)(part, table.features, keep, edges, scale)
+        dask.delayed(_encode)(part, table.features, keep, params.balance, edges, scale)
         for part, count in zip(table.parts, counts, strict=True)
         if count
     ]
@@ -536,7 +809,6 @@ def _fit(
         hold_out=tuple(hold_out),
         training_prevalence=float(total.land[1] / total.land.sum()),
         training_rows={"other": int(total.rows[0]), "mangrove": int(total.rows[1])},
-        threshold=threshold,
         params=params.model_dump(mode="json"),
         versions={
             "mangroves": engine.__version__,
@@ -545,6 +817,16 @@ def _fit(
             "python": platform.python_version(),
         },
     )
+
+
+def _scale(total: _Tally, balance: str) -> np.ndarray:
+    """Return what brings the units of each class's rows to weights of mean 1."""
+    rows = float(total.rows.sum())
+    if balance == "drawn":
+        return np.full(2, rows / float(total.units.sum()))
+    # Rows at class edges are not trained on, so each class's rows stand for all of that class's land.
+    share = total.land / float(total.land.sum()) if balance == "map" else np.full(2, 0.5)
+    return share * rows / total.units
 
 
 def _is_distributed(

@@ -8,6 +8,7 @@ import click
 import pandas as pd
 
 from engine.change import merge_tables, write_table
+from engine.classify import as_asked
 from engine.legend import CLASSES, OUTSIDE_HABITAT, PROBABILITY_RAMP, Entry, Ramp
 from engine.model import Model
 from engine.places import Place
@@ -30,12 +31,13 @@ def map_path(run: Run, part: TileYear) -> Place:
 def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> list[Place]:
     """Classify what is missing, join each year's tiles, and return the mosaics (VRT) of class."""
     params = run.params
+    say_decision(run, as_asked(model, params.classify))
     # Once: a hash reads all trees anew.
     model_sha256, tags = model.sha256(), {**run.tags, **model_tags(model)}
     common = fingerprint_of(
         "map-1",
         model_sha256,
-        params.classify.threshold,
+        params.classify.model_dump(),
         run.habitat_fingerprint,
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
     )
@@ -58,7 +60,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> li
                     model_sha256,
                     run.habitat_of_tasks,
                     run.access,
-                    params.classify.threshold,
+                    params.classify,
                     map_path(run, part),
                     fingerprint,
                     {**tags, "year": str(part.year)},
@@ -77,6 +79,14 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> li
         for year, hectares in areas[areas["code"] == OUTSIDE_HABITAT].groupby("year")["hectares"].sum().items():
             run.reporter.say(f"habitat   {year}: {hectares:,.1f} ha of the area lie outside the limit, class 3")
     return mosaics
+
+
+def say_decision(run: Run, model: Model) -> None:
+    """Say from which probability a pixel is mapped as mangrove, and for what land."""
+    run.reporter.say(
+        f"classify  mangrove from a probability of {model.threshold:.2f}, on land of which "
+        f"{model.training_prevalence:.1%} is mangrove"
+    )
 
 
 def join_tiles(run: Run, plan: Plan, tags: dict[str, str]) -> list[Place]:

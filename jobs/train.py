@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,19 +15,23 @@ from engine.area import study_regions
 from engine.cluster import worker_bytes
 from engine.errors import ConfigError, ModelError
 from engine.files import write_text
+from engine.kernels.features import COMPOSITE_FEATURES
 from engine.model import Model, load_model
 from engine.params import AreaParams
 from engine.places import Place
 from engine.plan import Plan
 from engine.sample import part_path, read_sample
 from engine.store import fingerprint_of, read_marker
-from engine.train import train_model
+from engine.train import train_model, write_suspects
 from jobs.config import allowed_place
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
 from jobs.plan import plan_run
 from jobs.sample import draw_samples, open_labels, show_counts
 from jobs.search import find_scenes
+
+BANDS_MODEL: Final = "bands"
+"""Folder, in that of the model, of a second one of bands and indices alone: what a table from elsewhere has."""
 
 
 def check_training(run: Run) -> None:
@@ -105,7 +109,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     sample = run.outputs / "sample"
     parts = run.each(read_marker, [part_path(sample, part.tile.id, part.year) for part in plan.tile_years])
     fingerprint = fingerprint_of(
-        "model-1",
+        "model-2",
         [marker["fingerprint"] for marker in parts if marker],
         run.params.train.model_dump(exclude={"distributed", "source"}),
         run.params.classify.threshold,
@@ -116,21 +120,35 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
         return load_model(folder), folder
     inputs.unlink(missing_ok=True)
     with run.record.stage("train") as counts:
-        run.reporter.say("train     fitting and scoring ...")
-        model = train_model(
-            read_sample(sample),
-            params=run.params.train,
-            threshold=run.params.classify.threshold,
-            seed=run.params.seed,
-            client=run.client,
-            worker_memory=worker_bytes(run.client),
-        )
-        learnt = {**model.params, "composite": run.params.cube.composite}
-        model = replace(model, masks=tuple(run.record.data["masks"]), params=learnt)
-        model.save(folder)
+        model = _train(run, sample, folder)
+        bands = _train(run, sample, folder / BANDS_MODEL, COMPOSITE_FEATURES)
         write_text(inputs, json.dumps({"fingerprint": fingerprint}))
-        counts.update(rows=sum(model.training_rows.values()), trees_sha256=model.tree_sha256())
+        counts.update(
+            rows=sum(model.training_rows.values()),
+            trees_sha256=model.tree_sha256(),
+            bands_trees_sha256=bands.tree_sha256(),
+        )
     return model, folder
+
+
+def _train(run: Run, sample: Place, folder: Place, features: Sequence[str] | None = None) -> Model:
+    """Fit a model of some features, and write its folder."""
+    params = run.params
+    run.reporter.say(f"train     fitting and scoring{' the model of bands and indices' if features else ''} ...")
+    trained = train_model(
+        read_sample(sample),
+        params=params.train,
+        features=features,
+        threshold=params.classify.threshold,
+        seed=params.seed,
+        client=run.client,
+        worker_memory=worker_bytes(run.client),
+    )
+    learnt = {**trained.model.params, "composite": params.cube.composite}
+    model = replace(trained.model, masks=tuple(run.record.data["masks"]), params=learnt)
+    write_suspects(trained.suspects, folder / "suspects.parquet")
+    model.save(folder)
+    return model
 
 
 def train_on_study(run: Run) -> tuple[Model, Place]:
@@ -176,7 +194,27 @@ def show_score(run: Run, model: Model) -> dict[str, Any]:
     )
     if "problem" in metrics:
         run.reporter.say(f"train     {metrics['problem']}")
+    for line in describe_decision(metrics):
+        run.reporter.say(f"train     {line}")
     return metrics
+
+
+def describe_decision(metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield in words how a model was calibrated, where its threshold comes from, and which labels it doubts."""
+    calibration, decision, doubt = (metrics.get(name) or {} for name in ("calibration", "decision", "suspects"))
+    if "problem" in calibration:
+        yield f"not calibrated: {calibration['problem']}"
+    elif calibration:
+        yield (
+            f"calibrated ({calibration['method']}) on {calibration['folds']} parts: calibration error "
+            f"{calibration['ece_before']:.3f} before, {calibration['ece_after']:.3f} after, against the mask"
+        )
+    if "rule" in decision:
+        target = f" {decision['target']:g}" if "target" in decision else ""
+        missed = "" if decision["reached"] else ", which none reaches: this one comes nearest"
+        yield f"mangrove from a probability of {decision['threshold']:.2f}, by {decision['rule']}{target}{missed}"
+    if doubt.get("rows"):
+        yield f"{doubt['rows']:,} of {doubt['of']:,} labels are suspect; where, is in suspects.parquet beside the model"
 
 
 @click.command("train")
