@@ -174,11 +174,13 @@ def test_a_sample_in_a_bucket_is_read_there_once_it_is_allowed(bucket, drawn, tm
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_explored_by_its_configuration(finished_copy):
-    answer = mangroves("explore", "--config", finished_copy.write(), "--json")
+def test_what_mangroves_sample_drew_is_explored_by_its_configuration(job):
+    assert job.call("sample").code == 0
+    answer = mangroves("explore", "--config", job.write(), "--json")
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
-    rows = pd.concat(pd.read_parquet(path) for path in (finished_copy.run / "sample").glob("*.parquet"))
+    rows = pd.concat(pd.read_parquet(path) for path in (job.run / "sample").glob("*.parquet"))
     assert found["rows"] == len(rows)
     assert {region["region"] for region in found["regions"]} == set(rows["region"])
-    assert found["config_sha256"] == finished_copy.record["config_sha256"]
+    assert found["config_sha256"] == job.record["config_sha256"]
+    assert job.call("sample").code == 0, "the run goes on with what was explored in its folder"
