@@ -188,7 +188,8 @@ def _draw_stratum(
         why = f"study: uniform position, one of {STUDY_POSITIONS[label]} over {region.name}, kept as {name}"
         return flat[with_probability(hashes, probability)], 1 / probability, why
     wanted = params.mangrove if label == MANGROVE else params.other
-    n = math.ceil(wanted * flat.size) if wanted <= 1 else int(wanted)
+    # Rounded first: a tenth of 30 is a little more than 3 in floating point.
+    n = math.ceil(round(wanted * flat.size, 6)) if wanted <= 1 else int(wanted)
     chosen = flat[smallest(hashes, n)]
     number = f"{chosen.size} of" if chosen.size < flat.size else "all"
     why = f"stratified: {number} {flat.size} {name} px of {region.name} in this tile and year"

@@ -97,6 +97,15 @@ def test_a_fraction_is_of_the_class_and_one_takes_all(small):
         assert rows.weight.sum() == pytest.approx(pixels)
 
 
+@pytest.mark.parametrize(("pixels", "fraction", "rows"), [(30, 0.1, 3), (100, 0.07, 7), (100, 0.071, 8), (3, 0.001, 1)])
+def test_a_fraction_is_rounded_up_and_never_by_floating_point(small, pixels, fraction, rows):
+    tile, area, world = small
+    labels = np.zeros_like(world["labels"])
+    there = np.flatnonzero(world["valid"] & (world["regions"] == 1))[:pixels]
+    labels.flat[there] = 2
+    assert len(_draw(tile, area, world | {"labels": labels}, mangrove=fraction)) == rows
+
+
 def test_rows_carry_what_their_pixel_holds_and_where_it_lies(small):
     tile, area, world = small
     frame = _draw(tile, area, world, mangrove=50, other=50)
