@@ -97,15 +97,17 @@ def _frame_density(ax: Axes, whole: pd.DataFrame) -> None:
     peak = whole["density"].max()
     low, high = _middle(whole)
     ax.set(xlim=(low, high), ylim=(0, 1.5 * peak), yticks=[])
+    ax.locator_params(axis="x", nbins=4)
     ax.grid(visible=False)
 
 
 def _middle(densities: pd.DataFrame) -> tuple[float, float]:
-    """Return where the mean of some densities has 98 % of its mass."""
-    mean = densities.groupby("x")["density"].mean()
-    mass = (mean.cumsum() / mean.sum()).to_numpy()
-    x = mean.index.to_numpy()
-    return float(x[np.searchsorted(mass, 0.01)]), float(x[np.searchsorted(mass, 0.99)])
+    """Return where each of some densities has 98 % of its mass."""
+    ends = []
+    for _, curve in densities.groupby(["region", "class"]):
+        mass = (curve["density"].cumsum() / curve["density"].sum()).to_numpy()
+        ends.append(curve["x"].to_numpy()[np.searchsorted(mass, [0.01, 0.99])])
+    return float(np.min(ends)), float(np.max(ends))
 
 
 def draw_ridges(
@@ -140,6 +142,7 @@ def draw_ridges(
             ax.set(ylim=(len(regions) - 0.9, -1.1), yticks=np.arange(len(regions)), yticklabels=[])
             ax.tick_params(axis="y", length=0)
             ax.spines["left"].set_visible(False)
+            ax.locator_params(axis="x", nbins=4)
             ax.grid(visible=False, axis="x")
         labels = axes[0, 0].set_yticklabels([_short(region) for region in regions])
         if regions[0] == whole:
