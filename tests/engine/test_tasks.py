@@ -24,7 +24,7 @@ from engine.kernels.composite import empty_layers
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING, feature_stack
 from engine.lookup import FoundRaster
 from engine.masks import open_masks
-from engine.params import CubeParams, HabitatParams, LabelParams, SampleParams, TrainParams
+from engine.params import ClassifyParams, CubeParams, HabitatParams, LabelParams, SampleParams, TrainParams
 from engine.plan import TileYear
 from engine.ranges import Access
 from engine.raster import read_raster
@@ -61,6 +61,7 @@ HIGH = np.broadcast_to(np.arange(30) >= 25, TILE.shape)
 """The last five columns lie too high for mangrove."""
 
 ANNUAL, KEEP = CubeParams(), CubeParams(keep="scenes")
+AT_HALF = ClassifyParams(threshold=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -423,7 +424,7 @@ def classify(cube: Path, area: Area, model, habitat, store: Path) -> dict:
     limit = None if habitat is None else habitat[:2]
     trust = Trust() if habitat is None else Trust().with_roots(habitat[2])
     return classify_task(
-        cube, TILE, 2019, area, *model, limit, Access(trust), 0.5, store, "f", {"run": "few", "notice": "by hand"}
+        cube, TILE, 2019, area, *model, limit, Access(trust), AT_HALF, store, "f", {"run": "few", "notice": "by hand"}
     )
 
 
