@@ -45,7 +45,6 @@ MAX_LINE_BYTES: Final = 2**23
 
 _PART_ROWS: Final = 2**16
 _PART_VALUES: Final = 2**22  # of wide tables fewer rows at a time
-_GROUP_ROWS: Final = 2**18  # rows of a Parquet row group written
 _UNKNOWN: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-nan", "--"})
 _NEEDS_QUOTES: Final = '[",\r\n]'
 _SENTINELS: Final = (MISSING, INDEX_MISSING)
@@ -452,7 +451,7 @@ def _parts(table: Table, wanted: Sequence[str]) -> Iterator[dict[str, pa.Array]]
             for batch in _csv_batches(table, places):
                 yield dict(zip(wanted, batch.columns, strict=True))
         else:
-            with pa.parquet.ParquetFile(table.path) as file:
+            with _open_parquet(table) as file:
                 for batch in file.iter_batches(_PART_ROWS, columns=list(wanted)):
                     yield {name: batch.column(name) for name in wanted}
 
@@ -464,10 +463,15 @@ def _whole_parts(table: Table, wanted: Sequence[str]) -> Iterator[tuple[pa.Recor
         if table.is_csv:
             batches = _csv_batches(table, range(len(table.columns)))
         else:
-            file = stack.enter_context(pa.parquet.ParquetFile(table.path))
+            file = stack.enter_context(_open_parquet(table))
             batches = file.iter_batches(max(1, min(_PART_ROWS, _PART_VALUES // len(table.columns))))
         for batch in batches:
             yield batch, {name: batch.column(place) for name, place in places.items()}
+
+
+def _open_parquet(table: Table) -> pa.parquet.ParquetFile:
+    # Read ahead, row groups would be held to the end: the whole file (pyarrow 26.0).
+    return pa.parquet.ParquetFile(table.path, pre_buffer=False)
 
 
 def _csv_batches(table: Table, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
@@ -540,6 +544,6 @@ def _parquet_writer(table: Table, path: Path, added: Sequence[str], about: dict[
             share = pa.array(probability / PROBABILITY_SCALE, mask=classes == NOT_OBSERVED)
             notice = pa.repeat(about["notice"], len(classes))
             ours = [share, labels.take(pa.array(classes)), notice][: len(added)]
-            writer.write_batch(pa.RecordBatch.from_arrays([*raw.columns, *ours], schema=schema), _GROUP_ROWS)
+            writer.write_batch(pa.RecordBatch.from_arrays([*raw.columns, *ours], schema=schema))
 
         yield append

@@ -170,6 +170,17 @@ def test_a_part_of_a_table_is_predicted_as_the_whole(tmp_path, folder, monkeypat
         pd.testing.assert_frame_equal(predicted(tmp_path / f"a{suffix}", folder)[0], found)
 
 
+def test_no_more_of_a_parquet_table_is_held_than_a_part(tmp_path):
+    size, groups = 20_000, 40
+    group = pa.table({"red": np.random.default_rng(0).integers(0, 2**60, size)})
+    with pq.ParquetWriter(tmp_path / "t.parquet", group.schema) as writer:
+        for _ in range(groups):
+            writer.write_table(group)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in predict._whole_parts(open_table(tmp_path / "t.parquet"), [])]
+    assert max(held) < 0.25 * groups * group.nbytes
+
+
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
 
 
