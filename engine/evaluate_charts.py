@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from engine.charts import CLASS_COLOURS, GREY, INK, chart
 
@@ -245,8 +246,10 @@ def leave_one_out_chart(path: Path, figures: pd.DataFrame, *, label: str, notice
             one.scatter(rest, y, color=CLASS_COLOURS["mangrove"], s=16, zorder=3, label="all other regions")
             one.axvline(rest.median(), color=GREY, linestyle="--", linewidth=0.8)
             one.set_yticks(y, order)
+            one.xaxis.set_major_locator(MaxNLocator(6))
             one.set(title=f"{figure.upper()}: median {rest.median():.3f}, worst {rest.min():.3f}")
-        axes[0, 0].legend(loc="upper left", bbox_to_anchor=(0, -0.45 / (0.2 + _ROW * len(order))), ncols=3)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(handles, names, loc="outside lower right", ncols=3)
 
 
 def splits_chart(path: Path, splits: pd.DataFrame, *, label: str, notice: str = "") -> None:

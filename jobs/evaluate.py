@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import dask
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -18,19 +19,24 @@ import pyarrow.parquet
 from engine import evaluate as step
 from engine import evaluate_charts as charts
 from engine.boost import Boosted
+from engine.figures import prediction_map
 from engine.files import replacing, write_text
 from engine.kernels.score import PREVALENCES
 from engine.model import Model
 from engine.params import BoostParams
+from engine.plan import Plan, TileYear
 from engine.sample import read_sample
+from engine.store import open_store
+from engine.trust import safe_name
 from jobs.context import Options, Run, open_run, run_options
-from jobs.cube import build_cubes
+from jobs.cube import build_cubes, cube_path
 from jobs.plan import plan_run
 from jobs.sample import draw_samples
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
 
 SHAP_ROWS: Final = 2000
+MOST_MAPS: Final = 30
 FIGURES: Final = ("auc", "precision", "recall", "f1", "average_precision", "brier", "calibration_error")
 """Those of both classes, and of mangrove."""
 
@@ -75,8 +81,9 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
     sample = run.client.persist(sample[step.needed_columns(sample.columns, model.features)])
 
     def gather(part_of: Callable[..., pd.DataFrame], *arguments: Any) -> pd.DataFrame:
-        lazy = sample.map_partitions(part_of, *arguments, meta=part_of(sample._meta, *arguments))
-        return run.client.compute(lazy).result().reset_index(drop=True)
+        shared = [dask.delayed(one, traverse=False) for one in arguments]
+        parts = [dask.delayed(part_of)(part, *shared) for part in sample.to_delayed()]
+        return run.client.compute(dask.delayed(pd.concat)(parts, ignore_index=True)).result()
 
     land = gather(_land_of).groupby(["region", "label"])["weight"].sum()
     regions = sorted(set(land.index.get_level_values("region")))
@@ -170,13 +177,25 @@ def _permute(frame: pd.DataFrame, features: Any, boosted: Boosted, repeats: int,
 # --- what is written -------------------------------------------------------------------------------------------
 
 
-def write_evaluation(folder: Path, found: Evaluation, *, tags: dict[str, str]) -> dict[str, Any]:
-    """Write tables, charts, page and summary; return the summary."""
+def write_evaluation(
+    folder: Path, found: Evaluation, *, tags: dict[str, str], maps: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Write tables, charts, page and summary; return the summary.
+
+    Parameters
+    ----------
+    folder : Path
+    found : Evaluation
+    tags : dict of str to str
+        Of the run; ``notice`` goes on every chart and page.
+    maps : sequence of (str, str)
+        Headings and file names of pictures already in the folder.
+    """
     notice = tags.get("notice", "")
     for name, table in found.tables.items():
         write_parquet(folder / f"{name}.parquet", table, tags)
     summary = summarise(found, tags)
-    pictures = draw_charts(folder, found, notice)
+    pictures = [*draw_charts(folder, found, notice), *maps]
     write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     write_text(folder / "README.md", page(found, summary, pictures))
     return summary
@@ -298,6 +317,44 @@ def draw_charts(folder: Path, found: Evaluation, notice: str) -> list[tuple[str,
     return drawn
 
 
+def draw_maps(run: Run, plan: Plan, found: Evaluation, folder: Path) -> list[tuple[str, str]]:
+    """Draw the scored points of each region over its composite, right and wrong; return (heading, file name).
+
+    Of a region in several tiles or years the one with most points is shown; of many regions the first by name.
+    """
+    scores = found.tables["scores"]
+    drawn = []
+    for region in sorted(scores["region"].unique())[:MOST_MAPS]:
+        rows = scores[scores["region"] == region]
+        inside = {part: _points_of(part, rows) for part in plan.tile_years}
+        part = max(inside, key=lambda one: len(inside[one]))
+        points, (top, left, _, _) = inside[part], part.tile.window
+        y, x = (points["grid_row"] - top).to_numpy(), (points["grid_col"] - left).to_numpy()
+        window = tuple(slice(max(0, at.min() - 10), at.max() + 11) for at in (y, x))
+        with open_store(cube_path(run, part)) as cube:
+            composite = cube["composite"][:, window[0], window[1]].to_numpy()
+        drawn.append((f"{region}, {part.year}", f"map_{safe_name(region, what='region')}.png"))
+        prediction_map(
+            folder / drawn[-1][1],
+            composite,
+            y - window[0].start,
+            x - window[1].start,
+            points["positive"].to_numpy(bool),
+            (points["probability"] >= found.threshold).to_numpy(bool),
+            title=f"{region} {part.year}, {found.scope}; mangrove from {found.threshold:.2f}",
+            notice=run.params.notice,
+            population="scored rows as drawn",
+        )
+    return drawn
+
+
+def _points_of(part: TileYear, rows: pd.DataFrame) -> pd.DataFrame:
+    top, left, height, width = part.tile.window
+    of = (rows["zone"] == part.tile.zone) & (rows["year"] == part.year)
+    of &= rows["grid_row"].between(top, top + height - 1) & rows["grid_col"].between(left, left + width - 1)
+    return rows[of]
+
+
 def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, str]]) -> str:
     """Return the page in Markdown."""
     lines = ["# Evaluation", ""]
@@ -403,6 +460,7 @@ def command(options: Options) -> None:
         folder = run.folder / "evaluate"
         with run.record.stage("evaluate") as counts:
             found = evaluate_model(run, model)
-            summary = write_evaluation(folder, found, tags=run.tags)
+            maps = draw_maps(run, plan, found, folder)
+            summary = write_evaluation(folder, found, tags=run.tags, maps=maps)
             counts.update(rows=summary["rows"], trials=len(found.tables["trials"]))
         show_evaluation(run, summary, folder)

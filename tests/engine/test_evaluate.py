@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -324,12 +325,26 @@ def outcomes_of(frame: pd.DataFrame, trials: list[step.Trial]) -> list[step.Outc
 
 
 FRAME = step.standing_for(step.first_rows(SAMPLE, most=300), step.land_of(SAMPLE))
-TRIALS = step.plan_trials(FRAME, ("Fiji",))
-OUTCOMES = outcomes_of(FRAME, TRIALS)
-LISTED = step.trial_list(TRIALS, OUTCOMES)
-SAID = pd.concat([step.trial_scores(n, TRIALS[n], one) for n, one in enumerate(OUTCOMES) if one], ignore_index=True)
-BASE = step.trial_rows(FRAME)
-FIGURES = step.trial_figures(LISTED, BASE, SAID)
+
+
+class Tried(NamedTuple):
+    """Trials, what became of them, and their tables."""
+
+    trials: list[step.Trial]
+    outcomes: list[step.Outcome | None]
+    listed: pd.DataFrame
+    rows: pd.DataFrame
+    said: pd.DataFrame
+    figures: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def tried() -> Tried:
+    trials = step.plan_trials(FRAME, ("Fiji",))
+    outcomes = outcomes_of(FRAME, trials)
+    listed, rows = step.trial_list(trials, outcomes), step.trial_rows(FRAME)
+    said = pd.concat([step.trial_scores(n, trials[n], one) for n, one in enumerate(outcomes) if one], ignore_index=True)
+    return Tried(trials, outcomes, listed, rows, said, step.trial_figures(listed, rows, said))
 
 
 def test_rows_are_capped_and_stand_for_the_same_land():
@@ -361,10 +376,10 @@ def test_thinned_views_go_with_their_pixel_and_count_for_nothing():
     pd.testing.assert_series_equal(step.land_of(taken), step.land_of(SAMPLE))
 
 
-def test_no_trial_but_the_random_one_shares_a_block_between_its_sides():
+def test_no_trial_but_the_random_one_shares_a_block_between_its_sides(tried):
     blocks = block_ids(FRAME)
     kinds = set()
-    for trial in TRIALS:
+    for trial in tried.trials:
         kinds.add(trial.kind)
         assert trial.train.any()
         assert trial.test.any()
@@ -375,9 +390,9 @@ def test_no_trial_but_the_random_one_shares_a_block_between_its_sides():
     }  # fmt: skip
 
 
-def test_trials_train_and_judge_where_they_say():
+def test_trials_train_and_judge_where_they_say(tried):
     region = FRAME["region"].to_numpy()
-    for trial in TRIALS:
+    for trial in tried.trials:
         trained, judged = set(region[trial.train]), set(region[trial.test])
         if trial.kind == "one region":
             assert (trained, judged) == ({trial.name}, {"Cuba1", "Cuba2", "Fiji"} - {trial.name})
@@ -389,31 +404,31 @@ def test_trials_train_and_judge_where_they_say():
             assert judged == {"Fiji"}
             assert "Fiji" not in trained
     sensor = FRAME["sensor"].to_numpy()
-    names = {trial.name for trial in TRIALS if trial.kind == "sensor"}
+    names = {trial.name for trial in tried.trials if trial.kind == "sensor"}
     assert names == {"sensor: L8+L9 to L8+L9", "sensor: L8+L9 to L5", "sensor: L8+L9 to L7"}
-    for trial in TRIALS:
+    for trial in tried.trials:
         if trial.name == "sensor: L8+L9 to L7":
             assert set(sensor[trial.train]) == {"L8", "L9", "L8+L9"}
             assert set(sensor[trial.test]) == {"L7"}
 
 
-def test_subsets_of_learning_curves_are_nested():
+def test_subsets_of_learning_curves_are_nested(tried):
     for kind in ("samples", "regions"):
         for repeat in range(step.REPEATS):
-            steps = [one for one in TRIALS if one.kind == kind and one.repeat == repeat]
+            steps = [one for one in tried.trials if one.kind == kind and one.repeat == repeat]
             for small, large in pairwise(steps):
                 assert not (small.train & ~large.train).any()
                 assert large.train.sum() > small.train.sum()
-    last = [one for one in TRIALS if one.kind == "samples"][-1]
-    everything = next(one for one in TRIALS if one.kind == "all but one" and one.name == "Fiji")
+    last = [one for one in tried.trials if one.kind == "samples"][-1]
+    everything = next(one for one in tried.trials if one.kind == "all but one" and one.name == "Fiji")
     assert (last.train == everything.train).all()
 
 
-def test_trial_figures_are_those_of_scikit_learn():
-    joined = SAID.merge(LISTED, on="trial").merge(BASE, on="row")
+def test_trial_figures_are_those_of_scikit_learn(tried):
+    joined = tried.said.merge(tried.listed, on="trial").merge(tried.rows, on="row")
     joined["called"] = joined["probability"] / 10_000 >= joined["threshold"] - 1e-9
     checked = 0
-    for row in FIGURES.sample(40, random_state=0).itertuples():
+    for row in tried.figures.sample(40, random_state=0).itertuples():
         some = joined[(joined["kind"] == row.kind) & (joined["repeat"] == row.repeat)]
         some = some if row.name == "all regions" else some[some["name"] == row.name]
         some = some if row.region == "all regions" else some[some["region"] == row.region]
@@ -427,26 +442,26 @@ def test_trial_figures_are_those_of_scikit_learn():
     assert checked > 20
 
 
-def test_a_trials_threshold_never_saw_its_test_side():
-    number = next(n for n, one in enumerate(TRIALS) if one.kind == "all but one")
-    trial = TRIALS[number]
+def test_a_trials_threshold_never_saw_its_test_side(tried):
+    number = next(n for n, one in enumerate(tried.trials) if one.kind == "all but one")
+    trial = tried.trials[number]
     changed = FRAME.copy()
     changed.loc[trial.test, "label"] = 3 - changed.loc[trial.test, "label"]
     changed.loc[trial.test, list(FEATURES)] = 7
     again = outcomes_of(changed, [trial])[0]
-    assert again.threshold == OUTCOMES[number].threshold
-    assert again.boosted.trees == OUTCOMES[number].boosted.trees
+    assert again.threshold == tried.outcomes[number].threshold
+    assert again.boosted.trees == tried.outcomes[number].boosted.trees
 
 
-def test_the_headline_is_the_median_and_the_worst_region():
-    of = FIGURES[(FIGURES["kind"] == "all but one") & (FIGURES["label"] == "truth")]
+def test_the_headline_is_the_median_and_the_worst_region(tried):
+    of = tried.figures[(tried.figures["kind"] == "all but one") & (tried.figures["label"] == "truth")]
     of = of[(of["name"] == of["region"]) & (of["name"] != "all regions")].set_index("name")
-    found = step.headline(FIGURES, "truth")
+    found = step.headline(tried.figures, "truth")
     assert found["regions"] == 3
     assert found["median_auc"] == np.median(of["auc"])
     assert found["worst_f1"] == of["f1"].min()
     assert found["worst_f1_region"] == of["f1"].idxmin()
-    assert step.headline(FIGURES[FIGURES["kind"] == "random"]) == {}
+    assert step.headline(tried.figures[tried.figures["kind"] == "random"]) == {}
 
 
 def test_a_training_side_of_one_class_is_told_and_not_scored():

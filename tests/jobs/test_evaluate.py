@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -16,13 +14,14 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from engine.model import load_model
 from tests.jobs.calls import Job
 
+NOTICE = "SIMULATED for a test"
+
 
 @pytest.fixture(scope="module")
-def evaluated(finished, tmp_path_factory):
-    """A finished run with its evaluation, and what the command said."""
-    folder = tmp_path_factory.mktemp("evaluated") / "copy"
-    shutil.copytree(finished.folder, folder)
-    job = Job(folder, finished.archive, copy.deepcopy(finished.config))
+def evaluated(archive, tmp_path_factory):
+    """A run that was evaluated from nothing, and what the command said."""
+    job = Job(tmp_path_factory.mktemp("evaluated"), archive)
+    job.config["notice"] = NOTICE
     answer = job.call("evaluate", "--json")
     assert answer.code == 0, answer.err
     return job, answer
@@ -32,17 +31,17 @@ def test_the_page_and_its_figures_are_there_and_carry_the_notice(evaluated):
     job, answer = evaluated
     folder = job.run / "evaluate"
     page = (folder / "README.md").read_text(encoding="utf-8")
-    notice = json.loads(answer.out)["tags"]["notice"]
-    assert notice.startswith("SIMULATED")
-    assert notice in page
+    assert NOTICE in page
     linked = re.findall(r"\]\(([^)]+)\)", page)
     assert {"confusion.png", "curves.png", "transfer_auc.png", "importance.png", "shap.png", "errors.png"} <= set(
         linked
     )
+    assert {"map_sim-India.png", "metrics.parquet", "scores.parquet"} <= set(linked)
     assert all((folder / name).is_file() for name in linked)
+    assert json.loads(answer.out)["evaluation"] == str(folder)
     for path in folder.glob("*.parquet"):
-        assert pyarrow.parquet.read_schema(path).metadata[b"mangroves.notice"].decode() == notice
-    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["tags"]["notice"] == notice
+        assert pyarrow.parquet.read_schema(path).metadata[b"mangroves.notice"].decode() == NOTICE
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["tags"]["notice"] == NOTICE
 
 
 def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
@@ -67,6 +66,7 @@ def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
     assert summary["leave_one_region_out"]["mask"]["worst_auc"] == pytest.approx(of["auc"].min(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_recorded_and_repeats(evaluated):
     job, _ = evaluated
     assert "evaluate" in job.record["stages"]
@@ -77,12 +77,15 @@ def test_an_evaluation_is_recorded_and_repeats(evaluated):
     assert {path.name: path.read_bytes() for path in (job.run / "evaluate").iterdir()} == before
 
 
-def test_without_a_hold_out_regions_are_judged_by_models_of_the_others(finished_copy):
-    finished_copy.config["train"]["hold_out"] = []
-    finished_copy.config["name"] = "tiny"
-    answer = finished_copy.call("evaluate", "--json", "--fresh")
+@pytest.mark.slow
+def test_without_a_hold_out_regions_are_judged_by_models_of_the_others(job):
+    job.config["train"] |= {"hold_out": [], "rounds": 4}
+    job.config["years"] = [2016]
+    answer = job.call("evaluate", "--json")
     assert answer.code == 0, answer.err
-    summary = json.loads(answer.out)
-    assert summary["scope"].startswith("transfer: folds of regions")
-    rows = pd.read_parquet(finished_copy.run / "evaluate" / "scores.parquet")
+    assert json.loads(answer.out)["scope"].startswith("transfer: folds of regions")
+    rows = pd.read_parquet(job.run / "evaluate" / "scores.parquet")
     assert set(rows["region"]) == {"sim-India", "sim-Vietnam2"}
+    page = (job.run / "evaluate" / "README.md").read_text(encoding="utf-8")
+    assert "map_sim-India.png" in page
+    assert "map_sim-Vietnam2.png" in page
