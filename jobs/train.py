@@ -110,7 +110,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     parts = run.each(read_marker, [part_path(sample, part.tile.id, part.year) for part in plan.tile_years])
     fingerprint = fingerprint_of(
         "model-2",
-        [marker["fingerprint"] for marker in parts if marker],
+        [(marker["fingerprint"], [loss["scene"] for loss in marker.get("lost", [])]) for marker in parts if marker],
         run.params.train.model_dump(exclude={"distributed", "source"}),
         run.params.classify.threshold,
         run.params.seed,

@@ -38,7 +38,9 @@ class Calibration(NamedTuple):
 
     def at_prevalence(self, prevalence: float, new: float) -> Calibration:
         """Return the curve for land of which another share is mangrove."""
-        return Calibration(self.score, shift_prevalence(self.probability, prevalence, new))
+        # A straight line between two knots does not stay one: a knot for each score that maps can hold.
+        score = np.arange(PROBABILITY_SCALE + 1) / PROBABILITY_SCALE
+        return Calibration(score, shift_prevalence(self(score), prevalence, new))
 
 
 def shift_prevalence(probability: np.ndarray, prevalence: float, new: float) -> np.ndarray:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from engine.classify import classify_block
+from engine.classify import as_asked, classify_block
+from engine.errors import ModelError
 from engine.kernels.bins import encode
+from engine.kernels.calibrate import CURVE_THRESHOLDS, Calibration, Curve
 from engine.kernels.features import ALL_FEATURES, MISSING
-from engine.params import TrainParams
+from engine.params import ClassifyParams, TrainParams
 from engine.train import fit
 from tests.engine.samples import make_sample
 
@@ -61,7 +65,7 @@ def test_the_block_size_does_not_change_the_map():
 def test_a_lower_threshold_maps_more_and_rasters_agree_at_the_edge():
     probability, _ = classify_block(BLOCK, observed=ALL, area=ALL, model=MODEL)
     value = int(np.median(probability))
-    _, classes = classify_block(BLOCK, observed=ALL, area=ALL, model=MODEL, threshold=value / 10_000)
+    _, classes = classify_block(BLOCK, observed=ALL, area=ALL, model=replace(MODEL, threshold=value / 10_000))
     np.testing.assert_array_equal(classes == 2, probability >= value)
 
 
@@ -82,3 +86,26 @@ def test_a_block_without_one_pixel_to_classify_is_fine():
 def test_shapes_that_disagree_are_refused():
     with pytest.raises(ValueError, match=r"observed \(30, 36\), area \(29, 36\)"):
         classify_block(BLOCK, observed=ALL, area=ALL[:29], model=MODEL)
+
+
+def test_a_run_asks_for_another_prevalence_or_threshold():
+    thresholds = CURVE_THRESHOLDS
+    curve = Curve(thresholds, 1 - thresholds**2, (1 - thresholds) ** 2)
+    calibration = Calibration(np.array([0.0, 1.0]), np.array([0.05, 0.9]))
+    model = replace(MODEL, calibration=calibration, curve=curve, training_prevalence=0.4)
+    assert as_asked(model, ClassifyParams()) is model
+    assert as_asked(model, ClassifyParams(threshold=0.7)).threshold == 0.7
+
+    moved = as_asked(model, ClassifyParams(prevalence=0.04))
+
+    assert moved.training_prevalence == 0.04
+    odds = moved.levels[5000] / (10_000 - moved.levels[5000])
+    assert odds == pytest.approx((0.475 / 0.525) * (0.04 / 0.4) * (0.6 / 0.96), rel=0.01)
+    f1 = 2 * 0.04 * curve.recall / (0.04 * curve.recall + 0.96 * curve.false_positive_rate + 0.04)
+    best = thresholds[np.argmax(f1)]  # a threshold of before, which now lies at the same odds
+    assert moved.threshold / (1 - moved.threshold) == pytest.approx(best / (1 - best) * (0.04 / 0.4) * (0.6 / 0.96))
+
+
+def test_a_model_that_was_not_calibrated_has_no_other_prevalence():
+    with pytest.raises(ModelError, match="not calibrated"):
+        as_asked(MODEL, ClassifyParams(prevalence=0.1))

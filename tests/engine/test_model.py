@@ -19,7 +19,7 @@ from engine.train import fit, train_model
 from engine.trust import Trust
 from tests.engine.samples import make_sample
 
-MODEL = train_model(make_sample(1200), params=TrainParams(rounds=4, max_depth=3, features="composite"))
+MODEL = train_model(make_sample(1200), params=TrainParams(rounds=4, max_depth=3, features="composite")).model
 FILES = MODEL.to_files()
 CODES = np.random.default_rng(0).integers(0, 256, (len(COMPOSITE_FEATURES), 400), dtype=np.uint8)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine import train
 from engine.boost import GRADIENT_GRID, logistic_gradients
 from engine.errors import ConfigError, SampleError
+from engine.kernels.bins import encode
 from engine.kernels.features import ALL_FEATURES, MISSING
 from engine.legend import MANGROVE
 from engine.params import TrainParams
@@ -186,7 +187,7 @@ def test_training_rows_in_a_block_the_hold_out_touches_are_left_out():
 
 
 def test_the_studys_regions_are_held_out_where_present():
-    model = train_model(SAMPLE, params=FEW)
+    model = train_model(SAMPLE, params=FEW).model
     assert model.hold_out == ("Cuba2",)
     assert model.metrics["scope"] == "transfer: held-out regions"
     assert list(model.metrics["regions"]) == ["Cuba2"]
@@ -200,37 +201,121 @@ def test_the_studys_regions_are_held_out_where_present():
 
 def test_without_hold_out_blocks_are_scored_as_in_region():
     sample = make_sample(2000, regions=("Fiji",))
-    model = train_model(sample, params=FEW)
+    model = train_model(sample, params=FEW).model
     assert model.hold_out == ()
     assert model.metrics["scope"].startswith("in-region, not transfer")
     assert model.metrics["folds"] == 4
     assert model.metrics["wall_to_wall"]["rows"] == 2000
-    assert train_model(sample, params=FEW).metrics == model.metrics
+    assert train_model(sample, params=FEW).model.metrics == model.metrics
 
 
 def test_one_block_cannot_be_scored_and_says_so():
     sample = make_sample(300, regions=("Fiji",), extent_px=300).assign(grid_row=5)
-    metrics = train_model(sample, params=FEW).metrics
+    metrics = train_model(sample, params=FEW).model.metrics
     assert "not scored" in metrics["problem"]
     assert "wall_to_wall" not in metrics
     assert metrics["random_split"]["wall_to_wall"]["rows"] > 0
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(20, 400), st.integers(300, 4000), st.integers(1, 4))
-def test_no_block_is_on_both_sides_of_a_split(seed, rows, extent_px, parts):
-    sample = make_sample(rows, seed=seed, extent_px=extent_px)
+@given(
+    st.integers(0, 2**31), st.integers(20, 400), st.integers(300, 4000), st.integers(1, 4), st.integers(2, 5), st.data()
+)
+def test_no_block_is_on_both_sides_of_a_fold(seed, rows, extent_px, parts, folds, data):
+    names = data.draw(st.sampled_from([("Fiji",), ("Cuba1", "Fiji"), ("Cuba1", "Cuba2", "Fiji", "India")]))
+    held = data.draw(st.sampled_from([(), names[1:2]]))
+    sample = make_sample(rows, seed=seed, extent_px=extent_px, regions=names)
     table = train._Table.of(sample, ALL_FEATURES, None)
-    dealt = train._deal_blocks(table, seed)
-    side = {}
-    for part in np.array_split(np.arange(rows), parts):
-        frame = sample.iloc[part]
-        for fold, zone, row, col in zip(
-            train._block_fold(frame, dealt), frame["zone"], frame["grid_row"], frame["grid_col"], strict=True
-        ):
-            assert side.setdefault((zone, row // 333, col // 333), fold) == fold
-    sizes = np.bincount(dealt["fold"])
-    assert sizes.max() - sizes.min() <= 1
+    _, splits = train._folds(table, train._apart_from(table, held), folds, seed)
+    tested = np.zeros(rows, int)
+    for split in splits:
+        sides = {"train": set(), "test": set()}
+        for part in np.array_split(np.arange(rows), parts):
+            frame = sample.iloc[part]
+            blocks = list(zip(frame["zone"], frame["grid_row"] // 333, frame["grid_col"] // 333, strict=True))
+            for side, chosen in (("train", split.train(frame)), ("test", split.test(frame))):
+                sides[side] |= {block for block, kept in zip(blocks, chosen, strict=True) if kept}
+                assert not frame["region"][chosen].isin(held).any()
+            tested[part] += split.test(frame)
+        assert not sides["train"] & sides["test"]
+    assert tested.max(initial=0) <= 1  # scored once, by a model that never saw it
+
+
+# --- calibration, threshold, suspects --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def four_regions():
+    """5 per cent mangrove, of which the mask misses every tenth pixel, and labels some of the rest mangrove."""
+    return make_sample(8000, regions=("Cuba1", "Fiji", "India", "Nigeria1"), seed=3)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "platt"])
+def test_a_model_is_calibrated_on_folds_to_the_prevalence_of_the_map(four_regions, method):
+    params = FEW.model_copy(update={"balance": "classes", "calibrate": method, "hold_out": ("India",)})
+    model = train_model(four_regions, params=params).model
+    calibration, held = model.metrics["calibration"], four_regions[four_regions["region"] == "India"]
+    assert calibration["ece_after"] < 0.02 < calibration["ece_before"]  # both classes alike: far too much mangrove
+    values = np.ascontiguousarray(held[list(model.features)].to_numpy(np.int32).T)
+    probability = model.probability(encode(values, model.edges)) / 10_000
+    share = np.average(held["label"] == MANGROVE, weights=held["weight"])
+    assert np.average(probability, weights=held["weight"]) == pytest.approx(share, abs=0.01)
+    assert model.metrics["wall_to_wall"]["calibration_error"] < 0.03
+
+
+def test_the_threshold_is_that_of_the_rule_on_folds_and_never_of_the_hold_out(four_regions):
+    found = {
+        rule: train_model(
+            four_regions, params=FEW.model_copy(update={"threshold_rule": rule, "threshold_target": 0.95})
+        ).model
+        for rule in ("f1", "precision", "recall", "area")
+    }
+    said = {rule: model.metrics["decision"] for rule, model in found.items()}
+    assert all(model.threshold == said[rule]["threshold"] for rule, model in found.items())
+    assert said["precision"]["reached"]
+    assert said["precision"]["precision"] >= 0.95
+    assert said["recall"]["recall"] >= 0.95
+    assert said["f1"]["f1"] == max(one["f1"] for one in said.values())
+    assert said["area"]["precision"] == pytest.approx(said["area"]["recall"], abs=0.05)
+    others = four_regions["region"] != "Cuba1"
+    kept_out = FEW.model_copy(update={"hold_out": ("Cuba1",)})
+    noisy = four_regions.assign(label=np.where(others, four_regions["label"], 3 - four_regions["label"]))
+    one, other = (train_model(sample, params=kept_out).model for sample in (four_regions, noisy))
+    assert (one.threshold, one.sha256()) == (other.threshold, other.sha256())
+
+
+def test_a_precision_that_no_threshold_gives_is_said():
+    sample = make_sample(3000, regions=("Cuba1", "Fiji"), seed=5)
+    guess = np.random.default_rng(0).integers(1, 3, len(sample))
+    params = FEW.model_copy(update={"threshold_rule": "precision", "threshold_target": 0.999})
+    decision = train_model(sample.assign(label=guess.astype("uint8")), params=params).model.metrics["decision"]
+    assert decision["reached"] is False
+
+
+def test_planted_errors_of_the_mask_are_suspect_and_may_be_left_out(four_regions):
+    wrong = np.random.default_rng(0).random(len(four_regions)) < 0.08
+    labels = np.where(wrong, 3 - four_regions["label"], four_regions["label"]).astype("uint8")
+    sample = four_regions.assign(label=labels)
+    keep, drop, weigh = (
+        train_model(sample, params=FEW.model_copy(update={"suspects": how})) for how in ("keep", "drop", "weigh")
+    )
+    where = ["zone", "grid_row", "grid_col", "year"]
+    found = sample[where].apply(tuple, axis=1).isin(set(keep.suspects[where].itertuples(index=False, name=None)))
+    assert found[wrong].mean() > 5 * found[~wrong].mean()
+    assert keep.model.metrics["suspects"]["rows"] == len(keep.suspects) == found.sum()
+    inner = (found & sample["interior"]).sum()
+    rows = {how: sum(one.model.training_rows.values()) for how, one in (("keep", keep), ("drop", drop))}
+    assert rows["drop"] == rows["keep"] - inner
+    assert len({one.model.tree_sha256() for one in (keep, drop, weigh)}) == 3
+
+
+def test_thinned_rows_are_trained_on_and_stand_for_no_land():
+    sample = make_sample(2000, regions=("Fiji", "Nigeria1"), seed=7).assign(thinned=False)
+    both = pd.concat([sample, sample.assign(thinned=True)], ignore_index=True)
+    once, twice = (train_model(one, params=FEW).model for one in (sample, both))
+    assert sum(twice.training_rows.values()) == 2 * sum(once.training_rows.values())
+    assert twice.training_prevalence == pytest.approx(once.training_prevalence)
+    assert twice.metrics["wall_to_wall"]["rows"] == once.metrics["wall_to_wall"]["rows"] == 2000
 
 
 def test_scores_name_their_population():
