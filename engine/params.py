@@ -254,6 +254,9 @@ class TrainParams(BoostParams):
     """``composite``: bands and indices; ``all``: also ranges and water frequency; ``all+mad``: also median absolute
     deviations."""
 
+    tuned: bool = False
+    """Take rounds, depth and the other settings of the trees from the best trial of `mangroves tune`."""
+
     hold_out: tuple[str, ...] | None = None
     """Regions never trained on; default the study's four where present."""
 

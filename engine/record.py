@@ -38,6 +38,7 @@ _NO_RESULT: Final = (
     "cube.block_px",
     "cube.requests",
     "train.distributed",
+    "train.tuned",
     "change.pairs",
     "change.zones",
     "change.by",
@@ -303,7 +304,7 @@ def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> No
     """Refuse to go on with a run that something else made."""
     if _config_sha256(old["config"]) != _config_sha256(config):
         before, after = _flat(old["config"]), _flat(config)
-        keys = [k for k in sorted({*before, *after}) if before.get(k) != after.get(k) and k not in _NO_RESULT]
+        keys = [k for k in sorted({*before, *after}) if before.get(k) != after.get(k) and _decides(k)]
         named = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         raise StoreError(f"run {folder} was made with another configuration (differs in: {named})", fix=_FIX)
     made_with = old["sessions"][-1]["versions"]["mangroves"] if old["sessions"] else engine.__version__
@@ -368,8 +369,13 @@ def _describe_items(frozen: Path) -> dict[str, Any]:
     return {"file": frozen.name, "count": count, "sha256": digest}
 
 
+def _decides(key: str) -> bool:
+    """Tell whether a setting decides what a run makes; a search for a classifier has a ledger of its own."""
+    return key not in _NO_RESULT and not key.startswith("tune.")
+
+
 def _config_sha256(config: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in _flat(config).items() if key not in _NO_RESULT}
+    kept = {key: value for key, value in _flat(config).items() if _decides(key)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

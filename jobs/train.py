@@ -17,7 +17,7 @@ from engine.errors import ConfigError, ModelError
 from engine.files import write_text
 from engine.kernels.features import COMPOSITE_FEATURES
 from engine.model import Model, load_model
-from engine.params import AreaParams
+from engine.params import AreaParams, BoostParams, TrainParams
 from engine.places import Place
 from engine.plan import Plan
 from engine.sample import part_path, read_sample
@@ -47,6 +47,7 @@ def check_training(run: Run) -> None:
     source = run.params.train.source
     run.open_habitat()
     if source == "here":
+        training_params(run)
         open_labels(run)
         names = [region.name for region in run.area.regions]
         unknown = [name for name in run.params.train.hold_out or () if name not in names]
@@ -111,7 +112,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     fingerprint = fingerprint_of(
         "model-2",
         [(marker["fingerprint"], [loss["scene"] for loss in marker.get("lost", [])]) for marker in parts if marker],
-        run.params.train.model_dump(exclude={"distributed", "source"}),
+        training_params(run).model_dump(exclude={"distributed", "source", "tuned"}),
         run.params.classify.threshold,
         run.params.seed,
     )
@@ -131,13 +132,34 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     return model, folder
 
 
+def training_params(run: Run) -> TrainParams:
+    """Return how to train: as configured, or with the trees of the best trial of ``mangroves tune``.
+
+    Raises
+    ------
+    ConfigError
+        If ``train.tuned`` is asked for before there was a search.
+    """
+    train = run.params.train
+    if not train.tuned:
+        return train
+    path = run.folder / "tune" / "best.json"
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))["train"]
+        return train.model_copy(update=BoostParams.model_validate(best).model_dump())
+    except FileNotFoundError:
+        raise ConfigError("train.tuned: there was no search yet", fix="run `mangroves tune` first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"train.tuned: {path} is not what `mangroves tune` writes", fix="search again") from error
+
+
 def _train(run: Run, sample: Place, folder: Place, features: Sequence[str] | None = None) -> Model:
     """Fit a model of some features, and write its folder."""
     params = run.params
     run.reporter.say(f"train     fitting and scoring{' the model of bands and indices' if features else ''} ...")
     trained = train_model(
         read_sample(sample),
-        params=params.train,
+        params=training_params(run),
         features=features,
         threshold=params.classify.threshold,
         seed=params.seed,

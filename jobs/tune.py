@@ -91,7 +91,7 @@ def show_leaderboard(run: Run, study: Study) -> None:
 @run_options
 def command(options: Options, trials: int | None, minutes: float | None, new_search: bool) -> None:
     """Search for a classifier and rank the candidates; make cubes and sample first where missing."""
-    with open_run(options) as run:
+    with open_run(options.with_overrides("train.tuned=false")) as run:
         if run.params.train.source != "here":
             raise ConfigError("tune needs train.from: here", fix="tune in a run of the regions to train on")
         check_training(run)
@@ -108,4 +108,6 @@ def command(options: Options, trials: int | None, minutes: float | None, new_sea
             "leaderboard": study.leaderboard.to_dict("records"),
             "notes": list(study.notes),
         }
-        run.reporter.result(result, f"leaderboard, trials and best.json in {folder}")
+        run.reporter.result(
+            result, f"leaderboard, trials and best.json in {folder}; train with them by --set train.tuned=true"
+        )
