@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
+from engine.grid import EDGE_M, PIXEL_M
 from engine.kernels.calibrate import Calibration, Curve
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
 from engine.landsat import BANDS
+from engine.legend import PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.params import TrainParams
+from engine.store import open_store
 from engine.train import fit
 from tests.engine.samples import make_sample
 from tests.jobs.calls import mangroves
@@ -133,3 +137,25 @@ def test_files_that_are_not_there_or_damaged_end_in_one_line(model, plots, tmp_p
     assert "not of the table's kind" in mangroves("predict", model, plots, "-o", tmp_path / "o.parquet").error
     (tmp_path / "file").write_text("")
     assert "cannot be written" in mangroves("predict", model, plots, "-o", tmp_path / "file" / "o.csv").error
+
+
+def test_the_sample_of_a_run_is_predicted_as_its_maps_show_it(finished, tmp_path):
+    seen = 0
+    for part in sorted((finished.run / "sample").glob("*.parquet")):
+        answer = mangroves("predict", finished.run / "model", part, "-o", tmp_path / part.name, "--json")
+        assert answer.code == 0, answer.err
+        assert json.loads(answer.out)["model"] == "full"
+        rows = pd.read_parquet(tmp_path / part.name)
+        rows = rows[~rows["thinned"]]
+        with open_store(finished.run / "maps" / f"{rows['year'].iloc[0]}/{rows['tile'].iloc[0]}.zarr") as maps:
+            east = xr.DataArray(EDGE_M + PIXEL_M * (rows["grid_col"].to_numpy() + 0.5), dims="row")
+            north = xr.DataArray(EDGE_M - PIXEL_M * (rows["grid_row"].to_numpy() + 0.5), dims="row")
+            mapped = maps["probability"].sel(x=east, y=north).to_numpy()
+        inside = mapped != PROBABILITY_MISSING  # and inside the habitat
+        np.testing.assert_array_equal(rows["probability"][inside], mapped[inside] / PROBABILITY_SCALE)
+        seen += inside.sum()
+    assert seen > 500
+    bands = pd.read_parquet(part)[list(BANDS)]
+    bands.to_csv(tmp_path / "bands.csv")
+    answer = mangroves("predict", finished.run / "model", tmp_path / "bands.csv", "--json")
+    assert json.loads(answer.out)["model"] == "bands", answer.err
