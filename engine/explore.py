@@ -62,7 +62,8 @@ COLUMNS: Final = (
 )
 """What a table of labelled pixels must have beside features."""
 
-OPTIONAL: Final = ("sensor",)
+OPTIONAL: Final = ("sensor", "thinned")
+"""Columns that are read where a table has them."""
 
 
 def features_of(columns: Iterable[str]) -> tuple[str, ...]:
@@ -77,6 +78,18 @@ def features_of(columns: Iterable[str]) -> tuple[str, ...]:
     if lacking := [name for name in (*BANDS, *COLUMNS) if name not in present]:
         raise SampleError(f"the sample has no column {lacking[0]}", fix="draw it with mangroves sample")
     return tuple(name for name in KNOWN_FEATURES if name in present)
+
+
+def columns_of(columns: Iterable[str]) -> list[str]:
+    """Return the columns among those of a sample that ``gather_rows`` reads.
+
+    Raises
+    ------
+    SampleError
+        As ``features_of``.
+    """
+    present = list(columns)
+    return [*features_of(present), *COLUMNS, *(name for name in OPTIONAL if name in present)]
 
 
 def natural(name: str, values: np.ndarray) -> np.ndarray:
@@ -103,7 +116,7 @@ def gather_rows(
 
     The pixels with the smallest hash of seed and place are kept, so neither parts nor their order matter. Where all
     regions together would pass ``most``, ``rows`` is halved until they do not. Weights of what is kept are raised to
-    the sum of their region and class.
+    the sum of their region and class. Rows of thinned composites are left out: they show pixels once more.
 
     Parameters
     ----------
@@ -130,9 +143,9 @@ def gather_rows(
     kept: dict[tuple[str, int], list[pd.DataFrame]] = {}
     counts: list[pd.DataFrame] = []
     for part in parts:
-        features = features_of(part.columns)
-        wanted = [*features, *COLUMNS, *(name for name in OPTIONAL if name in part.columns)]
-        part = pd.DataFrame(part.loc[part["label"].isin(list(CLASS_NAMES)), wanted])
+        part = pd.DataFrame(part.loc[part["label"].isin(list(CLASS_NAMES)), columns_of(part.columns)])
+        if "thinned" in part:
+            part = part[~part.pop("thinned").astype(bool)]
         if not (np.isfinite(part["weight"]) & (part["weight"] > 0)).all():
             raise SampleError("the sample has a weight that is not a number above 0", fix="draw it anew")
         counts.append(_count(part))
@@ -457,7 +470,7 @@ def find_outliers(frame: pd.DataFrame, *, seed: int) -> tuple[gpd.GeoDataFrame, 
     table["class"] = table["label"].map(CLASS_NAMES)
     table[list(BANDS)] = np.stack([natural(band, table[band].to_numpy()) for band in BANDS], axis=1)
     order = ["region", "label", "class", "year", "tile", "zone", "grid_row", "grid_col", "interior", "weight"]
-    order += ["own_distance", "other_distance", *BANDS, *(name for name in OPTIONAL if name in table), "lon", "lat"]
+    order += ["own_distance", "other_distance", *BANDS, *(["sensor"] if "sensor" in table else []), "lon", "lat"]
     points = gpd.points_from_xy(table["lon"], table["lat"])
     outliers = gpd.GeoDataFrame(table[order], geometry=points, crs="EPSG:4326")
     columns = ["region", "class", "examined", "listed", "share", "examined_px", "listed_px", "share_px"]

@@ -109,8 +109,7 @@ def gather(sample: Place, *, rows: int, seed: int) -> tuple[pd.DataFrame, pd.Dat
             whole = read_sample(sample)
         except SampleError as error:
             raise SampleError(f"{sample} holds no sample", fix="run mangroves sample first") from error
-        columns = [*explore.features_of(whole.columns), *explore.COLUMNS]
-        columns += [name for name in explore.OPTIONAL if name in whole.columns]
+        columns = explore.columns_of(whole.columns)
         parts = (whole[columns].partitions[number].compute(scheduler="sync") for number in range(whole.npartitions))
         return explore.gather_rows(parts, rows=rows, seed=seed)
     except pa.ArrowException as error:

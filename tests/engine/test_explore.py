@@ -14,7 +14,6 @@ from engine.explore import (
     ALL,
     JOINT,
     LEAST_ROWS,
-    OPTIONAL,
     OUTLIER_SHARE,
     compare_regions,
     correlate_features,
@@ -111,12 +110,19 @@ def test_counts_are_of_all_rows(drawn):
     assert counts["rows"].sum() == len(drawn)
 
 
-def test_a_column_of_newer_tables_is_taken_along_and_unlabelled_rows_are_not(drawn):
-    assert OPTIONAL == ("sensor",)
+def test_sensors_are_taken_along_and_unlabelled_rows_are_not(drawn):
     odd = drawn.assign(sensor="L8+L9", label=np.where(np.arange(900) < 10, 0, drawn["label"]))
     kept, counts = gather_rows([odd], rows=10_000, seed=1)
     assert set(kept["sensor"]) == {"L8+L9"}
+    assert set(find_outliers(kept, seed=1)[0]["sensor"]) <= {"L8+L9"}
     assert counts["rows"].sum() == 890
+
+
+def test_a_pixel_seen_again_in_a_thinned_composite_counts_once(drawn):
+    again = pd.concat([drawn.assign(thinned=False), drawn.assign(thinned=True, weight=1e6)])
+    once = gather_rows([drawn], rows=60, seed=1)
+    for found, expected in zip(gather_rows([again], rows=60, seed=1), once, strict=True):
+        pd.testing.assert_frame_equal(found, expected)
 
 
 def test_a_table_that_is_no_sample_is_told_in_one_line(drawn):
