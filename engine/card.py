@@ -275,7 +275,8 @@ def _settings(model: Model) -> dict[str, Any]:
 def _limits(model: Model) -> list[str]:
     found = [
         "Scores against a mask count the mask's own errors as the model's, and errors both share as right.",
-        "Narrow fringes, sparse and dead canopy, ponds with trees and pixels at class edges are where it errs most.",
+        "Narrow fringes, sparse or dead canopy, ponds with trees and class edges are hard for any classifier of 30 m "
+        "pixels; figures called eroded leave edges out.",
     ]
     stale = sorted({year for mask in model.masks for year in mask.get("stale_years", ())})
     if stale:
@@ -297,9 +298,7 @@ def _mask_table(model: Model) -> str:
                 mask["name"],
                 mask["year"],
                 ", ".join(map(str, mask["labels_years"])),
-                mask["definition"],
-                mask["licence"],
-                mask["citation"],
+                *(mask[name] or "not stated" for name in ("definition", "licence", "citation")),
             )
             for mask in model.masks
         ),
@@ -320,10 +319,11 @@ def _scores_text(model: Model, facts: Facts) -> str:
             key = tuple(str(record.get(name, "")) for name in ("scope", "population", "label", "region"))
             rows.setdefault(key, {})[str(record["figure"])] = _figure(record)
     shown = dict(list(rows.items())[:_MOST_ROWS])
+    figures = [text for row in shown.values() for text in row.values()]
     text = [
         "Each row names its population (*wall to wall*: every pixel counts once, so at the prevalence of the map; *as "
         "drawn*: the rows of the sample) and its label (*mask*, which has errors, or *truth*, known in simulated "
-        "worlds only). In brackets the 95 % interval, by 10 km blocks.",
+        "worlds only)." + " In brackets the 95 % interval, by 10 km blocks." * any("(" in f for f in figures),
         _score_table(shown, _FIGURES),
     ]
     at = {key: figures for key, figures in shown.items() if set(figures) & set(_AT) and key[1] == "wall to wall"}
@@ -364,7 +364,7 @@ def _decision(model: Model, facts: Facts) -> list[str]:
     elif calibration:
         text = f"**Calibration**: {_plain(calibration.get('method', 'not named'))}"
         if calibration.get("population") or calibration.get("label"):
-            text += f", {_plain(calibration.get('population', ''))} against the {_plain(calibration.get('label', ''))}"
+            text += f", {_plain(calibration.get('population', ''))}, against the {_plain(calibration.get('label', ''))}"
         ece = [calibration.get(name) for name in ("ece_before", "ece_after")]
         if None not in ece:
             text += f"; expected calibration error {ece[0]:.3f} before, {ece[1]:.3f} after"
@@ -390,7 +390,7 @@ def _rule(decision: Mapping[str, Any]) -> str:
         for name in ("precision", "recall", "f1")
         if decision.get(name) is not None
     ]
-    where = f"{decision.get('population', '')} against the {decision.get('label', '')}"
+    where = f"{decision.get('population', '')}, against the {decision.get('label', '')}"
     return f"{rule}, {reached}{', '.join(figures)} on land the trees had not seen, apart from the hold-out ({where})"
 
 

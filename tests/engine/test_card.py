@@ -99,7 +99,7 @@ def test_a_person_reads_what_it_learnt_from_and_what_it_is_not_for():
         *("GMW v3 \\| 2020", "2020", "2019, 2021", "mangrove habitat", "CC-BY-4.0", "Bunting &lt;et al.> 2022")
     ]
     assert "The imagery of 2021 was labelled by a mask too old or too young for it." in text
-    assert "isotonic, wall to wall against the mask; expected calibration error 0.050 before, 0.010 after" in text
+    assert "isotonic, wall to wall, against the mask; expected calibration error 0.050 before, 0.010 after" in text
     assert "from probability 0.5; the largest recall at a precision of at least 0.9, precision 0.900, recall" in text
     for name, content in MODEL.to_files().items():
         assert f"`{name}`: sha256 `{hashlib.sha256(content).hexdigest()}`" in text
@@ -116,6 +116,8 @@ def test_a_real_model_is_not_called_simulated_and_what_is_not_known_is_said():
     assert "Not scored: no figure was handed in." in text
     assert "No region was held out" in text
     assert "**Calibration**: none" in text
+    silent = {**MASK, "definition": "", "licence": "", "citation": ""}
+    assert rows(card_text(replace(MODEL, masks=(silent,))), "mask |")[1][3:] == ["not stated"] * 3
     # The notice may also come with the model.
     assert NOT_FOR_SIMULATED in card_text(replace(MODEL, metrics={"notice": "SIMULATED world"}))
 
@@ -149,6 +151,9 @@ def test_figures_of_an_evaluation_are_shown_with_their_intervals():
         ["wall to wall", "truth", "all regions", "0.987 (0.981 to 0.991)", "-", "0.900"],
     ]
     assert "0.123" not in text
+    brackets = "In brackets the 95 % interval, by 10 km blocks."
+    assert brackets in text
+    assert brackets not in card_text(MODEL)
 
 
 # --- for catalogs ----------------------------------------------------------------------------------------------
