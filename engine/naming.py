@@ -272,18 +272,21 @@ class ScaleTally:
         while sum(part.shape[1] for part in self.kept) > self.most:
             self.kept, self.stride = [np.concatenate(self.kept, axis=1)[:, ::2]], 2 * self.stride
 
-    def decide(self, bands: BandColumns) -> tuple[Scale, str]:
-        """Return the scale and the words that explain it.
+    def check_band_6(self, bands: BandColumns) -> None:
+        """Raise ConfigError if band 6 was taken for SWIR1 and is a temperature, whatever the scale of the others."""
+        if bands.six_may_be_thermal and any(self.rows.values()) and _is_thermal(np.concatenate(self.kept, axis=1)):
+            raise ConfigError(
+                "band 6 looks like a temperature, so these are bands of TM or ETM+",
+                fix="give --sensor tm, or --sensor oli if it is SWIR1",
+            )
 
-        Parameters
-        ----------
-        bands : BandColumns
-            Where the values came from.
+    def decide(self) -> tuple[Scale, str]:
+        """Return the scale and the words that explain it.
 
         Raises
         ------
         ConfigError
-            If rows speak for more than one scale, for none, or there are none; or if band 6 is a temperature.
+            If rows speak for more than one scale, for none, or there are none.
         """
         total = sum(self.rows.values())
         if not total:
@@ -293,11 +296,6 @@ class ScaleTally:
         values = np.concatenate(self.kept, axis=1)
         low, middle, high = (_round(value) for value in np.percentile(values, (1, 50, 99)))
         spread = f"band values {low} to {high} (1-99 %), median {middle}"
-        if bands.six_may_be_thermal and _is_thermal(values):
-            raise ConfigError(
-                "band 6 looks like a temperature, so these are bands of TM or ETM+",
-                fix="give --sensor tm, or --sensor oli if it is SWIR1",
-            )
         shares = {name: count / total for name, count in self.rows.items()}
         best = max(SCALES, key=lambda name: shares[name])
         # A few dark pixels as x 10 000 or bytes: the highest of all decides.

@@ -181,7 +181,8 @@ def survey_table(
     Raises
     ------
     ConfigError
-        If bands are missing or ambiguous, hold text, or their scale is not clear; or the table has no rows.
+        If bands are missing or ambiguous, hold text or a temperature, or their scale is not clear; or there are no
+        rows.
     """
     bands = find_bands(table.columns, sensor=sensor)
     present = [name for name in further if name in table.columns]
@@ -195,7 +196,8 @@ def survey_table(
         rows += len(next(iter(part.values())))
     if not rows:
         raise ConfigError(f"table {table.path} has no rows", fix="give at least one")
-    found, reason = (scale, "by --scale") if scale else tally.decide(bands)
+    tally.check_band_6(bands)
+    found, reason = (scale, "by --scale") if scale else tally.decide()
     return Survey(rows, bands, found, reason, frozenset(fractions))
 
 

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from engine.landsat import BANDS
-from engine.naming import SCALES, BandColumns, ScaleTally, find_bands, sensor_of, to_dn
+from engine.naming import SCALES, ScaleTally, find_bands, sensor_of, to_dn
 
 OLI = (2, 3, 4, 5, 6, 7)
 TM = (1, 2, 3, 4, 5, 7)
-BY_NAME = BandColumns({"": BANDS}, None, "")
 
 
 def numbered(stem: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
@@ -133,10 +132,10 @@ def written(rho: np.ndarray, scale: str) -> np.ndarray:
     return np.rint(rho * 10_000) if scale == "collection1" else rho
 
 
-def decided(values: np.ndarray, bands: BandColumns = BY_NAME) -> str:
+def decided(values: np.ndarray) -> str:
     tally = ScaleTally()
     tally.add(values)
-    return tally.decide(bands)[0]
+    return tally.decide()[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -162,7 +161,7 @@ def test_the_scale_does_not_depend_on_parts_and_order_of_rows(scale, rows, parts
     order = np.random.default_rng(seed).permutation(rows)
     for part in np.array_split(order, parts):
         other.add(values[:, part])
-    assert one.decide(BY_NAME) == other.decide(BY_NAME)
+    assert one.decide() == other.decide()
 
 
 def test_what_is_kept_for_quantiles_is_bounded_and_spread_over_all_rows():
@@ -203,8 +202,12 @@ def test_a_temperature_in_band_6_is_not_taken_for_swir1(factor, scale):
     values = written(land(200, 3), scale)
     values[4] = np.random.default_rng(0).normal(297, 3, 200) * factor
     bands = find_bands(numbered("B", (1, 2, 3, 4, 5, 6, 7)))
+    tally = ScaleTally()
+    tally.add(values)
     with pytest.raises(ConfigError, match=r"band 6 looks like a temperature.*--sensor tm"):
-        decided(values, bands)
+        tally.check_band_6(bands)
+    tally.check_band_6(find_bands(numbered("B", (1, 2, 3, 4, 5, 6, 7)), sensor="oli"))
+    ScaleTally().check_band_6(bands)
 
 
 def test_missing_values_of_each_scale():

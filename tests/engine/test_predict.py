@@ -251,6 +251,16 @@ def test_each_row_is_read_by_the_sensor_of_its_platform(tmp_path, folder):
         predicted(half, folder)
 
 
+def test_a_temperature_is_not_read_as_a_band_even_where_the_scale_is_given(tmp_path):
+    rho = (SAMPLE[list(BANDS)] * 2.75e-5 - 0.2).to_numpy()
+    columns = dict(zip(("B1", "B2", "B3", "B4", "B5", "B7"), (rho * 1e4).round().T, strict=True))
+    table = open_table(write(pd.DataFrame({**columns, "B6": 2950.0}), tmp_path / "t.csv"))
+    for scale in (None, "collection1"):
+        with pytest.raises(ConfigError, match="band 6 looks like a temperature"):
+            survey_table(table, scale=scale)
+    assert survey_table(table, sensor="tm").scale == "collection1"
+
+
 # --- which model -----------------------------------------------------------------------------------------------
 
 
