@@ -250,9 +250,9 @@ class TrainParams(BoostParams):
     """``here`` (this area), ``study`` (the study's regions), or the path or store address of a model directory."""
 
     distributed: Literal["auto", "yes", "no"] = "auto"
-    features: Literal["composite", "all", "all+mad"] = "all"
+    features: Literal["composite", "all", "all+mad", "all+mad+context"] = "all"
     """``composite``: bands and indices; ``all``: also ranges and water frequency; ``all+mad``: also median absolute
-    deviations."""
+    deviations; ``all+mad+context``: also each band's mean over 150 m round the pixel."""
 
     tuned: bool = False
     """Take rounds, depth and the other settings of the trees from the best trial of `mangroves tune`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache, partial
 from typing import Any
@@ -26,8 +26,11 @@ from engine.errors import ModelError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.habitat import HabitatSources, habitat_tile
-from engine.kernels.composite import annual_layers
-from engine.kernels.features import MISSING, feature_stack, layers_of
+from engine.kernels.composite import annual_layers, empty_layers, median
+from engine.kernels.context import focal_means, within_reach
+from engine.kernels.features import CONTEXT_PX, feature_stack, layers_of, wants_context
+from engine.kernels.geomedian import geomedian
+from engine.landsat import BANDS
 from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE, TRANSITIONS
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
@@ -174,8 +177,7 @@ def _draw(
 ) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
     """Return the rows that are not thinned, and what the marker says of them; the tile's layers end here."""
     tile, year = part.tile, part.year
-    with open_store(cube) as data:
-        layers = _layers(data[list(layers_of(features))])
+    layers = _layers_of_features(cube, features)
     scenes = _scenes_of_cube(part, read_marker(cube))
     found = label_tile(masks, tile.geobox, year, labels)
     regions = region_codes(area, tile)
@@ -228,6 +230,8 @@ def _thin(
 ) -> tuple[list[gpd.GeoDataFrame], list[dict[str, Any]]]:
     """Return the rows drawn as each thinned composite shows them, and the scenes that were lost.
 
+    Neighbourhoods are of the same looks; their pixels too are composited, but none beyond the tile.
+
     Parameters
     ----------
     drawn : GeoDataFrame
@@ -244,8 +248,13 @@ def _thin(
     wanted = [scene for scene in scenes if any(scene.observation in subset for subset in subsets)]
     looks = list(observations(wanted))
     y, x = drawn["grid_row"].to_numpy() - tile.window[0], drawn["grid_col"].to_numpy() - tile.window[1]
-    values = np.full((len(subsets), len(features), len(drawn)), MISSING, dtype=np.int32)
-    counts = np.zeros((len(subsets), len(drawn)), dtype=np.uint16)
+    found = [empty_layers(1, len(drawn)) for _ in subsets]
+    with_context = wants_context(features)
+    if with_context:
+        at_rows = np.zeros(tile.shape, dtype=bool)
+        at_rows[y, x] = True
+        around = within_reach(at_rows, CONTEXT_PX) & ~at_rows
+        composites = np.zeros((len(subsets), len(BANDS), *tile.shape), dtype=np.uint16)
     with closing(read(wanted)) as strips:
         for rows, bands, clear, lost in strips:
             if lost:
@@ -253,31 +262,57 @@ def _thin(
                 rest = [scene for scene in scenes if scene.id not in names]
                 frames, more = _thin(drawn, tile, rest, features, params, choose, read)
                 return frames, [*lost, *more]
-            first, last = np.searchsorted(y, (rows.start, rows.stop))
-            for start in range(first, last, THINNED_AT_ONCE):
-                some = slice(start, min(start + THINNED_AT_ONCE, last))
+            which = [[looks.index(look) for look in chosen] for chosen in subsets]
+            for some in _pieces(*np.searchsorted(y, (rows.start, rows.stop))):
                 at = y[some] - rows.start, x[some]
                 bands_there, clear_there = bands[:, :, *at], clear[:, *at]
-                for number, subset in enumerate(subsets):
-                    which = [looks.index(look) for look in subset]
+                for number, of_looks in enumerate(which):
                     layers = annual_layers(
-                        bands_there[which, :, np.newaxis],
-                        clear_there[which, np.newaxis],
+                        bands_there[of_looks, :, np.newaxis],
+                        clear_there[of_looks, np.newaxis],
                         min_looks_range=params.min_looks_range,
                         composite=params.composite,
                         threads=compute_threads(),
                     )
-                    values[number, :, some] = feature_stack(layers, features)[:, 0]
-                    counts[number, some] = layers["clear_count"][0]
-    return [
-        thinned_rows(
-            drawn,
-            *(values[number], features, counts[number]),
-            sensor=sensor_names(scene.platform for scene in wanted if scene.observation in subset),
-            looks=len(subset),
+                    for name, layer in layers.items():
+                        found[number][name][..., some] = layer
+                    if with_context:
+                        composites[number, :, y[some], x[some]] = layers["composite"][:, 0].T
+            if with_context:
+                reduce = geomedian if params.composite == "geomedian" else median
+                ys, xs = np.nonzero(around[rows])
+                for some in _pieces(0, ys.size):
+                    at = ys[some], xs[some]
+                    bands_there, clear_there = bands[:, :, *at], clear[:, *at]
+                    for number, of_looks in enumerate(which):
+                        layer = reduce(
+                            bands_there[of_looks, :, np.newaxis],
+                            clear_there[of_looks, np.newaxis],
+                            threads=compute_threads(),
+                        )
+                        composites[number, :, rows.start + ys[some], xs[some]] = layer[:, 0].T
+    frames = []
+    for number, subset in enumerate(subsets):
+        layers = found[number]
+        if with_context:
+            layers["context"] = focal_means(composites[number])[:, y, x][:, np.newaxis]
+        frames.append(
+            thinned_rows(
+                drawn,
+                feature_stack(layers, features)[:, 0],
+                features,
+                layers["clear_count"][0],
+                sensor=sensor_names(scene.platform for scene in wanted if scene.observation in subset),
+                looks=len(subset),
+            )
         )
-        for number, subset in enumerate(subsets)
-    ], []
+    return frames, []
+
+
+def _pieces(first: int, last: int) -> Iterator[slice]:
+    """Cut a row of pixels so that their looks may be gathered."""
+    for start in range(first, last, THINNED_AT_ONCE):
+        yield slice(start, min(start + THINNED_AT_ONCE, last))
 
 
 def _scenes_of_cube(part: TileYear, marker: dict[str, Any] | None) -> list[Scene]:
@@ -307,8 +342,7 @@ def classify_task(
     for tif in (*tifs.values(), gmw_path(store)):
         tif.unlink(missing_ok=True)
     model = as_asked(_model(model_folder, model_sha256), params)
-    with open_store(cube) as data:
-        layers = _layers(data[list(layers_of(model.features))])
+    layers = _layers_of_features(cube, model.features)
     regions = region_codes(area, tile)
     allowed = None if habitat is None else _allowed(habitat, tile, access)
     probability = np.full(tile.shape, PROBABILITY_MISSING, dtype=np.uint16)
@@ -482,6 +516,15 @@ def change_path(store: Place) -> Place:
 def map_is_current(store: Place, fingerprint: str) -> bool:
     """Tell whether a tile-year's map store and its COGs are complete and of these inputs."""
     return is_current(store, fingerprint) and all(path.is_file() for path in map_paths(store).values())
+
+
+def _layers_of_features(cube: Place, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the layers of a tile-year that features are made of, ``context`` among them where asked for."""
+    with open_store(cube) as data:
+        layers = _layers(data[list(layers_of(names))])
+    if wants_context(names):
+        layers["context"] = focal_means(layers["composite"])
+    return layers
 
 
 def _allowed(habitat: Habitat, tile: Tile, access: Access) -> np.ndarray:

@@ -30,16 +30,40 @@ RANGE_FEATURES: Final = (
 MAD_FEATURES: Final = ("ndvi_mad", "mndwi_mad")
 """Spread that a few strange looks do not widen; missing below 8 clear looks as well."""
 
+CONTEXT_PX: Final = 2
+"""Pixels on each side of a pixel that its neighbourhood reaches: with itself 5 x 5 of 30 m, 150 m."""
+
+CONTEXT_FEATURES: Final = tuple(f"{band}_150m" for band in BANDS)
+"""Mean of a band (DN) over the neighbourhood, in the order of ``BANDS``."""
+
 ALL_FEATURES: Final = COMPOSITE_FEATURES + RANGE_FEATURES
-KNOWN_FEATURES: Final = ALL_FEATURES + MAD_FEATURES
-FEATURE_SETS: Final = {"composite": COMPOSITE_FEATURES, "all": ALL_FEATURES, "all+mad": KNOWN_FEATURES}
+KNOWN_FEATURES: Final = ALL_FEATURES + MAD_FEATURES + CONTEXT_FEATURES
+FEATURE_SETS: Final = {
+    "composite": COMPOSITE_FEATURES,
+    "all": ALL_FEATURES,
+    "all+mad": ALL_FEATURES + MAD_FEATURES,
+    "all+mad+context": KNOWN_FEATURES,
+}
 
 WATER_MISSING: Final = 65_535
 """Water frequency below 8 clear looks."""
 
 
+def wants_context(names: Sequence[str]) -> bool:
+    """Tell whether any feature is of a pixel's neighbourhood.
+
+    Examples
+    --------
+    >>> wants_context(["red", "ndvi"]), wants_context(["red", "red_150m"])
+    (False, True)
+    """
+    return not set(names).isdisjoint(CONTEXT_FEATURES)
+
+
 def layers_of(names: Sequence[str]) -> set[str]:
     """Return the layers of a cube that features are made of, and the clear count.
+
+    Neighbourhoods are made of the composite, see ``kernels.context``.
 
     Examples
     --------
@@ -47,7 +71,7 @@ def layers_of(names: Sequence[str]) -> set[str]:
     ['clear_count', 'composite', 'mndwi_p10', 'mndwi_p90', 'water_frequency']
     """
     layers = {"composite", "clear_count"}
-    for name in set(names) - {*BANDS, *INDICES}:
+    for name in set(names) - {*COMPOSITE_FEATURES, *CONTEXT_FEATURES}:
         index = name.removesuffix("_range")
         layers |= {name} if index == name else {f"{index}_p10", f"{index}_p90"}
     return layers
@@ -61,7 +85,8 @@ def feature_stack(arrays: Mapping[str, np.ndarray], names: tuple[str, ...] = ALL
     arrays : mapping of str to ndarray
         The cube's variables: ``composite`` uint16 (band, y, x) and, where such features are wanted, ``ndvi_p10``,
         ``ndvi_p90``, ``ndvi_mad``, ``mndwi_p10``, ``mndwi_p90``, ``mndwi_mad`` int16 (y, x) and
-        ``water_frequency`` uint16 (y, x).
+        ``water_frequency`` uint16 (y, x); and ``context`` uint16 (band, y, x), ``kernels.context.focal_means`` of the
+        composite.
     names : tuple of str
         Features wanted, in this order.
 
@@ -88,6 +113,8 @@ def feature_stack(arrays: Mapping[str, np.ndarray], names: tuple[str, ...] = ALL
         elif name in INDICES:
             assert indices is not None
             layer[...] = indices[INDICES.index(name)]
+        elif name in CONTEXT_FEATURES:
+            layer[...] = arrays["context"][CONTEXT_FEATURES.index(name)]
         elif name == "water_frequency":
             layer[...] = arrays[name]
             layer[arrays[name] == WATER_MISSING] = MISSING
