@@ -874,7 +874,7 @@ def split_table(figures: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(figures: pd.DataFrame, label: str = "mask") -> dict[str, Any]:
-    """Return median and worst region of leave-one-region-out.
+    """Return median and worst region of leave-one-region-out, of regions with both classes.
 
     Parameters
     ----------
@@ -888,7 +888,7 @@ def headline(figures: pd.DataFrame, label: str = "mask") -> dict[str, Any]:
         regions, and of auc and f1 ``median_auc``, ``worst_auc``, ``worst_auc_region``; empty with one region.
     """
     of = figures[(figures["kind"] == "all but one") & (figures["label"] == label)]
-    of = of[(of["region"] == of["name"]) & (of["region"] != ALL_REGIONS)].set_index("region")
+    of = of[(of["region"] == of["name"]) & (of["region"] != ALL_REGIONS)].dropna(subset="auc").set_index("region")
     found: dict[str, Any] = {}
     for figure in ("auc", "f1"):
         values = of[figure].dropna()
@@ -905,7 +905,7 @@ def headline(figures: pd.DataFrame, label: str = "mask") -> dict[str, Any]:
 # --- what the model looks at -----------------------------------------------------------------------------------
 
 GROUPS: Final = {"bands": BANDS, "indices": INDICES}
-"""Features taken together; ``ranges`` are all others."""
+"""Features taken together; ``surroundings`` are bands around a pixel, ``ranges`` all else."""
 
 
 def feature_groups(features: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -913,13 +913,14 @@ def feature_groups(features: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Examples
     --------
-    >>> feature_groups(("red", "ndvi", "ndvi_range", "water_frequency"))
-    {'bands': ('red',), 'indices': ('ndvi',), 'ranges': ('ndvi_range', 'water_frequency')}
+    >>> feature_groups(("red", "ndvi", "ndvi_range", "water_frequency", "red_150m"))
+    {'bands': ('red',), 'indices': ('ndvi',), 'ranges': ('ndvi_range', 'water_frequency'), 'surroundings': ('red_150m',)}
     """
     known = {name: group for group, names in GROUPS.items() for name in names}
     found: dict[str, tuple[str, ...]] = {}
     for feature in features:
-        group = known.get(feature, "ranges")
+        of_band = feature.rpartition("_")[0] in BANDS
+        group = known.get(feature, "surroundings" if of_band else "ranges")
         found[group] = (*found.get(group, ()), feature)
     return found
 

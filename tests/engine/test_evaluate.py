@@ -464,6 +464,12 @@ def test_the_headline_is_the_median_and_the_worst_region(tried):
     assert step.headline(tried.figures[tried.figures["kind"] == "random"]) == {}
 
 
+def test_a_region_of_one_class_is_not_the_worst():
+    figures = pd.DataFrame({"name": ["a", "b", "c"], "auc": [0.9, 0.8, np.nan], "f1": [0.7, 0.6, 0.0]})
+    found = step.headline(figures.assign(region=figures["name"], kind="all but one", label="mask"))
+    assert (found["regions"], found["worst_f1"], found["worst_f1_region"]) == (2, 0.6, "b")
+
+
 def test_a_training_side_of_one_class_is_told_and_not_scored():
     frame = FRAME.assign(label=np.where(FRAME["region"] == "Fiji", 1, FRAME["label"]))
     trials = [one for one in step.plan_trials(frame, ()) if one.kind == "one region"]
