@@ -42,6 +42,8 @@ MOST_ROWS: Final = 1_000_000
 POINTS: Final = 512
 """Of a density."""
 
+_ROWS_AT_ONCE: Final = 2**16
+
 _TAIL: Final = 3  # bandwidths beyond the outermost value, where .1 % of a kernel is left
 
 QUANTILES: Final = 200
@@ -101,12 +103,17 @@ def natural(name: str, values: np.ndarray) -> np.ndarray:
     (array([0.02,  nan]), array([6.076]))
     """
     known = np.where(np.asarray(values) == MISSING, np.nan, values)
-    return known * SCALE + OFFSET if name in BANDS else known * unit_of(name)
+    return known * SCALE + OFFSET if _is_band(name) else known * unit_of(name)
 
 
 def unit_of(name: str) -> float:
     """Return what one step of a feature's integers is in natural units."""
-    return SCALE if name in BANDS else 1 / MVI_SCALE if name == "mvi" else 1 / INDEX_SCALE
+    return SCALE if _is_band(name) else 1 / MVI_SCALE if name == "mvi" else 1 / INDEX_SCALE
+
+
+def _is_band(name: str) -> bool:
+    """Tell whether a feature is a band, or a band of the neighbourhood: ``red``, ``red_150m``."""
+    return name.partition("_")[0] in BANDS
 
 
 def gather_rows(
@@ -357,26 +364,39 @@ def correlate_features(frame: pd.DataFrame) -> pd.DataFrame:
         and 1 for a feature with itself.
     """
     features = features_of(frame.columns)
-    found = []
+    a, b = (names.ravel() for names in np.meshgrid(features, features, indexing="ij"))
+    tables = []
     for region, name, group in _groups(frame):
-        values, weight = group[list(features)].to_numpy().T, group["weight"].to_numpy()
-        known = values != MISSING
-        for i, a in enumerate(features):
-            for j, b in enumerate(features[: i + 1]):
-                both = known[i] & known[j]
-                r = _correlation(values[[i, j]][:, both], weight[both]) if both.sum() >= LEAST_ROWS else np.nan
-                found.append((region, name, a, b, r, int(both.sum())))
-                if i != j:
-                    found.append((region, name, b, a, r, int(both.sum())))
-    return pd.DataFrame(found, columns=["region", "class", "a", "b", "r", "rows"])
+        r, rows = _correlate(group[list(features)].to_numpy().T, group["weight"].to_numpy())
+        about = {"region": region, "class": name, "a": a, "b": b}
+        tables.append(pd.DataFrame({**about, "r": r.ravel(), "rows": rows.ravel()}))
+    columns = ["region", "class", "a", "b", "r", "rows"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def _correlation(pair: np.ndarray, weight: np.ndarray) -> float:
-    _, covariance = weighted_moments(pair.astype(np.float64), weight)
-    variances = np.diag(covariance)
-    if (variances < 1e-9).any():  # of integers: all are equal, but for rounding
-        return np.nan
-    return float(np.clip(covariance[0, 1] / np.sqrt(variances.prod()), -1, 1))
+def _correlate(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return correlation, and number of rows that know both, of every two features; values are int32 (feature, row)."""
+    known = values != MISSING
+    centre = (np.where(known, values, 0) * weight).sum(axis=1) / np.maximum((known * weight).sum(axis=1), 1e-300)
+    shape = (len(values), len(values))
+    mass, sums, squares, products = (np.zeros(shape) for _ in range(4))
+    rows = np.zeros(shape, dtype=np.int64)
+    for first in range(0, values.shape[1], _ROWS_AT_ONCE):
+        some = slice(first, first + _ROWS_AT_ONCE)
+        here = known[:, some].astype(np.float64)
+        away = (values[:, some] - centre[:, None]) * here
+        # einsum and not BLAS, whose last digits depend on the number of its threads.
+        mass += np.einsum("ir,jr->ij", here * weight[some], here)
+        sums += np.einsum("ir,jr->ij", away * weight[some], here)
+        squares += np.einsum("ir,jr->ij", away**2 * weight[some], here)
+        products += np.einsum("ir,jr->ij", away * weight[some], away)
+        rows += np.einsum("ir,jr->ij", here, here).astype(np.int64)
+    mass = np.maximum(mass, 1e-300)
+    mean = sums / mass  # of i where j is known
+    variance = squares / mass - mean**2
+    enough = (rows >= LEAST_ROWS) & (variance > 1e-6) & (variance.T > 1e-6)  # else constant, as values are integers
+    scale = np.sqrt(np.where(enough, variance * variance.T, 1))
+    return np.where(enough, np.clip((products / mass - mean * mean.T) / scale, -1, 1), np.nan), rows
 
 
 def compare_regions(frame: pd.DataFrame) -> pd.DataFrame:

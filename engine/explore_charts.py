@@ -35,14 +35,14 @@ def _short(region: str) -> str:
 
 
 def _title(feature: str) -> str:
-    return f"{_BAND_NAMES[feature]}, reflectance" if feature in BANDS else _name(feature)
+    return f"{_name(feature)}, reflectance" if feature.partition("_")[0] in BANDS else _name(feature)
 
 
 def _name(feature: str) -> str:
-    if feature in BANDS:
-        return _BAND_NAMES[feature]
-    index, _, rest = feature.partition("_")
-    return feature.replace("_", " ") if index not in INDICES else f"{index.upper()} {rest}".strip()
+    first, _, rest = feature.partition("_")
+    if first in BANDS:
+        return f"{_BAND_NAMES[first]} {rest}".strip()
+    return f"{first.upper()} {rest}".strip() if first in INDICES else feature.replace("_", " ")
 
 
 def _regions(table: pd.DataFrame) -> list[str]:

@@ -383,6 +383,7 @@ def test_rows_that_miss_a_band_are_left_out_of_what_needs_it(drawn):
 
 def test_natural_units_are_reflectance_and_index():
     np.testing.assert_allclose(natural("red", np.array([8000, MISSING])), [0.02, np.nan])
+    np.testing.assert_allclose(natural("nir08_150m", np.array([8000])), [0.02])
     np.testing.assert_allclose(natural("ndvi", np.array([-5000, 7572])), [-0.5, 0.7572])
     np.testing.assert_allclose(natural("mvi", np.array([20_000])), [20.0])
     np.testing.assert_allclose(natural("water_frequency", np.array([6250])), [0.625])
