@@ -26,7 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import ModelError
 from engine.files import write_text
-from engine.kernels.features import COMPOSITE_FEATURES, RANGE_FEATURES
+from engine.kernels.features import COMPOSITE_FEATURES, CONTEXT_FEATURES, MAD_FEATURES, MISSING, RANGE_FEATURES
 from engine.kernels.indices import INDEX_MISSING, INDICES
 from engine.landsat import BANDS, FILL_DN, OFFSET, OLI, SCALE, TM
 from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_MISSING, PROBABILITY_SCALE
@@ -283,7 +283,7 @@ def _limits(model: Model) -> list[str]:
         found.append(f"The imagery of {', '.join(map(str, stale))} was labelled by a mask too old or too young for it.")
     if not model.hold_out:
         found.append("No region was held out, so how it does on another coast was not measured.")
-    if set(model.features) - set(COMPOSITE_FEATURES):
+    if set(model.features) & {*RANGE_FEATURES, *MAD_FEATURES}:
         found.append("Percentiles and water frequency need 8 clear looks; with fewer it falls back on the composite.")
     return found
 
@@ -496,6 +496,9 @@ def _band(name: str) -> dict[str, Any]:
             "raster:scale": SCALE,
             "raster:offset": OFFSET,
         }
+    if name in CONTEXT_FEATURES:
+        about = f"Mean of {name.removesuffix('_150m')}, DN, over 150 x 150 m"
+        return {"name": name, "description": about, "data_type": "int32", "nodata": MISSING}
     missing = PROBABILITY_MISSING if name == "water_frequency" else INDEX_MISSING
     about = (
         "of a year's clear looks, x 10 000; missing below 8" if name in RANGE_FEATURES else "of a year's clear looks"

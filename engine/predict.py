@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +26,7 @@ import pyarrow.parquet
 from engine.errors import ConfigError, ModelError
 from engine.files import replacing
 from engine.kernels.bins import encode
-from engine.kernels.features import COMPOSITE_FEATURES, MISSING, WATER_MISSING
+from engine.kernels.features import COMPOSITE_FEATURES, CONTEXT_FEATURES, MISSING, WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING, INDICES, spectral_indices
 from engine.landsat import BANDS
 from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_SCALE, names
@@ -83,8 +84,8 @@ class Survey:
     reason: str
     """Why that scale."""
 
-    fractions: frozenset[str]
-    """Further columns that hold other than whole numbers, as features of ours never do."""
+    foreign: dict[str, str]
+    """Further columns that are not in the units of our tables -> why."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def open_table(path: Path) -> Table:
     return Table(path, tuple(columns))
 
 
-def choose_model(full: Model, folder: Place, table: Table, *, fractions: frozenset[str] = frozenset()) -> Choice:
+def choose_model(
+    full: Model, folder: Place, table: Table, *, foreign: Mapping[str, str] = MappingProxyType({})
+) -> Choice:
     """Return the richest model of a folder whose features a table has.
 
     Parameters
@@ -131,8 +134,8 @@ def choose_model(full: Model, folder: Place, table: Table, *, fractions: frozens
         Model directory; a second model may lie in its ``bands``.
     table : Table
         Bands and indices come from its bands, every other feature from the column of that name.
-    fractions : frozenset of str
-        Columns that are not in the units of our tables.
+    foreign : mapping of str to str
+        Columns that are not in the units of our tables -> why.
 
     Raises
     ------
@@ -141,14 +144,14 @@ def choose_model(full: Model, folder: Place, table: Table, *, fractions: frozens
     """
     further = further_features(full)
     lacks = [name for name in further if name not in table.columns]
-    foreign = [name for name in further if name in fractions]
-    if not lacks and not foreign:
+    unlike = [f"column {name} {foreign[name]}" for name in further if name in foreign]
+    if not lacks and not unlike:
         has = f"bands and {len(further)} further features of" if further else "the bands of"
         return Choice(full, "full", f"the table has {has} the full model")
     if lacks:
         why = f"the table lacks {_few(lacks)} of the full model's {len(full.features)} features"
     else:
-        why = f"column {foreign[0]} holds fractions, where tables of this project hold whole numbers (index x 10 000)"
+        why = unlike[0]
     beside = folder / BANDS_MODEL
     if not (beside / META_FILE).is_file():
         raise ModelError(f"{why}, and {folder} has no model of bands alone", fix="train it with this version")
@@ -186,19 +189,21 @@ def survey_table(
     """
     bands = find_bands(table.columns, sensor=sensor)
     present = [name for name in further if name in table.columns]
-    tally, rows, fractions = ScaleTally(), 0, set[str]()
+    tally, rows, foreign = ScaleTally(), 0, dict[str, str]()
     for part in _parts(table, [*bands.columns, *present]):
         tally.add(_band_values(part, bands, rows))
         for name in present:
             values = _numbers(part[name], name, rows)
             if (np.isfinite(values) & (values != np.rint(values))).any():
-                fractions.add(name)
+                foreign[name] = "holds fractions, where tables of this project hold whole numbers (index x 10 000)"
         rows += len(next(iter(part.values())))
     if not rows:
         raise ConfigError(f"table {table.path} has no rows", fix="give at least one")
     tally.check_band_6(bands)
     found, reason = (scale, "by --scale") if scale else tally.decide()
-    return Survey(rows, bands, found, reason, frozenset(fractions))
+    if found != "dn":
+        foreign |= {name: "is of bands that are not DN" for name in present if name in CONTEXT_FEATURES}
+    return Survey(rows, bands, found, reason, foreign)
 
 
 def predict_table(

@@ -62,7 +62,7 @@ def command(
     full = load_model(folder)
     check_output(opened, out, prefix, notice=notice_of(full))
     survey = survey_table(opened, sensor=sensor, scale=scale, further=further_features(full))
-    choice = choose_model(full, folder, opened, fractions=survey.fractions)
+    choice = choose_model(full, folder, opened, foreign=survey.foreign)
     classifier = choice.model if prevalence is None else choice.model.at_prevalence(prevalence)
     reporter.say(f"predict   model  {choice.name}, as {choice.reason}")
     reporter.say(f"predict   bands  {survey.bands.reason}")

@@ -15,7 +15,7 @@ from pystac.extensions.mlm import MLMExtension
 
 from engine.card import EXPRESSIONS, NOT_FOR, NOT_FOR_SIMULATED, card_text, score_records, stac_item, write_card
 from engine.errors import ModelError, StoreError
-from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
+from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, KNOWN_FEATURES
 from engine.kernels.indices import INDICES, spectral_indices
 from engine.landsat import BANDS
 from engine.model import load_model
@@ -240,6 +240,14 @@ def test_a_bands_model_has_a_card_too():
     bands = fit(make_sample(300), features=COMPOSITE_FEATURES, params=TrainParams(rounds=2))
     item = stac_item(bands, facts={"years": [2020]})
     assert [band["name"] for band in item["properties"]["bands"]] == list(BANDS)
+
+
+def test_every_feature_is_described():
+    every = stac_item(replace(MODEL, features=KNOWN_FEATURES))["properties"]["bands"]
+    about = {band["name"]: band["description"] for band in every}
+    assert about["red_150m"] == "Mean of red, DN, over 150 x 150 m"
+    assert about["ndvi_mad"] == "ndvi_mad of a year's clear looks, x 10 000; missing below 8"
+    assert set(about) == set(KNOWN_FEATURES) - set(INDICES)
 
 
 def test_what_cannot_be_is_told_in_one_line(tmp_path):

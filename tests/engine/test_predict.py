@@ -81,7 +81,7 @@ def predicted(path: Path, folder: Path, **options: str) -> tuple[pd.DataFrame, s
     """Return the table written for a table, and the name of the model taken."""
     table = open_table(path)
     survey = survey_table(table, further=further_features(FULL), **options)
-    choice = choose_model(FULL, folder, table, fractions=survey.fractions)
+    choice = choose_model(FULL, folder, table, foreign=survey.foreign)
     out = path.with_name(f"out{path.suffix}")
     outcome = predict_table(table, out, choice.model, survey)
     found = read(out)
@@ -268,7 +268,7 @@ def test_the_richest_model_is_taken_whose_features_the_table_has(tmp_path, folde
     def chosen(frame: pd.DataFrame) -> tuple[str, str]:
         table = open_table(write(frame, tmp_path / "t.csv"))
         survey = survey_table(table, further=further_features(FULL))
-        choice = choose_model(FULL, folder, table, fractions=survey.fractions)
+        choice = choose_model(FULL, folder, table, foreign=survey.foreign)
         return choice.name, choice.reason
 
     assert chosen(SAMPLE) == ("full", "the table has bands and 7 further features of the full model")
@@ -279,6 +279,19 @@ def test_the_richest_model_is_taken_whose_features_the_table_has(tmp_path, folde
     name, reason = chosen(SAMPLE.assign(ndvi_p10=SAMPLE["ndvi_p10"] / 10_000))
     assert name == "bands"
     assert "column ndvi_p10 holds fractions" in reason
+
+
+def test_neighbourhoods_are_taken_from_tables_of_dn_alone(tmp_path, folder):
+    around = SAMPLE.assign(red_150m=SAMPLE["red"])
+    full = fit(around, features=(*COMPOSITE_FEATURES, "red_150m"), params=PARAMS)
+    whole = around.copy()
+    whole[list(BANDS)] = ((SAMPLE[list(BANDS)] * 2.75e-5 - 0.2) * 1e4).round().astype(int)
+    for frame, name in ((around, "full"), (whole, "bands")):
+        table = open_table(write(frame, tmp_path / "t.csv"))
+        survey = survey_table(table, further=further_features(full))
+        choice = choose_model(full, folder, table, foreign=survey.foreign)
+        assert choice.name == name
+    assert choice.reason == "column red_150m is of bands that are not DN"
 
 
 def test_indices_come_from_the_bands_whatever_the_table_says(tmp_path, folder):
