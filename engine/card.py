@@ -26,7 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import ModelError
 from engine.files import write_text
-from engine.kernels.features import COMPOSITE_FEATURES, CONTEXT_FEATURES, MAD_FEATURES, MISSING, RANGE_FEATURES
+from engine.kernels.features import CONTEXT_FEATURES, MAD_FEATURES, MISSING, RANGE_FEATURES
 from engine.kernels.indices import INDEX_MISSING, INDICES
 from engine.landsat import BANDS, FILL_DN, OFFSET, OLI, SCALE, TM
 from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_MISSING, PROBABILITY_SCALE
@@ -500,9 +500,7 @@ def _band(name: str) -> dict[str, Any]:
         about = f"Mean of {name.removesuffix('_150m')}, DN, over 150 x 150 m"
         return {"name": name, "description": about, "data_type": "int32", "nodata": MISSING}
     missing = PROBABILITY_MISSING if name == "water_frequency" else INDEX_MISSING
-    about = (
-        "of a year's clear looks, x 10 000; missing below 8" if name in RANGE_FEATURES else "of a year's clear looks"
-    )
+    about = "of a year's clear looks, x 10 000; missing below 8"
     return {"name": name, "description": f"{name} {about}", "data_type": "int32", "nodata": missing}
 
 
