@@ -676,7 +676,7 @@ def _learning_trials(frame: pd.DataFrame, held_out: Sequence[str], seed: int) ->
         most = int(rank[train].max(initial=0))
         found += [Trial("samples", str(n), repeat, train & (rank <= n), test) for n in _doublings(50, most)]
         names = np.random.default_rng([seed, repeat]).permutation(np.unique(regions[train]))
-        subsets = {n: np.isin(regions, names[:n]) for n in _doublings(1, names.size)}
+        subsets = {n: np.isin(regions, names[:n]) for n in _doublings(1, names.size) if names.size > 1}
         found += [Trial("regions", str(n), repeat, train & of, test) for n, of in subsets.items()]
     return found
 
@@ -913,8 +913,8 @@ def feature_groups(features: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Examples
     --------
-    >>> feature_groups(("red", "ndvi", "ndvi_range", "water_frequency", "red_150m"))
-    {'bands': ('red',), 'indices': ('ndvi',), 'ranges': ('ndvi_range', 'water_frequency'), 'surroundings': ('red_150m',)}
+    >>> feature_groups(("red", "ndvi", "ndvi_range", "ndvi_p10", "red_150m"))
+    {'bands': ('red',), 'indices': ('ndvi',), 'ranges': ('ndvi_range', 'ndvi_p10'), 'surroundings': ('red_150m',)}
     """
     known = {name: group for group, names in GROUPS.items() for name in names}
     found: dict[str, tuple[str, ...]] = {}

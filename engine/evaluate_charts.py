@@ -163,7 +163,8 @@ def transfer_matrix(figures: pd.DataFrame, figure: str, label: str) -> pd.DataFr
 
     The last row is all but the region judged on; the diagonal is the region's own blocks, each judged by the others.
     """
-    of = figures[(figures["label"] == label) & (figures["region"] != _ALL)]
+    # A region of one class has no AUC, and an F1 of 0 that says nothing of the model.
+    of = figures[(figures["label"] == label) & (figures["region"] != _ALL) & figures["auc"].notna()]
     pairs = of[of["kind"] == "one region"].pivot(index="name", columns="region", values=figure)
     regions = sorted({*pairs.index, *pairs.columns})
     matrix = pairs.reindex(index=regions, columns=regions)
@@ -181,8 +182,8 @@ def transfer_chart(path: Path, figures: pd.DataFrame, figure: str, *, label: str
     count = len(matrix.columns)
     names = [str(name) for name in matrix.columns]
     name = "AUC" if figure == "auc" else figure.upper()
-    title = f"{name} trained on one region (row) and judged on another (column), wall to wall, against the {label}"
-    side = max(5.2, 2.0 + 0.29 * count)
+    title = f"{name} on one region (column) of a model of another (row); wall to wall, {label}"
+    side = max(5.6, 2.0 + 0.29 * count)
     values = matrix.to_numpy(float)
     low = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
     with chart(path, title=title, notice=notice, size=(side + 0.6, side + 0.2)) as axes:
@@ -328,8 +329,9 @@ def learning_chart(path: Path, learning: pd.DataFrame, *, label: str, notice: st
     """Draw AUC and F1 against rows and regions trained on."""
     table = learning[(learning["label"] == label) & (learning["region"] == _ALL)]
     title = f"Learning curves, wall to wall on the same land, against the {label}; bands: repeats"
-    kinds = (("samples", "rows of each region and class"), ("regions", "regions trained on"))
-    with chart(path, title=title, notice=notice, size=(8, 3.4), cols=2, sharey=True) as axes:
+    kinds = [("samples", "rows of each region and class"), ("regions", "regions trained on")]
+    kinds = [(kind, name) for kind, name in kinds if (table["kind"] == kind).any()]
+    with chart(path, title=title, notice=notice, size=(8, 3.4), cols=len(kinds), sharey=True) as axes:
         for one, (kind, name) in zip(axes[0], kinds, strict=True):
             some = table[table["kind"] == kind].assign(size=lambda t: t["name"].astype(int))
             for figure, colour in (("auc", _AUC), ("f1", _F1)):

@@ -50,6 +50,14 @@ def test_the_transfer_matrix_has_trained_on_in_rows_and_judged_on_in_columns():
     assert np.isnan(matrix.loc["c", "a"])
 
 
+def test_a_region_of_one_class_is_blank_in_the_matrix():
+    table = figures()
+    table.loc[table["region"] == "c", ["auc", "f1"]] = np.nan, 0.0
+    matrix = charts.transfer_matrix(table, "f1", "mask")
+    assert "c" not in matrix or matrix["c"].isna().all()
+    assert matrix.loc["a", "b"] == pytest.approx(0.6)
+
+
 def test_splits_are_compared_over_all_regions():
     table = step.split_table(figures()).set_index("split")["auc"]
     assert table["leave one region out"] == 0.87
