@@ -61,7 +61,7 @@ DRAWS: Final = 500
 LEAST_BLOCKS: Final = 3
 """Blocks of 10 km an interval needs; where a class lies unevenly, as many as would be worth the same if alike."""
 
-ROWS: Final = 60_000
+ROWS: Final = 100_000
 """Rows that trials are fitted to and judged on, at most, shared out alike among regions and classes."""
 
 LEAST_ROWS: Final = 500
@@ -533,9 +533,21 @@ class Outcome(NamedTuple):
     boosted: Boosted
 
 
-def rows_of_each(regions: int) -> int:
-    """Return how many rows of each region and class trials are given."""
-    return max(LEAST_ROWS, ROWS // (2 * max(1, regions)))
+def rows_of_each(regions: int, views: float = 1.0) -> int:
+    """Return how many pixels of each region and class trials are given.
+
+    Parameters
+    ----------
+    regions : int
+    views : float
+        Rows a pixel has, thinned ones included.
+
+    Examples
+    --------
+    >>> rows_of_each(4), rows_of_each(4, views=2.5), rows_of_each(1000)
+    (12500, 5000, 500)
+    """
+    return max(LEAST_ROWS, int(ROWS / (2 * max(1, regions) * views)))
 
 
 def land_of(frame: pd.DataFrame) -> pd.Series:

@@ -57,7 +57,7 @@ class Evaluation:
 
     features: tuple[str, ...]
     rows_of_each: int
-    """Rows of each region and class that trials were fitted to, at most."""
+    """Pixels of each region and class that trials were fitted to, at most."""
 
 
 def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None) -> Evaluation:
@@ -86,8 +86,9 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
         return run.client.compute(dask.delayed(pd.concat)(parts, ignore_index=True)).result()
 
     land = gather(_land_of).groupby(["region", "label"])["weight"].sum()
+    views = gather(_count_views).sum()
     regions = sorted(set(land.index.get_level_values("region")))
-    most = step.rows_of_each(len(regions))
+    most = step.rows_of_each(len(regions), views=views["rows"] / max(1, views["pixels"]))
     frame = gather(_first_rows, most, run.params.seed)
     frame = truth(step.standing_for(step.first_rows(frame, most=most, seed=run.params.seed), land))
     held = step.unseen_regions(model, regions)
@@ -122,6 +123,10 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
 
 def _land_of(part: pd.DataFrame) -> pd.DataFrame:
     return step.land_of(part).reset_index()
+
+
+def _count_views(part: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"rows": [len(part)], "pixels": [int((~step.is_thinned(part)).sum())]})
 
 
 def _first_rows(part: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
@@ -381,8 +386,8 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
             ]
     lines += [
         "Trials (leave one out, transfer, other splits, learning curves) are fitted with the model's settings to at "
-        f"most {found.rows_of_each:,} rows of each region and class, and are not calibrated; the threshold of each is "
-        "that of highest F1 on the training side, out of fold.",
+        f"most {found.rows_of_each:,} pixels of each region and class, and are not calibrated; the threshold of each "
+        "is that of highest F1 on the training side, out of fold.",
         "",
     ]
     for heading, name in pictures:
@@ -422,7 +427,7 @@ def _with_interval(cell: dict[str, float | None] | None) -> str:
         return "-"
     if cell["low"] is None:
         return f"{cell['value']:.3f}"
-    return f"{cell['value']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})"
+    return f"{cell['value']:.3f} ({cell['low']:.3f}-{cell['high']:.3f})"
 
 
 def show_evaluation(run: Run, summary: dict[str, Any], folder: Path) -> None:
