@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -58,6 +59,16 @@ Strip = tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]
 
 Habitat = tuple[HabitatParams, HabitatSources]
 """A habitat limit and the rasters it is read from."""
+
+
+@dataclass(frozen=True)
+class Adjoining:
+    """The cube of a tile that adjoins another, of the same year."""
+
+    cube: Place
+    tile: Tile
+    sha256: str | None
+    """Of its arrays, by its marker: part of what decides a sample or map that is made with it."""
 
 
 def cube_task(
@@ -123,8 +134,11 @@ def sample_task(
     cube_params: CubeParams,
     block_px: int,
     skip_bad: bool,
+    adjoining: Sequence[Adjoining] = (),
 ) -> dict[str, Any]:
     """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part.
+
+    Neighbourhoods of pixels reach into the cubes given as ``adjoining``; those of thinned composites end with the tile.
 
     Thinned composites are made of the scenes of the cube, and only of the pixels drawn. A scene that cannot be read
     again is a fault as it is to the cube; with ``skip_bad`` they go without it.
@@ -134,7 +148,7 @@ def sample_task(
     tile, year = part.tile, part.year
     path = part_path(folder, tile.id, year)
     marker_path(path).unlink(missing_ok=True)
-    frame, marker = _draw(cube, part, area, masks, labels, params, habitat, access, seed, features)
+    frame, marker = _draw(cube, part, area, masks, labels, params, habitat, access, seed, features, adjoining)
     lost: list[dict[str, Any]] = []
     if params.thinned and len(frame):
         scenes = _scenes_of_cube(part, read_marker(cube))
@@ -174,10 +188,11 @@ def _draw(
     access: Access,
     seed: int,
     features: tuple[str, ...],
+    adjoining: Sequence[Adjoining],
 ) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
     """Return the rows that are not thinned, and what the marker says of them; the tile's layers end here."""
     tile, year = part.tile, part.year
-    layers = _layers_of_features(cube, features)
+    layers = _layers_of_features(cube, tile, features, adjoining)
     scenes = _scenes_of_cube(part, read_marker(cube))
     found = label_tile(masks, tile.geobox, year, labels)
     regions = region_codes(area, tile)
@@ -334,15 +349,19 @@ def classify_task(
     store: Place,
     fingerprint: str,
     tags: dict[str, str],
+    adjoining: Sequence[Adjoining] = (),
 ) -> dict[str, Any]:
-    """Classify a tile-year wall to wall: a zarr store, then its COGs."""
+    """Classify a tile-year wall to wall: a zarr store, then its COGs.
+
+    Neighbourhoods of pixels reach into the cubes given as ``adjoining``.
+    """
     release_scratch()
     started, spent = time.perf_counter(), Spent()
     tifs = map_paths(store)
     for tif in (*tifs.values(), gmw_path(store)):
         tif.unlink(missing_ok=True)
     model = as_asked(_model(model_folder, model_sha256), params)
-    layers = _layers_of_features(cube, model.features)
+    layers = _layers_of_features(cube, tile, model.features, adjoining)
     regions = region_codes(area, tile)
     allowed = None if habitat is None else _allowed(habitat, tile, access)
     probability = np.full(tile.shape, PROBABILITY_MISSING, dtype=np.uint16)
@@ -518,13 +537,50 @@ def map_is_current(store: Place, fingerprint: str) -> bool:
     return is_current(store, fingerprint) and all(path.is_file() for path in map_paths(store).values())
 
 
-def _layers_of_features(cube: Place, names: Sequence[str]) -> dict[str, np.ndarray]:
+def within_reach_of(tile: Tile, other: Tile) -> tuple[slice, slice] | None:
+    """Return the rows and columns of the zone where another of its tiles lies in neighbourhoods of a tile's pixels.
+
+    Examples
+    --------
+    >>> west, east = Tile(48, 8, 0, (0, 18400, 9, 32)), Tile(48, 9, 0, (6, 18432, 9, 5))
+    >>> within_reach_of(west, east)
+    (slice(6, 11, None), slice(18432, 18434, None))
+    """
+    row, col, height, width = tile.window
+    other_row, other_col, other_height, other_width = other.window
+    rows = slice(max(row - CONTEXT_PX, other_row), min(row + height + CONTEXT_PX, other_row + other_height))
+    cols = slice(max(col - CONTEXT_PX, other_col), min(col + width + CONTEXT_PX, other_col + other_width))
+    meet = tile.zone == other.zone and rows.start < rows.stop and cols.start < cols.stop
+    return (rows, cols) if meet else None
+
+
+def _layers_of_features(
+    cube: Place, tile: Tile, names: Sequence[str], adjoining: Sequence[Adjoining]
+) -> dict[str, np.ndarray]:
     """Return the layers of a tile-year that features are made of, ``context`` among them where asked for."""
     with open_store(cube) as data:
         layers = _layers(data[list(layers_of(names))])
     if wants_context(names):
-        layers["context"] = focal_means(layers["composite"])
+        layers["context"] = _context(layers["composite"], tile, adjoining)
     return layers
+
+
+def _context(composite: np.ndarray, tile: Tile, adjoining: Sequence[Adjoining]) -> np.ndarray:
+    """Return the focal means of a tile's composite; where no cube adjoins nothing is observed."""
+    padded = np.pad(composite, ((0, 0), (CONTEXT_PX, CONTEXT_PX), (CONTEXT_PX, CONTEXT_PX)))
+    row, col = tile.window[0] - CONTEXT_PX, tile.window[1] - CONTEXT_PX
+    for other in adjoining:
+        if window := within_reach_of(tile, other.tile):
+            with open_store(other.cube) as data:
+                strip = data["composite"][:, *_less(window, *other.tile.window[:2])].values
+            padded[:, *_less(window, row, col)] = strip
+    return focal_means(padded)[:, CONTEXT_PX:-CONTEXT_PX, CONTEXT_PX:-CONTEXT_PX]
+
+
+def _less(window: tuple[slice, slice], row: int, col: int) -> tuple[slice, slice]:
+    """Return a window as counted from a row and a column."""
+    rows, cols = window
+    return slice(rows.start - row, rows.stop - row), slice(cols.start - col, cols.stop - col)
 
 
 def _allowed(habitat: Habitat, tile: Tile, access: Access) -> np.ndarray:

@@ -19,6 +19,7 @@ from engine.tasks import classify_task, export_task, map_is_current, map_paths
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
 from jobs.plan import plan_run
+from jobs.sample import adjoining_cubes
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
 
@@ -42,10 +43,12 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> li
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
     )
     todo = []
+    adjoining = adjoining_cubes(run, plan, model.features)
 
     def find(part: TileYear) -> tuple[TileYear, str, bool]:
         cube = read_marker(cube_path(run, part)) or {}
-        fingerprint = fingerprint_of(common, cube.get("sha256"))
+        around = [[other.tile.id, other.sha256] for other in adjoining[part.key]]
+        fingerprint = fingerprint_of(common, cube.get("sha256"), *around)
         return part, fingerprint, map_is_current(map_path(run, part), fingerprint)
 
     for part, fingerprint, current in run.each(find, plan.tile_years):
@@ -64,6 +67,7 @@ def classify_maps(run: Run, plan: Plan, model: Model, model_folder: Place) -> li
                     map_path(run, part),
                     fingerprint,
                     {**tags, "year": str(part.year)},
+                    adjoining[part.key],
                 )
             )
     run.say_skipped("classify", len(plan.tile_years), len(todo))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import click
 import pandas as pd
 
 from engine.files import content_sha256
-from engine.kernels.features import FEATURE_SETS
+from engine.kernels.features import FEATURE_SETS, wants_context
 from engine.mask_archives import ABOUT, get_masks
 from engine.masks import OpenMask, labelled_years, open_masks, stale_years
 from engine.params import LabelParams
@@ -19,7 +20,7 @@ from engine.plan import Plan, TileYear
 from engine.sample import check_sample, count_by, part_path, read_sample
 from engine.scratch import release_scratch
 from engine.store import fingerprint_of, read_marker
-from engine.tasks import remove_unlisted, sample_task
+from engine.tasks import Adjoining, remove_unlisted, sample_task, within_reach_of
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
 from jobs.plan import plan_run
@@ -68,12 +69,14 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         [region.geometry.wkb_hex for region in run.area.regions],
     )
     parts = [part for part in plan.tile_years if part.year in years]
+    adjoining = adjoining_cubes(run, plan, features)
 
     def find(part: TileYear) -> tuple[TileYear, str, set[str], bool]:
         marker = read_marker(cube_path(run, part)) or {}
         # Of the cube its scenes too: a row names their sensors, and counts their looks.
         lost = {loss["scene"] for loss in marker.get("lost", [])}
-        fingerprint = fingerprint_of(common, marker.get("sha256"), marker.get("fingerprint"), sorted(lost))
+        around = [[other.tile.id, other.sha256] for other in adjoining[part.key]]
+        fingerprint = fingerprint_of(common, marker.get("sha256"), marker.get("fingerprint"), sorted(lost), *around)
         drawn = read_marker(part_path(folder, part.tile.id, part.year)) or {}
         # As with cubes, what went without scenes stands only as long as that is accepted.
         current = drawn.get("fingerprint") == fingerprint and (params.skip_bad or not drawn["lost"])
@@ -98,6 +101,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
             params.cube,
             plan.block_px,
             params.skip_bad,
+            adjoining[part.key],
         )
         for part, fingerprint, _ in missing
     ]
@@ -129,6 +133,31 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         run.reporter.say(f"sample    repaired {repaired} invalid mask polygon(s)")
     check_sample(table)
     return table
+
+
+def adjoining_cubes(run: Run, plan: Plan, features: Sequence[str]) -> dict[str, tuple[Adjoining, ...]]:
+    """Return, by key of the tile-year, the cubes that neighbourhoods of its pixels reach into.
+
+    Called once all cubes are made. There are none where no feature is of a neighbourhood.
+    """
+    if not wants_context(features):
+        return {part.key: () for part in plan.tile_years}
+    markers = run.each(lambda part: read_marker(cube_path(run, part)) or {}, plan.tile_years)
+    cubes = {
+        (part.year, part.tile.zone, part.tile.row, part.tile.col): Adjoining(
+            cube_path(run, part), part.tile, marker.get("sha256")
+        )
+        for part, marker in zip(plan.tile_years, markers, strict=True)
+    }
+
+    def around(part: TileYear) -> Iterator[Adjoining]:
+        tile = part.tile
+        for down, right in product((-1, 0, 1), repeat=2):
+            other = cubes.get((part.year, tile.zone, tile.row + down, tile.col + right))
+            if other is not None and (down, right) != (0, 0) and within_reach_of(tile, other.tile):
+                yield other
+
+    return {part.key: tuple(around(part)) for part in plan.tile_years}
 
 
 def share_mask(run: Run, mask: OpenMask) -> OpenMask:

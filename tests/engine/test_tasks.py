@@ -21,7 +21,15 @@ from engine.errors import SceneError, StoreError
 from engine.grid import Tile, lonlat_of, pixel_hectares
 from engine.habitat import HabitatSources
 from engine.kernels.composite import empty_layers
-from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING, feature_stack
+from engine.kernels.context import focal_means
+from engine.kernels.features import (
+    ALL_FEATURES,
+    COMPOSITE_FEATURES,
+    CONTEXT_FEATURES,
+    KNOWN_FEATURES,
+    MISSING,
+    feature_stack,
+)
 from engine.lookup import FoundRaster
 from engine.masks import open_masks
 from engine.params import ClassifyParams, CubeParams, HabitatParams, LabelParams, SampleParams, TrainParams
@@ -32,6 +40,7 @@ from engine.sample import part_path, sensor_names, thin_looks
 from engine.scenes import Scene, observations
 from engine.store import array_sha256, is_current, marker_path, open_store, read_marker, write_store
 from engine.tasks import (
+    Adjoining,
     change_path,
     change_task,
     classify_task,
@@ -281,6 +290,7 @@ def draw_thinned(
     block_px: int = 2048,
     skip_bad: bool = False,
     number: float = 0.5,
+    features: tuple[str, ...] = ALL_FEATURES,
 ) -> tuple[pd.DataFrame, dict]:
     """Make a cube and draw its sample, half of all pixels, right of column 10."""
     part, access = year_of_looks
@@ -300,7 +310,7 @@ def draw_thinned(
         None,
         access,
         7,
-        ALL_FEATURES,
+        features,
         folder / "sample",
         "f",
         params,
@@ -317,10 +327,10 @@ def tall(year_of_looks) -> Area:
     return Area((Region("east", wrap(box(lon.min(), lat.min(), lon.max(), lat.max()))),))
 
 
-@pytest.mark.parametrize("composite", ["median", "geomedian"])
-def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(year_of_looks, tall, tmp_path, composite):
+@pytest.mark.parametrize(("composite", "share"), [("median", 0.5), ("geomedian", 0.5), ("median", 0.02)])
+def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(year_of_looks, tall, tmp_path, composite, share):
     params = CubeParams(composite=composite, min_looks_range=4)
-    frame, marker = draw_thinned(year_of_looks, tall, tmp_path, params=params)
+    frame, marker = draw_thinned(year_of_looks, tall, tmp_path, params=params, number=share, features=KNOWN_FEATURES)
     part, access = year_of_looks
     assert marker["thinned_rows"] == frame.thinned.sum() > 0
     full = frame[~frame.thinned]
@@ -343,7 +353,8 @@ def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(year_of_looks,
         first += len(seen)
         assert list(map(tuple, rows[place].to_numpy())) == seen, "those observed, and no others"
         y, x = rows.grid_row - part.tile.window[0], rows.grid_col - part.tile.window[1]
-        assert np.array_equal(rows[list(ALL_FEATURES)].T, feature_stack(layers, ALL_FEATURES)[:, y, x])
+        layers["context"] = focal_means(layers["composite"])
+        assert np.array_equal(rows[list(KNOWN_FEATURES)].T, feature_stack(layers, KNOWN_FEATURES)[:, y, x])
         assert np.array_equal(rows.clear_count, layers["clear_count"][y, x])
         assert np.array_equal(rows.ndvi_p10 == MISSING, rows.clear_count < 4)
         assert set(rows.looks) == {len(chosen)}
@@ -356,9 +367,9 @@ def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(year_of_looks,
 
 
 def test_blocks_do_not_change_a_thinned_sample(year_of_looks, tall, tmp_path, monkeypatch):
-    whole, _ = draw_thinned(year_of_looks, tall, tmp_path / "whole")
+    whole, _ = draw_thinned(year_of_looks, tall, tmp_path / "whole", features=KNOWN_FEATURES)
     monkeypatch.setattr(tasks, "THINNED_AT_ONCE", 1000)
-    strips, _ = draw_thinned(year_of_looks, tall, tmp_path / "strips", block_px=256)
+    strips, _ = draw_thinned(year_of_looks, tall, tmp_path / "strips", block_px=256, features=KNOWN_FEATURES)
     pd.testing.assert_frame_equal(whole, strips)
 
 
@@ -482,6 +493,161 @@ def test_a_map_is_current_for_its_fingerprint_while_store_and_cogs_are_there(cub
         classify(tmp_path / "gone.zarr", area, model, None, store)
     assert not map_is_current(store, "f"), "what could not be made again is not current"
     assert not gmw_path(store).exists()
+
+
+# Neighbourhoods across tiles
+
+CORNER = (-14 * 2048, 9 * 2048)
+"""Row and column of the zone where the four tiles of ``QUARTERS`` meet."""
+
+SEEN = np.random.default_rng(8).random((12, 14)) < 0.8
+"""A scene of the size of all quarters together, a fifth of it not observed."""
+
+QUARTERS = {
+    name: Tile(48, col, row, (CORNER[0] + top, CORNER[1] + left, height, width))
+    for name, col, row, (top, left, height, width) in [
+        ("northwest", 8, -15, (-7, -4, 7, 4)),
+        ("northeast", 9, -15, (-7, 0, 7, 10)),
+        ("southwest", 8, -14, (0, -4, 5, 4)),
+        ("southeast", 9, -14, (0, 0, 5, 10)),
+    ]
+}
+WHOLE = Tile(48, 9, -14, (CORNER[0] + 100, CORNER[1] + 100, 12, 14))
+"""As many pixels as all quarters, within one tile."""
+
+CONTEXT = (*COMPOSITE_FEATURES, *CONTEXT_FEATURES)
+
+
+def place_of(tile: Tile) -> tuple[slice, slice]:
+    """Return where a tile's pixels are among those of ``SEEN``."""
+    top, left = (0, 0) if tile == WHOLE else (tile.window[0] - CORNER[0] + 7, tile.window[1] - CORNER[1] + 4)
+    return slice(top, top + tile.shape[0]), slice(left, left + tile.shape[1])
+
+
+@pytest.fixture(scope="module")
+def over_all() -> Area:
+    """An area that holds all quarters, and the whole."""
+    lon, lat = lonlat_of(48, np.array([CORNER[0] - 20, CORNER[0] + 130]), np.array([CORNER[1] - 20, CORNER[1] + 130]))
+    return Area((Region("all", wrap(box(lon.min(), lat.min(), lon.max(), lat.max()))),))
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> dict[Tile, Path]:
+    """Cubes of the quarters, and of all of them as one."""
+    folder = tmp_path_factory.mktemp("cut")
+    rng = np.random.default_rng(9)
+    layers = empty_layers(*SEEN.shape)
+    layers["composite"][:] = np.where(SEEN, rng.integers(7600, 12000, (6, *SEEN.shape)), 0)
+    layers["clear_count"][:] = np.where(SEEN, 5, 0)
+    cubes = {}
+    for tile in (*QUARTERS.values(), WHOLE):
+        cubes[tile] = folder / f"{tile.id}_{tile.window[0]}.zarr"
+        own = {name: layer[..., *place_of(tile)] for name, layer in layers.items()}
+        write_store(cubes[tile], as_dataset(own, tile.geobox, 2019, {}), {"fingerprint": "c"})
+    return cubes
+
+
+@pytest.fixture(scope="module")
+def blurred(cut, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a model of neighbourhoods: mangrove where the mean near infrared is brighter."""
+    with open_store(cut[WHOLE]) as data:
+        composite = data["composite"].values
+    values = feature_stack({"composite": composite, "context": focal_means(composite)}, CONTEXT)[:, SEEN]
+    mean = values[CONTEXT.index("nir08_150m")]
+    sample = make_sample(mean.size).assign(
+        **dict(zip(CONTEXT, values, strict=True)), weight=1.0, label=np.where(mean > np.median(mean), 2, 1)
+    )
+    folder = tmp_path_factory.mktemp("blurred")
+    model = fit(sample, features=CONTEXT, params=TrainParams(rounds=20, max_depth=4, calibrate="none"))
+    model.save(folder)
+    return folder, model.sha256()
+
+
+def cubes_round(tile: Tile, cut: dict[Tile, Path]) -> list[Adjoining]:
+    return [Adjoining(cut[other], other, "s") for other in QUARTERS.values() if other != tile]
+
+
+def map_of(tile: Tile, adjoining: list[Adjoining], cut, area: Area, model, folder: Path) -> np.ndarray:
+    """Classify one tile; return its probabilities."""
+    store = folder / "maps" / "2019" / f"{cut[tile].stem}.zarr"
+    nothing = None, Access(Trust()), AT_HALF
+    classify_task(cut[tile], tile, 2019, area, *model, *nothing, store, "f", {}, adjoining)
+    with open_store(store) as data:
+        return data["probability"].values
+
+
+def rows_of(tile: Tile, adjoining: list[Adjoining], cut, area: Area, folder: Path) -> pd.DataFrame:
+    """Draw every pixel of a tile; return features by place among those of ``SEEN``."""
+    lon, lat = lonlat_of(48, *(np.array([CORNER[axis] - 50]) for axis in (0, 1)))
+    profile = {"driver": "GTiff", "count": 1, "height": 20, "width": 20, "crs": "EPSG:4326", "dtype": "uint8"}
+    transform = Affine(0.01, 0, lon[0], 0, -0.01, lat[0])
+    with rasterio.open(folder / "mask.tif", "w", transform=transform, **profile) as file:
+        file.write(np.ones((1, 20, 20), "uint8"))
+    labels = LabelParams(masks=({"path": str(folder / "mask.tif"), "year": 2019},), erode_px=0)
+    masks = open_masks(labels, trust=Trust().with_roots(folder))
+    drawn = SampleParams(mangrove=1.0, other=1.0, thinned=0)
+    part, access = TileYear(tile, 2019, ()), Access(Trust())
+    sample_task(
+        *(cut[tile], part, area, masks, labels, drawn, None, access, 7, CONTEXT),
+        *(folder / "sample", "f", ANNUAL, 2048, False, adjoining),
+    )
+    frame = pd.DataFrame(gpd.read_parquet(part_path(folder / "sample", tile.id, 2019)).drop(columns="geometry"))
+    top, left = (part.start for part in place_of(tile))
+    y, x = frame.grid_row - tile.window[0] + top, frame.grid_col - tile.window[1] + left
+    return frame[list(CONTEXT)].set_index(pd.MultiIndex.from_arrays([y, x], names=["y", "x"]))
+
+
+def test_seams_between_tiles_do_not_show_in_maps_of_neighbourhoods(cut, blurred, over_all, tmp_path):
+    whole = map_of(WHOLE, [], cut, over_all, blurred, tmp_path)
+    joined, alone = np.zeros_like(whole), np.zeros_like(whole)
+    for tile in QUARTERS.values():
+        joined[place_of(tile)] = map_of(tile, cubes_round(tile, cut), cut, over_all, blurred, tmp_path)
+        alone[place_of(tile)] = map_of(tile, [], cut, over_all, blurred, tmp_path)
+    assert np.array_equal(joined, whole)
+    near = np.zeros(SEEN.shape, bool)
+    near[5:9] = near[:, 2:6] = True
+    assert np.array_equal(alone[~near], whole[~near])
+    assert not np.array_equal(alone[near], whole[near]), "else this would show nothing"
+
+
+def test_seams_between_tiles_do_not_show_in_samples_of_neighbourhoods(cut, over_all, tmp_path):
+    whole = rows_of(WHOLE, [], cut, over_all, tmp_path)
+    assert list(whole.index) == list(zip(*np.nonzero(SEEN), strict=True))
+    parts = [rows_of(tile, cubes_round(tile, cut), cut, over_all, tmp_path) for tile in QUARTERS.values()]
+    pd.testing.assert_frame_equal(pd.concat(parts).sort_index(), whole)
+    assert (whole[list(CONTEXT_FEATURES)] != MISSING).all(axis=None)
+
+
+def test_where_no_cube_adjoins_means_are_of_what_there_is(cut, over_all, tmp_path):
+    tile = QUARTERS["northwest"]
+    with open_store(cut[WHOLE]) as data:
+        composite = data["composite"].values
+    gone = QUARTERS["southeast"]
+    composite[:, *place_of(gone)] = 0
+    left = [other for other in cubes_round(tile, cut) if other.tile != gone]
+    rows = rows_of(tile, left, cut, over_all, tmp_path)
+    y, x = rows.index.get_level_values("y"), rows.index.get_level_values("x")
+    assert np.array_equal(rows[list(CONTEXT_FEATURES)].T, focal_means(composite)[:, y, x])
+
+
+def test_a_cube_that_lies_out_of_reach_is_not_read(cut, over_all, tmp_path):
+    tile = QUARTERS["northwest"]
+    afar = Tile(48, 9, -15, (CORNER[0] - 7, CORNER[1] + 2, 7, 4))
+    across = Tile(49, 9, -15, QUARTERS["northeast"].window)
+    unread = [Adjoining(tmp_path / "gone.zarr", other, None) for other in (afar, across)]
+    pd.testing.assert_frame_equal(
+        rows_of(tile, unread, cut, over_all, tmp_path), rows_of(tile, [], cut, over_all, tmp_path)
+    )
+    near = Adjoining(tmp_path / "gone.zarr", QUARTERS["northeast"], None)
+    with pytest.raises(StoreError, match=r"gone\.zarr is not there or not finished"):
+        rows_of(tile, [near], cut, over_all, tmp_path)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_strips_do_not_change_a_map_of_neighbourhoods(cut, blurred, over_all, tmp_path, monkeypatch, rows):
+    whole = map_of(WHOLE, [], cut, over_all, blurred, tmp_path)
+    monkeypatch.setattr(tasks, "CLASSIFY_ROWS", rows)
+    assert np.array_equal(map_of(WHOLE, [], cut, over_all, blurred, tmp_path), whole)
 
 
 # Maps made by hand

@@ -11,10 +11,13 @@ from engine.kernels.composite import annual_layers
 from engine.kernels.features import (
     ALL_FEATURES,
     COMPOSITE_FEATURES,
+    CONTEXT_FEATURES,
     FEATURE_SETS,
+    KNOWN_FEATURES,
     MISSING,
     WATER_MISSING,
     feature_stack,
+    layers_of,
 )
 from engine.kernels.indices import INDEX_MISSING, spectral_indices
 from engine.landsat import BANDS
@@ -68,7 +71,19 @@ def test_deviations_are_features_only_where_asked_for():
     stack = feature_stack(arrays, ("mndwi_mad", "ndvi_mad"))
     assert stack[:, 0].tolist() == [[0, MISSING, MISSING], [120, MISSING, MISSING]]
     assert not set(FEATURE_SETS["all"]) & {"ndvi_mad", "mndwi_mad"}
-    assert FEATURE_SETS["all+mad"][: len(ALL_FEATURES)] == ALL_FEATURES
+    assert FEATURE_SETS["all+mad"] == (*ALL_FEATURES, "ndvi_mad", "mndwi_mad")
+
+
+def test_neighbourhoods_are_features_only_where_asked_for():
+    composite = np.array([[[8000, 0]]] * 6, "uint16")
+    context = np.arange(7001, 7007, dtype="uint16").reshape(6, 1, 1) * np.array([1, 0], "uint16")
+    arrays = {"composite": composite, "context": context}
+    stack = feature_stack(arrays, ("swir22_150m", "blue", "blue_150m"))
+    assert stack[:, 0].tolist() == [[7006, MISSING], [8000, MISSING], [7001, MISSING]]
+    for name in ("composite", "all", "all+mad"):
+        assert not set(FEATURE_SETS[name]) & set(CONTEXT_FEATURES)
+    assert FEATURE_SETS["all+mad+context"] == (*FEATURE_SETS["all+mad"], *CONTEXT_FEATURES) == KNOWN_FEATURES
+    assert layers_of(CONTEXT_FEATURES) == {"composite", "clear_count"}, "all that is read of a cube"
 
 
 def test_every_set_of_features_can_be_asked_for_by_name():
