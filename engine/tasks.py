@@ -264,12 +264,9 @@ def _thin(
     looks = list(observations(wanted))
     y, x = drawn["grid_row"].to_numpy() - tile.window[0], drawn["grid_col"].to_numpy() - tile.window[1]
     found = [empty_layers(1, len(drawn)) for _ in subsets]
-    with_context = wants_context(features)
-    if with_context:
-        at_rows = np.zeros(tile.shape, dtype=bool)
-        at_rows[y, x] = True
-        around = within_reach(at_rows, CONTEXT_PX) & ~at_rows
-        composites = np.zeros((len(subsets), len(BANDS), *tile.shape), dtype=np.uint16)
+    around = _around(tile, y, x) if wants_context(features) else np.empty(0, dtype=np.int64)
+    composites = np.zeros((len(subsets), len(BANDS), around.size), dtype=np.uint16)
+    reduce = geomedian if params.composite == "geomedian" else median
     with closing(read(wanted)) as strips:
         for rows, bands, clear, lost in strips:
             if lost:
@@ -291,26 +288,23 @@ def _thin(
                     )
                     for name, layer in layers.items():
                         found[number][name][..., some] = layer
-                    if with_context:
-                        composites[number, :, y[some], x[some]] = layers["composite"][:, 0].T
-            if with_context:
-                reduce = geomedian if params.composite == "geomedian" else median
-                ys, xs = np.nonzero(around[rows])
-                for some in _pieces(0, ys.size):
-                    at = ys[some], xs[some]
-                    bands_there, clear_there = bands[:, :, *at], clear[:, *at]
-                    for number, of_looks in enumerate(which):
-                        layer = reduce(
-                            bands_there[of_looks, :, np.newaxis],
-                            clear_there[of_looks, np.newaxis],
-                            threads=compute_threads(),
-                        )
-                        composites[number, :, rows.start + ys[some], xs[some]] = layer[:, 0].T
+            for some in _pieces(*np.searchsorted(around, (rows.start * tile.shape[1], rows.stop * tile.shape[1]))):
+                ys, xs = np.divmod(around[some], tile.shape[1])
+                at = ys - rows.start, xs
+                bands_there, clear_there = bands[:, :, *at], clear[:, *at]
+                for number, of_looks in enumerate(which):
+                    composites[number, :, some] = reduce(
+                        bands_there[of_looks, :, np.newaxis],
+                        clear_there[of_looks, np.newaxis],
+                        threads=compute_threads(),
+                    )[:, 0]
     frames = []
     for number, subset in enumerate(subsets):
         layers = found[number]
-        if with_context:
-            layers["context"] = focal_means(composites[number])[:, y, x][:, np.newaxis]
+        if wants_context(features):
+            composite = np.zeros((len(BANDS), *tile.shape), dtype=np.uint16)
+            composite.reshape(len(BANDS), -1)[:, around] = composites[number]
+            layers["context"] = focal_means(composite)[:, y, x][:, np.newaxis]
         frames.append(
             thinned_rows(
                 drawn,
@@ -322,6 +316,13 @@ def _thin(
             )
         )
     return frames, []
+
+
+def _around(tile: Tile, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the flat indices, in order, of a tile's pixels in the neighbourhoods of some."""
+    pixels = np.zeros(tile.shape, dtype=bool)
+    pixels[y, x] = True
+    return np.flatnonzero(within_reach(pixels))
 
 
 def _pieces(first: int, last: int) -> Iterator[slice]:
