@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -28,7 +29,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from engine.boost import Boosted, fit_boosted, training_weights
 from engine.errors import ConfigError, SampleError
@@ -421,16 +422,22 @@ _inside = 0
 _limits: Any = None
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return what starts threads in this process: looking for it takes 10 ms, as long as a small fit."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let numerical libraries use one thread until the block ends, also where blocks of several threads overlap."""
     global _inside, _limits  # of BLAS the limit is one of the process, of OpenMP one of the thread
     with _lock:
         if not _inside:
-            _limits = threadpool_limits(1, user_api="blas")
+            _limits = _libraries().limit(limits=1, user_api="blas")
         _inside += 1
     try:
-        with threadpool_limits(1, user_api="openmp"):
+        with _libraries().limit(limits=1, user_api="openmp"):
             yield
     finally:
         with _lock:
