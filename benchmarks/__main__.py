@@ -1,4 +1,4 @@
-"""``python -m benchmarks compare``: figures against peers and the floor, printed and written as JSON."""
+"""``python -m benchmarks``: the engine against peers and the floor, its models against truth; printed, and as JSON."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Read when XGBoost is imported: its threads would else spin while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks.archive import SCALES, Setup, make_archive
 from benchmarks.compare import COMPARISONS, compare
+from benchmarks.study import FULL, Setting, run_study
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run, print; return 1 where a side's values are not the engine's."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    command = parser.add_subparsers(required=True).add_parser("compare", help="time the engine and its peers in turn")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures and all runs here")
-    command.add_argument("--scale", choices=SCALES, default="small")
-    command.add_argument("--runs", type=int, metavar="N", help="runs of each side [default: 3; 1 at the tiny scale]")
-    command.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), metavar="NAME")
-    command.add_argument("--archive", type=Path, metavar="FOLDER", help="keep the archive here, for the next time")
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("compare", help="time the engine and its peers in turn")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write the figures and all runs here")
+    one.add_argument("--scale", choices=SCALES, default="small")
+    one.add_argument("--runs", type=int, metavar="N", help="runs of each side [default: 3; 1 at the tiny scale]")
+    one.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), metavar="NAME")
+    one.add_argument("--archive", type=Path, metavar="FOLDER", help="keep the archive here, for the next time")
+    one.set_defaults(run=compare_peers)
+    other = commands.add_parser("study", help="the published study on a simulated world, scored against its truth")
+    other.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    other.add_argument("--seed", type=int, default=1, metavar="S", help="another seed, another world [default: 1]")
+    other.add_argument("--full", action="store_true", help="5 folds x 3 and 128 trials in place of 3 x 1 and 32")
+    other.add_argument("--workers", type=int, default=2, metavar="N", help="processes [default: 2]; changes no figure")
+    other.add_argument("--folder", type=Path, metavar="FOLDER", help="keep archives, runs and maps here")
+    other.set_defaults(run=study)
     options = parser.parse_args(arguments)
+    return options.run(options, parser)
+
+
+def compare_peers(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Run ``compare``."""
     if find_spec("numbagg"):
         parser.error("numbagg is installed: dask's median takes three times as long with it; uninstall it to compare")
     scale = SCALES[options.scale]
@@ -38,9 +54,26 @@ def main(arguments: list[str] | None = None) -> int:
         found = compare(Setup(archive, scale, Path(folder), options.runs or scale.runs), options.only)
     found["seconds"] = round(time.perf_counter() - started, 1)
     print(f"{found['seconds']:.0f} s in all")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _write(found, options.json)
     return 1 if found["wrong_values"] else 0
+
+
+def study(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+    """Run ``study``."""
+    setting = Setting(seed=options.seed, workers=options.workers, **FULL if options.full else {})
+    with tempfile.TemporaryDirectory(prefix="mangroves-study-") as folder:
+        place = (options.folder or Path(folder)).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        found = run_study(setting, place, lambda line: print(line, flush=True))
+    for name, value in found.items():
+        print(f"{name:<28} {value:.4f}" if isinstance(value, float) else f"{name:<28} {value}")
+    _write(found, options.json)
+    return 0
+
+
+def _write(found: dict[str, Any], path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
