@@ -290,7 +290,7 @@ def fit_candidate(
     weight = weight / weight.mean()
     own = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{candidate.algorithm}.")}
     with one_thread():
-        transforms = _transforms(candidate, values, len(_columns(candidate, rows.features)))
+        transforms = _transforms(candidate, values, len(_columns(candidate, rows.features)), positive.size)
         if transforms is not None:
             transforms.fit(_before(candidate, rows)[used])
         if candidate.algorithm == "xgboost":
@@ -340,12 +340,12 @@ def _before(candidate: Candidate, rows: Rows) -> np.ndarray:
     return floats.T
 
 
-def _transforms(candidate: Candidate, params: Mapping[str, Any], features: int) -> Pipeline | None:
+def _transforms(candidate: Candidate, params: Mapping[str, Any], features: int, rows: int) -> Pipeline | None:
     makers = {
         "robust": lambda: RobustScaler(),
         "standard": lambda: StandardScaler(),
         "quantile": lambda: QuantileTransformer(
-            n_quantiles=_QUANTILES, output_distribution="normal", subsample=None, copy=True
+            n_quantiles=min(_QUANTILES, rows), output_distribution="normal", subsample=None, copy=True
         ),
         "impute": lambda: SimpleImputer(strategy="median", keep_empty_features=True),
         "pca": lambda: PCA(min(params["pca.components"], features), svd_solver="full"),

@@ -182,7 +182,7 @@ class Search:
             raise ConfigError(
                 f"objective {params.objective} needs probabilities at map prevalence", fix="set train.balance to map"
             )
-        frame = gather_rows(sample, features, params.rows, seed)
+        frame = gather_rows(sample, features, params.rows, seed, client)
         self.work = _Work.of(frame, features, params, balance, hold_out, seed)
         self.about = {
             "features": list(features),
@@ -518,7 +518,9 @@ def _mean(values: Sequence[float]) -> float:
 # --- rows to look at -------------------------------------------------------------------------------------------
 
 
-def gather_rows(sample: Any, features: Sequence[str], most: int, seed: int) -> pd.DataFrame:
+def gather_rows(
+    sample: Any, features: Sequence[str], most: int, seed: int, client: Client | None = None
+) -> pd.DataFrame:
     """Bring together at most so many rows of a table, in an order that does not depend on how it is spread.
 
     Parameters
@@ -529,6 +531,8 @@ def gather_rows(sample: Any, features: Sequence[str], most: int, seed: int) -> p
         Rows, shared out alike among regions and classes (and rows of thinned composites, which are of the same pixels).
         Of a group with more, rows are drawn at random, and their weights raised to stand for all of it.
     seed : int
+    client : distributed.Client, optional
+        Where parts of a dask DataFrame are read; in this process without one.
 
     Returns
     -------
@@ -545,11 +549,11 @@ def gather_rows(sample: Any, features: Sequence[str], most: int, seed: int) -> p
     chosen = sample[[*columns, *({"thinned"} & set(sample.columns))]]
     parts = chosen.to_delayed() if hasattr(chosen, "to_delayed") else [chosen]
     # A part is cut to a group's share of the whole: it cannot be more, and so few rows ever meet.
-    totals = _together(_add_totals, [dask.delayed(_totals)(part) for part in parts])
+    totals = _together(client, _add_totals, [dask.delayed(_totals)(part) for part in parts])
     if totals.empty:
         raise SampleError("the sample is empty: no labelled row", fix="check labels.masks and the area")
     share = max(1, most // len(totals))
-    frame = _together(_join, [dask.delayed(_cut)(part, share, seed) for part in parts], share)
+    frame = _together(client, _join, [dask.delayed(_cut)(part, share, seed) for part in parts], share)
     kept = _totals(frame)
     raised = frame.join((totals["units"] / kept["units"]).rename("raised"), on=_GROUP)
     frame = raised.assign(weight=raised["weight"] * raised.pop("raised")).drop(columns="key")
@@ -560,10 +564,10 @@ def gather_rows(sample: Any, features: Sequence[str], most: int, seed: int) -> p
 _GROUP: Final = ["region", "label", "thinned"]
 
 
-def _together(add: Any, tasks: list[Any], *more: Any, width: int = 16) -> Any:
+def _together(client: Client | None, add: Any, tasks: list[Any], *more: Any, width: int = 16) -> Any:
     while len(tasks) > 1:
         tasks = [dask.delayed(add)(tasks[first : first + width], *more) for first in range(0, len(tasks), width)]
-    return tasks[0].compute(scheduler="threads", num_workers=2)
+    return tasks[0].compute(scheduler="synchronous") if client is None else client.compute(tasks[0]).result()
 
 
 def _thinned(frame: pd.DataFrame) -> np.ndarray:

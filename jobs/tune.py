@@ -41,7 +41,7 @@ def search_classifier(run: Run, plan: Plan, params: TuneParams, *, anew: bool = 
         read_sample(run.outputs / "sample"),
         features=FEATURE_SETS[train.features],
         params=params,
-        balance=getattr(train, "balance", "map"),
+        balance=train.balance,
         hold_out=hold_out_regions(train, list(table.index)),
         seed=run.params.seed,
         client=run.client,
