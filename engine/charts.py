@@ -40,6 +40,7 @@ _STYLE: Final[Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "text.color": INK,
+    "text.parse_math": False,  # a name may hold a dollar sign
     "xtick.color": INK,
     "xtick.labelsize": 7,
     "ytick.color": INK,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -74,7 +72,7 @@ def draw_densities(path: Path, densities: pd.DataFrame, whole: str, *, title: st
     features = list(dict.fromkeys(densities["feature"]))
     cols = 5
     rows = -(-len(features) // cols)
-    with _chart(path, title=title, notice=notice, size=(11, 0.6 + 1.55 * rows), rows=rows, cols=cols) as axes:
+    with chart(path, title=title, notice=notice, size=(11, 0.6 + 1.55 * rows), rows=rows, cols=cols) as axes:
         for ax in axes.flat[len(features) :]:
             ax.set_axis_off()
         for ax, feature in zip(axes.flat, features, strict=False):
@@ -133,7 +131,7 @@ def draw_ridges(
     if whole in regions:
         regions = [whole, *(region for region in regions if region != whole)]
     size = (1.6 + 1.45 * len(features), 1.1 + 0.29 * len(regions))
-    with _chart(path, title=_say_shown(title, densities), notice=notice, size=size, cols=len(features)) as axes:
+    with chart(path, title=_say_shown(title, densities), notice=notice, size=size, cols=len(features)) as axes:
         for ax, feature in zip(axes[0], features, strict=True):
             of_feature = densities[densities["feature"] == feature]
             if not of_feature.empty:
@@ -189,7 +187,7 @@ def draw_counts(path: Path, counts: pd.DataFrame, *, title: str, notice: str) ->
     total = pixels.sum(axis="columns")
     place = np.arange(len(regions))
     size = (8.5, 1.3 + 0.21 * len(regions))
-    with _chart(path, title=_say_shown(title, counts), notice=notice, size=size, cols=2, sharey=True) as axes:
+    with chart(path, title=_say_shown(title, counts), notice=notice, size=size, cols=2, sharey=True) as axes:
         left, right = axes[0]
         begin = np.zeros(len(regions))
         for name in CLASSES:
@@ -228,7 +226,7 @@ def draw_spectra(path: Path, spectra: pd.DataFrame, *, title: str, notice: str) 
     rows = -(-len(regions) // cols)
     size = (max(1.1 + 1.75 * cols, 6), 0.9 + 1.45 * rows)
     shared = {"sharex": True, "sharey": True}
-    with _chart(
+    with chart(
         path, title=_say_shown(title, spectra), notice=notice, size=size, rows=rows, cols=cols, **shared
     ) as axes:
         groups = dict(list(spectra.groupby(["region", "class"])))
@@ -269,7 +267,7 @@ def draw_separability(path: Path, separability: pd.DataFrame, *, title: str, not
     features = [*joint, *(name for name in dict.fromkeys(separability["feature"]) if name not in joint)]
     matrix = shown.pivot(index="region", columns="feature", values="shown").reindex(index=regions, columns=features)
     size = (2.6 + 0.37 * len(features), 1.8 + 0.21 * len(regions))
-    with _chart(path, title=_say_shown(title, separability), notice=notice, size=size) as axes:
+    with chart(path, title=_say_shown(title, separability), notice=notice, size=size) as axes:
         ax = axes[0, 0]
         matrix = matrix.rename(index=_short, columns=_name)
         _heat(ax, matrix, "YlGnBu", (0, 2), "Jeffries-Matusita distance, 0 the same to 2 apart", digits=2)
@@ -298,7 +296,7 @@ def draw_correlations(path: Path, correlations: pd.DataFrame, whole: str, *, tit
     present = [name for name in CLASSES if (shown["class"] == name).any()]
     side = 1.6 + 0.22 * len(features)
     size = (max(side * len(present), 5), side + 0.9)
-    with _chart(path, title=title, notice=notice, size=size, cols=max(len(present), 1)) as axes:
+    with chart(path, title=title, notice=notice, size=size, cols=max(len(present), 1)) as axes:
         for ax, name in zip(axes[0], present, strict=False):
             matrix = shown[shown["class"] == name].pivot(index="a", columns="b", values="r").loc[features, features]
             matrix = matrix.rename(index=_name, columns=_name)
@@ -326,7 +324,7 @@ def draw_region_distances(path: Path, distances: pd.DataFrame, *, title: str, no
     side = 2.2 + 0.2 * len(order)
     limit = max(float(distances["distance"].max()), 1e-9)
     size = (max(side * len(present), 5), side + 0.6)
-    with _chart(
+    with chart(
         path, title=_say_shown(title, distances), notice=notice, size=size, cols=max(len(present), 1), sharey=True
     ) as axes:
         for ax, name in zip(axes[0], present, strict=False):
@@ -365,7 +363,7 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
     regions = _regions(counts)
     place = np.arange(len(regions))
     size = (8.5, 1.3 + 0.21 * len(regions))
-    with _chart(path, title=_say_shown(title, counts), notice=notice, size=size, cols=2, sharey=True) as axes:
+    with chart(path, title=_say_shown(title, counts), notice=notice, size=size, cols=2, sharey=True) as axes:
         for ax, name in zip(axes[0], CLASSES, strict=True):
             of_class = counts[counts["class"] == name].set_index("region").reindex(regions)
             percent = 100 * of_class["share"].fillna(0)
@@ -380,15 +378,9 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
         axes[0, 0].set_ylim(len(regions) - 0.4, -0.6)
 
 
-@contextmanager
-def _chart(path: Path, **options: Any) -> Iterator[np.ndarray]:
-    with rc_context({"text.parse_math": False}), chart(path, **options) as axes:  # a region may be named "$"
-        yield axes
-
-
 def _draw_nothing(path: Path, *, title: str, notice: str) -> None:
     """Draw a chart that says why there is none: a file of an earlier sample may not stay."""
-    with _chart(path, title=title, notice=notice, size=(6, 1.5)) as axes:
+    with chart(path, title=title, notice=notice, size=(6, 1.5)) as axes:
         axes[0, 0].set_axis_off()
         axes[0, 0].text(0.5, 0.5, "too few rows to describe", ha="center", va="center", color=GREY)
 

@@ -46,9 +46,9 @@ REQUEST_BYTES: Final = 3 * 2**20
 HELD_BYTES_PER_COLUMN: Final = ASSETS_READ * 2 * 512
 """Of every scene between blocks: a row of internal tiles of each asset, of at most 512 px (larger ones GDAL reads)."""
 
-TILE_BYTES_PER_PIXEL: Final = 200
-"""A tile-year's layers and, the larger part, its features (20 to 22 int32) and labels while it is sampled: 186
-measured before the two deviations were layers, and features where asked for."""
+TILE_BYTES_PER_PIXEL: Final = 240
+"""A tile-year's layers and, the larger part, its features (20 to 28 int32) and labels while it is sampled: 237 measured
+with neighbourhoods and two thinned composites, 161 with neither; a draw of a tenth of all pixels takes more."""
 
 LAYER_BYTES_PER_PIXEL: Final = 78
 """A tile-year's layers while its cube is made and written, and those of a block beside them."""

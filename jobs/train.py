@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from engine.area import study_regions
+from engine.card import Facts, write_card
 from engine.cluster import worker_bytes
 from engine.errors import ConfigError, ModelError
 from engine.files import write_text
@@ -20,6 +21,7 @@ from engine.model import Model, load_model
 from engine.params import AreaParams, BoostParams, TrainParams
 from engine.places import Place
 from engine.plan import Plan
+from engine.predict import BANDS_MODEL
 from engine.sample import part_path, read_sample
 from engine.store import fingerprint_of, read_marker
 from engine.train import train_model, write_suspects
@@ -29,9 +31,6 @@ from jobs.cube import build_cubes
 from jobs.plan import plan_run
 from jobs.sample import draw_samples, open_labels, show_counts
 from jobs.search import find_scenes
-
-BANDS_MODEL: Final = "bands"
-"""Folder, in that of the model, of a second one of bands and indices alone: what a table from elsewhere has."""
 
 
 def check_training(run: Run) -> None:
@@ -121,8 +120,9 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
         return load_model(folder), folder
     inputs.unlink(missing_ok=True)
     with run.record.stage("train") as counts:
-        model = _train(run, sample, folder)
-        bands = _train(run, sample, folder / BANDS_MODEL, COMPOSITE_FEATURES)
+        facts = describe_sample(run, sample)
+        model = _train(run, sample, folder, facts)
+        bands = _train(run, sample, folder / BANDS_MODEL, facts, COMPOSITE_FEATURES)
         write_text(inputs, json.dumps({"fingerprint": fingerprint}))
         counts.update(
             rows=sum(model.training_rows.values()),
@@ -153,8 +153,21 @@ def training_params(run: Run) -> TrainParams:
         raise ConfigError(f"train.tuned: {path} is not what `mangroves tune` writes", fix="search again") from error
 
 
-def _train(run: Run, sample: Place, folder: Place, features: Sequence[str] | None = None) -> Model:
-    """Fit a model of some features, and write its folder."""
+def describe_sample(run: Run, sample: Place) -> Facts:
+    """Return what the card of a model says of the rows it was trained on."""
+    seen = read_sample(sample)[["year", "sensor"]].drop_duplicates().compute()
+    sensors = {one for joined in seen["sensor"].astype(str) for one in joined.split("+")}
+    return {
+        "title": run.params.name,
+        "notice": run.params.notice,
+        "years": sorted(int(year) for year in set(seen["year"])),
+        "sensors": sorted(sensors),
+        "footprints": {region.name: region.geometry for region in run.area.regions},
+    }
+
+
+def _train(run: Run, sample: Place, folder: Place, facts: Facts, features: Sequence[str] | None = None) -> Model:
+    """Fit a model of some features, and write its folder: model, card, suspect rows."""
     params = run.params
     run.reporter.say(f"train     fitting and scoring{' the model of bands and indices' if features else ''} ...")
     trained = train_model(
@@ -167,9 +180,11 @@ def _train(run: Run, sample: Place, folder: Place, features: Sequence[str] | Non
         worker_memory=worker_bytes(run.client),
     )
     learnt = {**trained.model.params, "composite": params.cube.composite}
-    model = replace(trained.model, masks=tuple(run.record.data["masks"]), params=learnt)
+    metrics = {**trained.model.metrics, **({"notice": params.notice} if params.notice else {})}
+    model = replace(trained.model, masks=tuple(run.record.data["masks"]), params=learnt, metrics=metrics)
     write_suspects(trained.suspects, folder / "suspects.parquet")
     model.save(folder)
+    write_card(model, folder, facts=facts)
     return model
 
 
