@@ -80,6 +80,7 @@ def test_two_workers_give_the_trees_of_one_process(client, distributed, order):
     assert fitted(spread, params=params, client=client) == REFERENCE
 
 
+@pytest.mark.slow
 def test_a_sample_beyond_a_workers_memory_is_distributed(client, monkeypatch):
     used = []
     distributed = train._train_distributed
@@ -292,6 +293,7 @@ def test_a_precision_that_no_threshold_gives_is_said():
     assert decision["reached"] is False
 
 
+@pytest.mark.slow
 def test_planted_errors_of_the_mask_are_suspect_and_may_be_left_out(four_regions):
     wrong = np.random.default_rng(0).random(len(four_regions)) < 0.08
     labels = np.where(wrong, 3 - four_regions["label"], four_regions["label"]).astype("uint8")

@@ -95,6 +95,7 @@ def model_of(names: tuple[str, ...], folder: Path) -> Model:
     return model
 
 
+@pytest.mark.slow
 def test_neighbourhoods_reach_across_a_seam_and_a_cube_made_anew_remakes_what_adjoins(
     two_regions: dict, open_run: Opener, tmp_path: Path
 ) -> None:

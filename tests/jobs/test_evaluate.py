@@ -27,6 +27,7 @@ def evaluated(archive, tmp_path_factory):
     return job, answer
 
 
+@pytest.mark.slow
 def test_the_page_and_its_figures_are_there_and_carry_the_notice(evaluated):
     job, answer = evaluated
     folder = job.run / "evaluate"
@@ -44,6 +45,7 @@ def test_the_page_and_its_figures_are_there_and_carry_the_notice(evaluated):
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["tags"]["notice"] == NOTICE
 
 
+@pytest.mark.slow
 def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
     job, answer = evaluated
     summary = json.loads(answer.out)

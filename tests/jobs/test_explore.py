@@ -117,6 +117,7 @@ def test_outliers_open_as_points_in_a_gis(explored):
     assert (outliers.geometry.x == outliers["lon"]).all()
 
 
+@pytest.mark.slow
 def test_the_same_sample_gives_the_same_bytes(explored, drawn, tmp_path):
     run, _ = explored
     again = write_run(tmp_path / "tiny", drawn)
@@ -125,6 +126,7 @@ def test_the_same_sample_gives_the_same_bytes(explored, drawn, tmp_path):
         assert (again / "explore" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_regions_and_the_notice_are_printed_and_rows_can_be_limited(explored, tmp_path):
     run = shutil.copytree(explored[0], tmp_path / "tiny")
     answer = mangroves("explore", run, "--rows", LEAST_ROWS)
@@ -164,6 +166,7 @@ def test_what_is_missing_is_told_in_one_line(tmp_path, drawn):
     assert "--rows" in mangroves("explore", run, "--rows", 3).error
 
 
+@pytest.mark.slow
 def test_a_sample_in_a_bucket_is_read_there_once_it_is_allowed(bucket, drawn, tmp_path):
     run = write_run(tmp_path / "tiny", drawn, store=bucket / "runs")
     assert f"store: {bucket}/runs is not allowed; if you trust it pass --allow-root" in mangroves("explore", run).error

@@ -48,6 +48,7 @@ def test_a_search_writes_a_leaderboard_all_trials_and_the_best_parameters(tuned)
     assert (counts["trials"], counts["best"]["candidate"]) == (5, "xgboost")
 
 
+@pytest.mark.slow
 def test_another_command_goes_on_and_ends_as_one_longer_search(tuned, archive, tmp_path):
     longer = result_of(tuned.call("tune", "--trials", "7", "--json"))
     before = [json.loads(line) for line in (tuned.run / "tune" / "trials.jsonl").read_text().splitlines()[1:]]
@@ -70,6 +71,7 @@ def test_what_is_seen_names_population_label_notice_and_the_best_so_far(tuned):
     assert "5/5" in answer.err
 
 
+@pytest.mark.slow
 def test_training_takes_the_best_parameters(tuned):
     best = json.loads((tuned.run / "tune" / "best.json").read_text())["train"]
     answer = tuned.call("train", "--set", "train.tuned=true")
@@ -78,6 +80,7 @@ def test_training_takes_the_best_parameters(tuned):
     assert {key: learnt[key] for key in best} == best
 
 
+@pytest.mark.slow
 def test_settings_of_another_search_are_refused_until_it_is_set_aside(archive, tmp_path):
     job = Job(tmp_path, archive)
     job.config["tune"] = SMALL | {"trials": 3}
