@@ -98,8 +98,9 @@ def run_study(setting: Setting, folder: Path, say: Callable[[str], None]) -> dic
     for part in (study.maps, study.candidates, study.ladder, study.transfer, study.elsewhere):
         found |= part()
         say(f"{part.__name__}: done after {time.perf_counter() - started:.0f} s")
-    found |= {"published": PUBLISHED, "settings": setting.__dict__, "seconds": round(time.perf_counter() - started, 1)}
-    return found
+    found |= {f"published_{name}": value for name, value in PUBLISHED.items()}
+    found |= {f"setting_{name}": value for name, value in setting.__dict__.items() if name not in ("seed", "draw")}
+    return found | {"seconds": round(time.perf_counter() - started, 1)}
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class _Study:
             "model_sha256": self.model.sha256(),
             "search_best_sha256": self.best["model_sha256"],
             "leads": self.best["leads"],
-            "params": self.best["train"],
+            **{f"tuned_{name}": value for name, value in self.best["train"].items()},
             **{f"f1_{name}": value for name, value in figures["regions"].items()},
         }
 

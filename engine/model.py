@@ -136,7 +136,7 @@ class Model:
 
     def is_mangrove(self, probability: np.ndarray) -> np.ndarray:
         """Tell which probabilities, uint16 x 10 000, are mapped as mangrove, bool of the same shape."""
-        return probability >= round(self.threshold * PROBABILITY_SCALE)
+        return probability >= max(1, round(self.threshold * PROBABILITY_SCALE))  # 0 would map all of the land
 
     def at_prevalence(self, prevalence: float) -> Model:
         """Return the model for land of which another share is mangrove: probabilities and threshold move.
@@ -168,8 +168,11 @@ class Model:
         return hashlib.sha256(canonical_json(trees)).hexdigest()
 
     def sha256(self) -> str:
-        """Return the hash of all that decides a probability: features, edges, trees and calibration."""
-        parts = [list(self.features), [one.tolist() for one in self.edges], self.tree_sha256(), self.levels.tolist()]
+        """Return the hash of all that decides a map: features, edges, trees, calibration, prevalence and threshold."""
+        rule = [self.params.get(name) for name in ("threshold_rule", "threshold_target")]
+        decision = [self.threshold, self.training_prevalence, _lists(self.curve), rule]
+        edges = [one.tolist() for one in self.edges]
+        parts = [list(self.features), edges, self.tree_sha256(), self.levels.tolist(), decision]
         return hashlib.sha256(canonical_json(parts)).hexdigest()
 
     def to_files(self) -> dict[str, bytes]:

@@ -571,7 +571,7 @@ def _folds(table: _Table, base: Keep, folds: int, seed: int) -> tuple[str, list[
             _Split(base, fold_of, fold, _apart_from(table, [name for name in regions if of[name] == fold]))
             for fold in sorted(set(of.values()))
         ]
-    blocks = table.distinct(_blocks)
+    blocks = table.distinct(partial(_blocks_of, keep=base))
     deal = np.random.default_rng(seed).permutation(len(blocks))
     dealt = blocks.assign(fold=deal % max(1, min(folds, len(blocks))))
     fold_of = partial(_block_fold, dealt=dealt)
@@ -595,6 +595,10 @@ def _blocks(part: pd.DataFrame) -> pd.DataFrame:
             "block_col": part["grid_col"].to_numpy(np.int64) // BLOCK_PX,
         }
     )
+
+
+def _blocks_of(part: pd.DataFrame, keep: Keep) -> pd.DataFrame:
+    return _blocks(part[keep(part)])
 
 
 def _blocks_in(part: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:

@@ -288,6 +288,8 @@ class Search:
             "format": FORMAT,
             "candidate": MAPPED,
             "train": {key.partition(".")[2]: value for key, value in trial.params.items()},
+            "hold_out": self.about["hold_out"],
+            "features": self.about["features"],
             "trial": trial.number,
             "objective": self.params.objective,
             "value": _mean(trial.folds[self.params.objective]),
@@ -750,11 +752,13 @@ def _check_line(line: Any) -> None:
             raise ValueError("not a finished trial")
         if any(len(values) != count or not all(map(math.isfinite, values)) for values in trial.folds.values()):
             raise ValueError("not a finished trial")
-        math.isfinite(trial.threshold + trial.f1 + trial.seconds)
+        if not math.isfinite(trial.threshold + trial.f1 + trial.seconds):
+            raise ValueError("not a number")
     elif line["kind"] == "fit":
         if not isinstance(line["model_sha256"], str) or not isinstance(line["number"], int):
             raise ValueError("not a finished fit")
-        math.isfinite(line["fit_seconds"])
+        if not math.isfinite(line["fit_seconds"]):
+            raise ValueError("not a number")
     else:
         raise ValueError("neither trial nor fit")
 

@@ -16,7 +16,7 @@ from engine.card import Facts, write_card
 from engine.cluster import worker_bytes
 from engine.errors import ConfigError, ModelError
 from engine.files import write_text
-from engine.kernels.features import COMPOSITE_FEATURES
+from engine.kernels.features import COMPOSITE_FEATURES, FEATURE_SETS
 from engine.model import Model, load_model
 from engine.params import AreaParams, BoostParams, TrainParams
 from engine.places import Place
@@ -24,7 +24,7 @@ from engine.plan import Plan
 from engine.predict import BANDS_MODEL
 from engine.sample import part_path, read_sample
 from engine.store import fingerprint_of, read_marker
-from engine.train import train_model, write_suspects
+from engine.train import hold_out_regions, train_model, write_suspects
 from jobs.config import allowed_place
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
@@ -145,12 +145,20 @@ def training_params(run: Run) -> TrainParams:
         return train
     path = run.folder / "tune" / "best.json"
     try:
-        best = json.loads(path.read_text(encoding="utf-8"))["train"]
-        return train.model_copy(update=BoostParams.model_validate(best).model_dump())
+        best = json.loads(path.read_text(encoding="utf-8"))
+        trees = BoostParams.model_validate(best["train"]).model_dump()
+        unseen, features = set(best["hold_out"]), list(best["features"])
     except FileNotFoundError:
         raise ConfigError("train.tuned: there was no search yet", fix="run `mangroves tune` first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"train.tuned: {path} is not what `mangroves tune` writes", fix="search again") from error
+    if seen := sorted(set(hold_out_regions(train, [region.name for region in run.area.regions])) - unseen):
+        raise ConfigError(f"train.tuned: the search saw {seen[0]}, which is held out now", fix="search again")
+    if features != list(FEATURE_SETS[train.features]):
+        raise ConfigError(
+            "train.tuned: the search was of other features", fix="search again, or set train.features back"
+        )
+    return train.model_copy(update=trees)
 
 
 def describe_sample(run: Run, sample: Place) -> Facts:

@@ -127,7 +127,8 @@ def fit_platt(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> Ca
         slope -= step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-10:
             break
-    slope[0] = max(slope[0], 0.0)  # a curve may not fall
+    if slope[0] < 0:  # a curve may not fall: scores that say nothing leave the share
+        slope = np.array([0.0, _logit(np.array(share))])
     probability = 1 / (1 + np.exp(-(slope[0] * _PLATT_KNOTS + slope[1])))
     return Calibration(1 / (1 + np.exp(-_PLATT_KNOTS)), np.clip(probability, LEAST, 1 - LEAST))
 

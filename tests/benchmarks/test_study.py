@@ -28,6 +28,7 @@ def test_a_small_study_writes_one_flat_object(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
     assert set(ASKED.split()) <= set(found)
     assert not [name for name, value in found.items() if isinstance(value, float) and not math.isfinite(value)]
+    assert not [name for name, value in found.items() if isinstance(value, dict | list)]
     assert "SIMULATED" in found["simulated"]
     assert found["regions_holdout"] == 4
     model = load_model(tmp_path / "study" / "model")
