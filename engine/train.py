@@ -573,6 +573,8 @@ def _folds(table: _Table, base: Keep, folds: int, seed: int) -> tuple[str, list[
         ]
     blocks = table.distinct(partial(_blocks_of, keep=base))
     deal = np.random.default_rng(seed).permutation(len(blocks))
+    if blocks.empty:
+        return "no land to train on", []
     dealt = blocks.assign(fold=deal % max(1, min(folds, len(blocks))))
     fold_of = partial(_block_fold, dealt=dealt)
     splits = [_Split(base, fold_of, fold) for fold in range(dealt["fold"].max() + 1)]

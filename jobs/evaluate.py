@@ -19,6 +19,7 @@ import pyarrow.parquet
 from engine import evaluate as step
 from engine import evaluate_charts as charts
 from engine.boost import Boosted
+from engine.classify import as_asked
 from engine.figures import prediction_map
 from engine.files import replacing, write_text
 from engine.kernels.score import PREVALENCES
@@ -464,7 +465,7 @@ def command(options: Options) -> None:
             draw_samples(run, plan)
         folder = run.folder / "evaluate"
         with run.record.stage("evaluate") as counts:
-            found = evaluate_model(run, model)
+            found = evaluate_model(run, as_asked(model, run.params.classify))
             maps = draw_maps(run, plan, found, folder)
             summary = write_evaluation(folder, found, tags=run.tags, maps=maps)
             counts.update(rows=summary["rows"], trials=len(found.tables["trials"]))
