@@ -39,7 +39,7 @@ from engine.grid import PIXEL_M, Tile, is_tile_id, lonlat_of
 from engine.kernels.draw import pixel_hash, smallest, with_probability
 from engine.legend import CLASSES, MANGROVE, OTHER, names
 from engine.params import SampleParams
-from engine.places import ObjectPath, Place, entries
+from engine.places import ObjectPath, Place, each, entries
 
 STUDY_POSITIONS: Final = {MANGROVE: 10_000, OTHER: 1_000}
 """Positions the published study drew uniformly over a region, kept where they fell on this class
@@ -345,6 +345,15 @@ def read_sample(folder: Place) -> dask_geopandas.GeoDataFrame:
     # A name of its own: what is drawn anew lies at the same place, and may not be taken for what a cluster still holds.
     with dask.config.set({"dataframe.convert-string": False}):  # columns as they were drawn
         return dask.dataframe.from_map(_read_part, parts, meta=meta, label=f"sample-{secrets.token_hex(8)}")
+
+
+def years_and_sensors(folder: Place) -> tuple[list[int], list[str]]:
+    """Return the years of the imagery of a sample and the sensors that made it, each ascending."""
+    parts = [path for path in entries(folder)[1] if _PART.fullmatch(path.name)]
+    tables = each(lambda path: _read_part(path, ["year", "sensor"]).drop_duplicates(), parts, within=folder)
+    seen = pd.concat(tables)
+    sensors = {one for joined in seen["sensor"].astype(str) for one in joined.split("+") if one}
+    return sorted(int(year) for year in set(seen["year"])), sorted(sensors)
 
 
 def _read_part(path: Place, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from engine.params import AreaParams, BoostParams, TrainParams
 from engine.places import Place
 from engine.plan import Plan
 from engine.predict import BANDS_MODEL
-from engine.sample import part_path, read_sample
+from engine.sample import part_path, read_sample, years_and_sensors
 from engine.store import fingerprint_of, read_marker
 from engine.train import hold_out_regions, train_model, write_suspects
 from jobs.config import allowed_place
@@ -163,13 +163,12 @@ def training_params(run: Run) -> TrainParams:
 
 def describe_sample(run: Run, sample: Place) -> Facts:
     """Return what the card of a model says of the rows it was trained on."""
-    seen = read_sample(sample)[["year", "sensor"]].drop_duplicates().compute()
-    sensors = {one for joined in seen["sensor"].astype(str) for one in joined.split("+")}
+    years, sensors = years_and_sensors(sample)
     return {
         "title": run.params.name,
         "notice": run.params.notice,
-        "years": sorted(int(year) for year in set(seen["year"])),
-        "sensors": sorted(sensors),
+        "years": years,
+        "sensors": sensors,
         "footprints": {region.name: region.geometry for region in run.area.regions},
     }
 
