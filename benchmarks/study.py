@@ -30,6 +30,7 @@ from engine.legend import MANGROVE, PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.model import Model, load_model
 from engine.params import BoostParams
 from engine.raster import read_raster
+from engine.rows import feature_values
 from engine.sample import read_sample
 from engine.simulate import Archive, read_archive
 from engine.simulate.world import site_of
@@ -217,7 +218,7 @@ class _Study:
         """The maps of the hold-out, pixel by pixel against truth; and what the commands said against the mask."""
         figures = self.score_maps("study", "world", YEAR)
         rows = self.hold_out
-        scores = self.model.predict_codes(encode(_values(rows, self.model.features), self.model.edges))
+        scores = self.model.predict_codes(encode(feature_values(rows, self.model.features), self.model.edges))
         said = self.model.metrics
         drawn = said["wall_to_wall"]
         return {
@@ -356,8 +357,8 @@ class _Study:
         interior = side["interior"].to_numpy() if label == "mask" else np.ones(len(side), bool)
         weight = training_weights(positive, side["weight"].to_numpy(), interior, np.zeros(len(side), bool), "map")
         used = weight > 0
-        boosted = fit_boosted(_values(side, features)[:, used], positive[used], weight[used], self.boost)
-        return lambda rows: boosted.predict(_values(rows, features))
+        boosted = fit_boosted(feature_values(side, features)[:, used], positive[used], weight[used], self.boost)
+        return lambda rows: boosted.predict(feature_values(rows, features))
 
     def transfer(self) -> dict[str, Any]:
         """Each region by a model of the others, and a random split, of fewer rows."""
@@ -430,7 +431,3 @@ def _figures(probability: np.ndarray, found: np.ndarray, truth: np.ndarray, weig
         "precision": said.precision,
         "recall": said.recall,
     }
-
-
-def _values(frame: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
-    return np.ascontiguousarray(frame[list(features)].to_numpy(np.int32).T)

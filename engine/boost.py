@@ -56,10 +56,11 @@ class Boosted:
     def predict(self, values: np.ndarray) -> np.ndarray:
         """Return the probability of the positive class, float32 (row,), of int32 features (feature, row)."""
         codes = np.ascontiguousarray(encode(values, self.edges).T)
-        return self._booster.inplace_predict(codes, missing=MISSING_CODE)
+        return self.booster.inplace_predict(codes, missing=MISSING_CODE)
 
     @cached_property
-    def _booster(self) -> xgboost.Booster:
+    def booster(self) -> xgboost.Booster:
+        """The trees as XGBoost takes them, of one thread."""
         return xgboost.Booster({"nthread": 1}, model_file=bytearray(self.trees))
 
 

@@ -37,6 +37,7 @@ from engine.kernels.features import MISSING
 from engine.kernels.indices import INDICES
 from engine.legend import MANGROVE, OTHER
 from engine.params import BoostParams
+from engine.rows import feature_values, is_thinned
 
 BASELINE: Final = "cart"
 """Earth Engine's ``smileCart`` as it comes: a candidate in every comparison."""
@@ -97,11 +98,11 @@ class Rows:
         names = frame["region"].astype(str) if "region" in frame.columns else pd.Series("", index=frame.index)
         return cls(
             tuple(features),
-            np.ascontiguousarray(frame[list(features)].to_numpy(np.int32).T),
+            feature_values(frame, features),
             column("label", np.uint8, OTHER) == MANGROVE,
             column("weight", np.float64, 1.0),
             column("interior", np.bool_, True),
-            column("thinned", np.bool_, False),
+            is_thinned(frame),
             np.unique(names, return_inverse=True)[1].astype(np.int32),
         )
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+import dask
+import distributed
 import numpy as np
 import pandas as pd
 import xgboost
@@ -36,9 +38,10 @@ from engine.kernels.score import (
     rates,
 )
 from engine.landsat import BANDS
-from engine.legend import MANGROVE, PROBABILITY_SCALE
+from engine.legend import MANGROVE, PROBABILITY_SCALE, threshold_code
 from engine.model import Model
 from engine.params import BoostParams
+from engine.rows import PIXEL, PIXEL_YEAR, combine, feature_values, is_thinned, row_keys, run_task
 from engine.splits import (
     Split,
     apart,
@@ -62,14 +65,11 @@ LEAST_BLOCKS: Final = 3
 """Blocks of 10 km an interval needs; where a class lies unevenly, as many as would be worth the same if alike."""
 
 ROWS: Final = 100_000
-"""Rows that trials are fitted to and judged on, at most, shared out alike among regions and classes."""
-
-LEAST_ROWS: Final = 500
-"""Of a region and class, even where regions are many."""
+"""Rows that trials are fitted to and judged on, at most."""
 
 _CLASS: Final = {"both": "both", "positive": "mangrove", "negative": "other"}
 _CLEAR_BINS: Final = (0, 3, 5, 8, 12, 20, 30)
-_NEEDED: Final = ("label", "weight", "region", "interior", "zone", "grid_row", "grid_col", "year")
+_NEEDED: Final = ("label", "weight", "region", "interior", *PIXEL_YEAR)
 _ALONG: Final = ("clear_count", "sensor", "lon", "lat", "truth", "truth_class")
 """Columns that go along where the table has them."""
 
@@ -105,21 +105,12 @@ def mapped_probability(model: Model, frame: pd.DataFrame, boosted: Boosted | Non
     """
     if boosted is not None:
         model = replace(model, trees=boosted.trees, edges=boosted.edges)
-    return model.probability(encode(_values(frame, model.features), model.edges))
-
-
-def _values(frame: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
-    return np.ascontiguousarray(frame[list(features)].to_numpy(dtype=np.int32).T)
+    return model.probability(encode(feature_values(frame, model.features), model.edges))
 
 
 def unseen_regions(model: Model, present: Iterable[str]) -> tuple[str, ...]:
     """Return the regions, of those present, that the model was not trained on, by their names."""
     return tuple(sorted(set(present) - set(model.regions)))
-
-
-def is_thinned(frame: pd.DataFrame) -> np.ndarray:
-    """Return which rows are further views of a pixel, bool (row,); none in tables that know no such rows."""
-    return frame["thinned"].to_numpy(bool) if "thinned" in frame else np.zeros(len(frame), bool)
 
 
 def score_table(frame: pd.DataFrame, mapped: np.ndarray) -> pd.DataFrame:
@@ -160,6 +151,29 @@ def score_part(part: pd.DataFrame, model: Model, regions: Sequence[str]) -> pd.D
     """Score the rows of some regions in one partition of a sample by a model that never saw them."""
     part = part[part["region"].isin(list(regions))]
     return score_table(part, mapped_probability(model, part))
+
+
+def score_sample(
+    sample: Any, model: Model, regions: Sequence[str], client: distributed.Client | None = None
+) -> pd.DataFrame:
+    """Return ``score_table`` of all rows of some regions, which the model never saw.
+
+    Parameters
+    ----------
+    sample : dask DataFrame
+        Columns as of ``needed_columns``.
+    model : Model
+    regions : sequence of str
+    client : distributed.Client, optional
+        Where partitions are scored; in this process without one.
+    """
+    shared = dask.delayed(model, traverse=False)
+    parts = [dask.delayed(score_part)(part, shared, list(regions)) for part in sample.to_delayed()]
+    return run_task(combine(_join, parts), client)
+
+
+def _join(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True)
 
 
 def labels_of(scores: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -280,7 +294,7 @@ def metrics_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAWS,
         population, label, region, class (mangrove, other, both), figure, value, low, high (float64, nan where not
         defined), blocks, rows (int64). Figures: see ``engine.kernels.score.figures_of``.
     """
-    threshold = _as_mapped(threshold)
+    threshold = threshold_code(threshold) / PROBABILITY_SCALE
     found = []
     for one in _each(scores, draws, seed):
         counts = count_scores(one.probability, one.positive, one.weight, one.block, one.blocks)
@@ -320,11 +334,6 @@ def _resample(counts: Any, times: np.ndarray | None, threshold: float) -> dict[t
     }
 
 
-def _as_mapped(threshold: float) -> float:
-    """Return the threshold as maps apply it, on multiples of 1e-4."""
-    return round(threshold * PROBABILITY_SCALE) / PROBABILITY_SCALE
-
-
 def confusion_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Return confusion matrices as a long table.
 
@@ -334,7 +343,7 @@ def confusion_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAW
         population, label, region, actual, predicted (mangrove, other), weight (float64, rows or pixels), share,
         low, high: of the actual class, with its 95 % interval by block.
     """
-    threshold = _as_mapped(threshold)
+    threshold = threshold_code(threshold) / PROBABILITY_SCALE
     found = []
     for one in _each(scores, draws, seed):
         called = one.probability >= threshold
@@ -450,7 +459,7 @@ def error_table(scores: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
         weight (pixels), share (of the region's errors of this kind), rate (errors in the region's land of this value
         and of the class that can be so mistaken). Only what the scores know: no ``truth class`` without truth.
     """
-    called = scores["probability"].to_numpy() >= _as_mapped(threshold)
+    called = scores["probability"].to_numpy() >= threshold_code(threshold) / PROBABILITY_SCALE
     ways = {"class edge": np.where(scores["interior"], "interior", "edge")}
     if "truth_class" in scores:
         ways = {"truth class": scores["truth_class"].astype(str).to_numpy(), **ways}
@@ -533,68 +542,6 @@ class Outcome(NamedTuple):
     boosted: Boosted
 
 
-def rows_of_each(regions: int, views: float = 1.0) -> int:
-    """Return how many pixels of each region and class trials are given.
-
-    Parameters
-    ----------
-    regions : int
-    views : float
-        Rows a pixel has, thinned ones included.
-
-    Examples
-    --------
-    >>> rows_of_each(4), rows_of_each(4, views=2.5), rows_of_each(1000)
-    (12500, 5000, 500)
-    """
-    return max(LEAST_ROWS, int(ROWS / (2 * max(1, regions) * views)))
-
-
-def land_of(frame: pd.DataFrame) -> pd.Series:
-    """Return the pixels that the rows of each region and class stand for."""
-    return frame[~is_thinned(frame)].groupby(["region", "label"], observed=True)["weight"].sum()
-
-
-def first_rows(frame: pd.DataFrame, *, most: int, seed: int = 0) -> pd.DataFrame:
-    """Take at most ``most`` rows of every region and class, of the pixels that come first in a seeded order.
-
-    All years and thinned views of a pixel go together. Of parts taken first and then of these together, it takes what
-    it would have taken of the whole.
-    """
-    frame = frame.assign(region=frame["region"].astype(str), _order=pixel_order(frame, seed))
-    taken = []
-    for _, stratum in frame.groupby(["region", "label"], sort=True):
-        order = stratum.loc[~is_thinned(stratum), "_order"].to_numpy()
-        if order.size > most:
-            stratum = stratum[stratum["_order"] <= np.partition(order, most - 1)[most - 1]]
-        taken.append(stratum)
-    return pd.concat(taken or [frame], ignore_index=True).drop(columns="_order")
-
-
-def standing_for(frame: pd.DataFrame, land: pd.Series) -> pd.DataFrame:
-    """Raise weights, so that what was taken of each region and class stands for all its land; order the rows.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From ``first_rows``.
-    land : Series
-        From ``land_of`` the whole sample.
-    """
-    keys = pd.MultiIndex.from_frame(frame[["region", "label"]])
-    scale = (land / land_of(frame)).reindex(keys).fillna(1.0).to_numpy()
-    by = ["region", "label", "zone", "grid_row", "grid_col", "year"]
-    return frame.assign(weight=frame["weight"] * scale).sort_values(by, kind="stable", ignore_index=True)
-
-
-def pixel_order(frame: pd.DataFrame, seed: int) -> np.ndarray:
-    """Return a number for each row that looks random, the same for all rows of a pixel, uint64 (row,)."""
-    key = np.full(len(frame), seed, np.uint64)
-    for name in ("zone", "grid_row", "grid_col"):
-        key = pd.util.hash_array(key ^ frame[name].to_numpy(np.int64).view(np.uint64))
-    return key
-
-
 def out_of_fold_trials(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) -> list[Trial]:
     """Return trials that together score every row: folds of regions, or of blocks where there is one region only.
 
@@ -615,7 +562,7 @@ def plan_trials(frame: pd.DataFrame, held_out: Sequence[str], *, seed: int = 0) 
     Parameters
     ----------
     frame : DataFrame
-        From ``standing_for``.
+        From ``engine.rows.gather_rows``.
     held_out : sequence of str
         Regions that learning curves are judged on; a fourth of the regions (or blocks) where there is none.
     seed : int
@@ -683,7 +630,7 @@ def _learning_trials(frame: pd.DataFrame, held_out: Sequence[str], seed: int) ->
     stratum = frame.groupby(["region", "label"]).ngroup().to_numpy()
     regions = frame["region"].to_numpy()
     for repeat in range(REPEATS):
-        order = pixel_order(frame, seed + 1 + repeat)
+        order = row_keys(frame, seed + 1 + repeat, by=PIXEL)
         rank = pd.Series(np.where(train, order, np.uint64(2**64 - 1))).groupby(stratum).rank(method="dense").to_numpy()
         most = int(rank[train].max(initial=0))
         found += [Trial("samples", str(n), repeat, train & (rank <= n), test) for n in _doublings(50, most)]
@@ -713,7 +660,7 @@ def run_trial(
     Parameters
     ----------
     frame : DataFrame
-        From ``standing_for``; shared by all trials.
+        From ``engine.rows.gather_rows``; shared by all trials.
     features : sequence of str
     params : BoostParams
     balance : str
@@ -734,7 +681,7 @@ def run_trial(
     if boosted is None:
         return None
     threshold = _threshold_out_of_fold(side, features, params, balance, seed)
-    mapped = _mapped_by(boosted, _values(frame[test], features))
+    mapped = _mapped_by(boosted, feature_values(frame[test], features))
     return Outcome(mapped, threshold, rows, boosted)
 
 
@@ -748,7 +695,7 @@ def _fit(
     used = weight > 0
     if not 0 < positive[used].sum() < used.sum():
         return None, int(used.sum())
-    values = _values(rows[used], features)
+    values = feature_values(rows[used], features)
     return fit_boosted(values, positive[used], weight[used], params), int(used.sum())
 
 
@@ -764,7 +711,7 @@ def _threshold_out_of_fold(
     for part in region_folds(frame, folds=INNER_FOLDS, seed=seed):
         boosted, _ = _fit(frame, part.train, features, params, balance)
         if boosted is not None:
-            mapped[part.test], seen[part.test] = _mapped_by(boosted, _values(frame[part.test], features)), True
+            mapped[part.test], seen[part.test] = _mapped_by(boosted, feature_values(frame[part.test], features)), True
     seen &= ~is_thinned(frame)
     positive = (frame["label"] == MANGROVE).to_numpy()
     if not (positive & seen).any():
@@ -938,7 +885,7 @@ def feature_groups(features: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def permutation_importance(
-    frame: pd.DataFrame, features: Sequence[str], boosted: Boosted, *, repeats: int = 5, seed: int = 0
+    frame: pd.DataFrame, features: Sequence[str], boosted: Boosted, repeats: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """Return how much AUC is lost, wall to wall, when a feature or group of features says of each row what it says of
     another.
@@ -959,9 +906,9 @@ def permutation_importance(
     DataFrame
         feature (or group), is_group, repeat, auc (permuted), drop; nan where the rows are of one class.
     """
-    codes = encode(_values(frame, features), boosted.edges)
+    codes = encode(feature_values(frame, features), boosted.edges)
     positive, weight = (frame["label"] == MANGROVE).to_numpy(), frame["weight"].to_numpy(np.float64)
-    booster = _booster_of(boosted)
+    booster = boosted.booster
 
     def auc_of(codes: np.ndarray) -> float:
         margin = booster.inplace_predict(np.ascontiguousarray(codes.T), missing=MISSING_CODE, predict_type="margin")
@@ -1001,9 +948,9 @@ def shap_table(frame: pd.DataFrame, features: Sequence[str], boosted: Boosted) -
     DataFrame
         region, positive, margin, bias (float32), and of each feature ``shap_NAME`` (float32) and ``NAME`` (int32).
     """
-    codes = np.ascontiguousarray(encode(_values(frame, features), boosted.edges).T)
+    codes = np.ascontiguousarray(encode(feature_values(frame, features), boosted.edges).T)
     data = xgboost.DMatrix(codes.astype(np.float32), missing=MISSING_CODE, nthread=1)
-    booster = _booster_of(boosted)
+    booster = boosted.booster
     parts = booster.predict(data, pred_contribs=True)
     found = {
         "region": frame["region"].astype(str).to_numpy(),
@@ -1015,10 +962,6 @@ def shap_table(frame: pd.DataFrame, features: Sequence[str], boosted: Boosted) -
         found[f"shap_{name}"] = parts[:, number]
         found[name] = frame[name].to_numpy(np.int32)
     return pd.DataFrame(found)
-
-
-def _booster_of(boosted: Boosted) -> xgboost.Booster:
-    return xgboost.Booster({"nthread": 1}, model_file=bytearray(boosted.trees))
 
 
 def importance_table(permuted: pd.DataFrame, shap: pd.DataFrame) -> pd.DataFrame:

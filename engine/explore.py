@@ -17,13 +17,13 @@ from scipy.stats import chi2
 
 from engine.errors import SampleError
 from engine.kernels.density import kernel_density, quantile_distance, silverman_bandwidth, weighted_quantiles
-from engine.kernels.draw import pixel_hash
 from engine.kernels.features import COMPOSITE_FEATURES, KNOWN_FEATURES, MISSING
 from engine.kernels.indices import INDEX_SCALE, MVI_SCALE
 from engine.kernels.robust import Bulk, fit_bulk, split_rows, squared_distance
 from engine.kernels.separability import jeffries_matusita, matusita_of_densities, weighted_moments
 from engine.landsat import BANDS, OFFSET, SCALE
 from engine.legend import CLASSES, MANGROVE, OTHER, names
+from engine.rows import PIXEL, row_keys
 
 ALL: Final = "all regions"
 """Name of what is told of all regions together, each counting by the pixels it stands for; absent of a single one."""
@@ -156,7 +156,7 @@ def gather_rows(
         if not (np.isfinite(part["weight"]) & (part["weight"] > 0)).all():
             raise SampleError("the sample has a weight that is not a number above 0", fix="draw it anew")
         counts.append(_count(part))
-        part["hash"] = _hashes(part, seed)
+        part["hash"] = row_keys(part, seed, by=PIXEL)
         for key, group in part.groupby(["region", "label"], sort=False):
             held = kept.setdefault(key, [])  # type: ignore[arg-type]
             held.append(_smallest(group, rows))
@@ -177,17 +177,6 @@ def gather_rows(
     frame = pd.concat(frames, ignore_index=True).drop(columns="hash")
     frame.attrs["rows"] = rows
     return frame, table
-
-
-def _hashes(part: pd.DataFrame, seed: int) -> np.ndarray:
-    # Another stream than the draw's: of that, what was drawn are the smallest already, the more so the thinner a tile.
-    hashes = np.zeros(len(part), dtype=np.uint64)
-    zones = part["zone"].to_numpy()
-    for zone in np.unique(zones):
-        some = zones == zone
-        rows, cols = (part[name].to_numpy()[some] for name in ("grid_row", "grid_col"))
-        hashes[some] = pixel_hash((seed + 0x5EED) % 2**63, int(zone), rows, cols)
-    return hashes
 
 
 def _smallest(frame: pd.DataFrame, rows: int) -> pd.DataFrame:

@@ -58,6 +58,17 @@ PROBABILITY_MISSING: Final = 65_535
 """Probability of a pixel that was not classified."""
 
 
+def threshold_code(threshold: float) -> int:
+    """Return a threshold as probability rasters are compared with it: a pixel is mangrove from this code on.
+
+    Examples
+    --------
+    >>> threshold_code(0.31), threshold_code(0.0)  # 0 would map all of the land
+    (3100, 1)
+    """
+    return max(1, round(threshold * PROBABILITY_SCALE))
+
+
 @dataclass(frozen=True)
 class Ramp:
     """Colours of a continuous raster, interpolated between stops."""

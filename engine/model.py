@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from engine.errors import ModelError
 from engine.files import write_text
 from engine.kernels.bins import MAX_BINS, MISSING_CODE
-from engine.kernels.calibrate import Calibration, Curve, decide
+from engine.kernels.calibrate import Calibration, Curve, decide, levels_of
 from engine.kernels.features import KNOWN_FEATURES
 from engine.kernels.forest import Forest, compile_trees, margins, probabilities
-from engine.legend import PROBABILITY_SCALE
+from engine.legend import PROBABILITY_SCALE, threshold_code
 from engine.places import Place, read_start
 from engine.trust import Trust
 
@@ -120,9 +120,7 @@ class Model:
     @cached_property
     def levels(self) -> np.ndarray:
         """The probability each score means, uint16 (10 001,) x 10 000; both as maps hold them."""
-        score = np.arange(PROBABILITY_SCALE + 1) / PROBABILITY_SCALE
-        probability = score if self.calibration is None else self.calibration(score)
-        return np.rint(probability * PROBABILITY_SCALE).astype(np.uint16)
+        return levels_of(self.calibration)
 
     def probability(self, codes: np.ndarray) -> np.ndarray:
         """Return the calibrated probability of mangrove, uint16 (pixel,) x 10 000, as maps hold it.
@@ -136,7 +134,7 @@ class Model:
 
     def is_mangrove(self, probability: np.ndarray) -> np.ndarray:
         """Tell which probabilities, uint16 x 10 000, are mapped as mangrove, bool of the same shape."""
-        return probability >= max(1, round(self.threshold * PROBABILITY_SCALE))  # 0 would map all of the land
+        return probability >= threshold_code(self.threshold)
 
     def at_prevalence(self, prevalence: float) -> Model:
         """Return the model for land of which another share is mangrove: probabilities and threshold move.

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import SampleError
+from engine.rows import row_keys
 
 BLOCK_PX: Final = 333
 """Side of a spatial block, 10 km."""
@@ -201,8 +202,5 @@ def random_rows(frame: pd.DataFrame, *, share: float = 0.25, seed: int = 0) -> S
 
     All rows of a pixel and year (also those of thinned composites) go to the same side.
     """
-    key = np.full(len(frame), seed, np.uint64)
-    for name in ("zone", "grid_row", "grid_col", "year"):
-        key = pd.util.hash_array(key ^ frame[name].to_numpy(np.int64).view(np.uint64))
-    test = key < np.uint64(share * 2**64)
+    test = row_keys(frame, seed) < np.uint64(share * 2**64)
     return Split("random rows", "random split, optimistic", ~test, test)

@@ -30,19 +30,19 @@ from engine.boost import MAX_ROWS, Rows, booster_params, logistic_gradients, tra
 from engine.errors import ConfigError, SampleError
 from engine.files import replacing
 from engine.kernels.bins import MISSING_CODE, Histogram, bin_edges, count_values, encode, merge_histograms
-from engine.kernels.calibrate import Calibration, curve_of, decide, fit_isotonic, fit_platt
+from engine.kernels.calibrate import Calibration, curve_of, decide, fit_isotonic, fit_platt, levels_of
 from engine.kernels.features import FEATURE_SETS
 from engine.kernels.score import PREVALENCES, at_prevalence, auc, brier, calibration_error, rates
 from engine.kernels.suspects import Thresholds, joint, noise_rates, suspects, thresholds
-from engine.legend import MANGROVE, OTHER, PROBABILITY_SCALE
+from engine.legend import MANGROVE, OTHER, PROBABILITY_SCALE, threshold_code
 from engine.model import Model
 from engine.params import TrainParams
 from engine.places import Place
+from engine.rows import PIXEL_YEAR, WEIGHT_GRID, combine, feature_values, is_thinned, row_keys
 from engine.splits import BLOCK_PX
 
 _RANDOM_PARTS: Final = 4  # of a random split one is scored by a model of the others
 
-_WEIGHT_GRID: Final = 2.0**12  # weights are summed as integers of 2**-12 pixel, exactly
 _MAX_WEIGHT: Final = 2.0**28  # pixels one row may stand for: 60 tiles
 _BYTES_PER_VALUE: Final = 4  # peak of training 2-4 million rows: 138 bytes a row with 8 features, 176 with 20
 _BYTES_PER_ROW: Final = 120
@@ -264,7 +264,7 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
         probability, mass = rows["probability"].to_numpy(), rows[weight].to_numpy()
         positive = rows["positive"].to_numpy()
         # The map's own rule, on the integers the map holds.
-        found = rates(probability >= round(threshold * PROBABILITY_SCALE), positive, mass)
+        found = rates(probability >= threshold_code(threshold), positive, mass)
         result = {
             "rows": int(rows["rows"].sum()),
             "prevalence": float(mass[positive].sum() / mass.sum()) if mass.sum() else math.nan,
@@ -332,17 +332,17 @@ class _Table:
 
     def distinct(self, columns_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
         """Return the distinct rows of what a function makes of each partition, sorted."""
-        found = self.compute(_combine(_distinct, self.map(_distinct_of, columns_of)))
+        found = self.compute(combine(_distinct, self.map(_distinct_of, columns_of)))
         return found.sort_values(list(found.columns)).reset_index(drop=True)
 
     def outcomes(self, model: Model, keep: Keep) -> pd.DataFrame:
         """Return how often each probability met each label, by region: small, and exact under addition."""
-        summed = self.compute(_combine(_sum_outcomes, self.map(_count_outcomes, model, keep)))
-        return summed.assign(pixels=summed.pop("units") / _WEIGHT_GRID)
+        summed = self.compute(combine(_sum_outcomes, self.map(_count_outcomes, model, keep)))
+        return summed.assign(pixels=summed.pop("units") / WEIGHT_GRID)
 
     def suspects(self, folds: Sequence[_Fold], limits: Thresholds) -> pd.DataFrame:
         """Return the rows whose label is probably wrong."""
-        found = self.compute(_combine(pd.concat, self.map(_suspects_in, folds, limits)))
+        found = self.compute(combine(pd.concat, self.map(_suspects_in, folds, limits)))
         return found.reset_index(drop=True)
 
     def trusting(self, folds: Sequence[_Fold], limits: Thresholds, how: str) -> _Table:
@@ -351,13 +351,6 @@ class _Table:
         if self.client is not None:
             parts = self.client.persist(parts)
         return replace(self, parts=parts)
-
-
-def _combine(add: Callable[[list[Any]], Any], tasks: list[Any], width: int = 16) -> Any:
-    """Add results up in a tree, so that thousands of partitions never meet in one process."""
-    while len(tasks) > 1:
-        tasks = [dask.delayed(add)(tasks[first : first + width]) for first in range(0, len(tasks), width)]
-    return tasks[0]
 
 
 @dataclass(frozen=True)
@@ -387,7 +380,7 @@ class _Tally:
         )
 
 
-_NEEDED: Final = ("label", "weight", "region", "interior", "zone", "grid_row", "grid_col", "year")
+_NEEDED: Final = ("label", "weight", "region", "interior", *PIXEL_YEAR)
 _WELCOME: Final = ("thinned", "lon", "lat")
 _INNER: Final = "wall to wall, by rows away from class edges"
 _OUTCOME: Final = ["region", "interior", "positive", "probability"]
@@ -415,25 +408,21 @@ def _select(part: pd.DataFrame, keep: Keep) -> pd.DataFrame:
 
 def _as_mapped(part: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of whole years: those of thinned composites stand for no land of their own."""
-    return part[~part["thinned"].to_numpy(dtype=bool)] if "thinned" in part else part
-
-
-def _feature_array(part: pd.DataFrame, features: Sequence[str]) -> np.ndarray:
-    return np.ascontiguousarray(part[list(features)].to_numpy(dtype=np.int32).T)
+    return part[~is_thinned(part)]
 
 
 def _units(part: pd.DataFrame) -> np.ndarray:
     weight = part["weight"].to_numpy(dtype=np.float64)
     if not ((weight > 0) & (weight < _MAX_WEIGHT)).all():
         raise SampleError("sample has a weight that is not a positive number of pixels", fix="draw it again")
-    return np.rint(weight * _WEIGHT_GRID).astype(np.int64)
+    return np.rint(weight * WEIGHT_GRID).astype(np.int64)
 
 
 def _training_rows(part: pd.DataFrame, balance: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the rows to train on, those away from class edges, and what each weighs in 2**-12."""
     trust = part["trust"].to_numpy(dtype=np.float64) if "trust" in part else np.ones(len(part))
     rows = part["interior"].to_numpy(dtype=bool) & (trust > 0)
-    units = np.full(len(part), _WEIGHT_GRID) if balance == "drawn" else _units(part)
+    units = np.full(len(part), WEIGHT_GRID) if balance == "drawn" else _units(part)
     return part[rows], np.maximum(np.rint(units[rows] * trust[rows]), 1).astype(np.int64)
 
 
@@ -446,7 +435,7 @@ def _tally(part: pd.DataFrame, features: Sequence[str], keep: Keep, balance: str
     used, units = _training_rows(chosen, balance)
     land = _as_mapped(chosen)
     return _Tally(
-        [count_values(values) for values in _feature_array(used, features)],
+        [count_values(values) for values in feature_values(used, features)],
         _by_class(used, np.ones(len(used), np.int64)),
         _by_class(used, units),
         _by_class(land, _units(land)),
@@ -464,7 +453,7 @@ def _encode(
 ) -> Rows:
     used, units = _training_rows(_select(part, keep), balance)
     positive = (used["label"] == MANGROVE).to_numpy()
-    codes = encode(_feature_array(used, features), edges)
+    codes = encode(feature_values(used, features), edges)
     weight = units * scale[positive.astype(np.int64)]
     return Rows(np.ascontiguousarray(codes.T), positive.astype(np.float32), weight.astype(np.float32))
 
@@ -485,7 +474,7 @@ def _count_outcomes(part: pd.DataFrame, model: Model, keep: Keep) -> pd.DataFram
 
 
 def _probability(part: pd.DataFrame, model: Model) -> np.ndarray:
-    return model.probability(encode(_feature_array(part, model.features), model.edges))
+    return model.probability(encode(feature_values(part, model.features), model.edges))
 
 
 def _doubts(part: pd.DataFrame, folds: Sequence[_Fold], limits: Thresholds) -> tuple[np.ndarray, np.ndarray]:
@@ -612,10 +601,7 @@ def _block_fold(part: pd.DataFrame, dealt: pd.DataFrame) -> np.ndarray:
 
 
 def _row_fold(part: pd.DataFrame, seed: int) -> np.ndarray:
-    key = np.full(len(part), seed, np.uint64)
-    for name in ("zone", "grid_row", "grid_col", "year"):
-        key = pd.util.hash_array(key ^ part[name].to_numpy(np.int64).view(np.uint64))
-    return (key % np.uint64(_RANDOM_PARTS)).astype(np.int64)
+    return (row_keys(part, seed) % np.uint64(_RANDOM_PARTS)).astype(np.int64)
 
 
 def _fit_folds(table: _Table, work: Callable[..., Model], splits: Sequence[_Split]) -> list[_Fold]:
@@ -675,7 +661,7 @@ def _decide(model: Model, folds: Sequence[_Fold], params: TrainParams, threshold
     curve = curve_of(probability, positive, land)
     decision = decide(curve, params.threshold_rule, params.threshold_target, prevalence)
     chosen = decision.threshold if threshold is None else threshold
-    reached = rates(probability >= round(chosen * PROBABILITY_SCALE), positive, land)
+    reached = rates(probability >= threshold_code(chosen), positive, land)
     said = {
         "calibration": {
             "method": params.calibrate,
@@ -717,7 +703,7 @@ def _calibrated_apart(folds: Sequence[_Fold], params: TrainParams) -> list[pd.Da
     found = []
     for index, fold in enumerate(folds):
         others = [other for place, other in enumerate(folds) if place != index]
-        found.append(_mapped(fold, replace(fold.model, calibration=_calibration(others, params)).levels))
+        found.append(_mapped(fold, levels_of(_calibration(others, params))))
     return found
 
 
@@ -785,7 +771,7 @@ def _fit(
 ) -> Model:
     tallies = table.map(_tally, table.features, keep, params.balance)
     counts = [tally.rows.sum() for tally in tallies]
-    total, counts = table.compute(dask.delayed((_combine(_Tally.sum, tallies), counts)))
+    total, counts = table.compute(dask.delayed((combine(_Tally.sum, tallies), counts)))
     rows = int(total.rows.sum())
     for label, count in zip(("other", "mangrove"), total.rows, strict=True):
         if count == 0:

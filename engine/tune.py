@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import dask
 import numpy as np
 import optuna
 import pandas as pd
@@ -46,8 +45,9 @@ from engine.cluster import run_bounded
 from engine.errors import ConfigError, SampleError, StoreError
 from engine.files import cannot_read, cannot_write, replacing, write_text
 from engine.kernels.score import auc, average_precision, best_threshold, brier, rates
-from engine.legend import MANGROVE, OTHER, PROBABILITY_SCALE
+from engine.legend import PROBABILITY_SCALE, threshold_code
 from engine.params import TuneParams
+from engine.rows import PIXEL_YEAR, gather_rows, is_thinned
 from engine.splits import by_region, region_folds
 
 FORMAT: Final = "mangroves-tune-1"
@@ -62,7 +62,6 @@ _PRUNE_AFTER: Final = 6  # earlier trials that a median needs
 _PRUNE_FROM: Final = 2  # folds: one fold of regions says little
 _STARTUP: Final = 10  # finished trials before parameters are drawn by what is known of them
 _LEAST_LOG: Final = 1e-4  # as little as a map's probability tells apart
-_WEIGHT_GRID: Final = 2.0**12
 _MOST_LEDGER_BYTES: Final = 2**30
 
 
@@ -182,7 +181,8 @@ class Search:
             raise ConfigError(
                 f"objective {params.objective} needs probabilities at map prevalence", fix="set train.balance to map"
             )
-        frame = gather_rows(sample, features, params.rows, seed, client)
+        columns = [*features, "label", "weight", "region", "interior", *PIXEL_YEAR]
+        frame, _ = gather_rows(sample, columns, most=params.rows, seed=seed, client=client)
         self.work = _Work.of(frame, features, params, balance, hold_out, seed)
         self.about = {
             "features": list(features),
@@ -439,7 +439,7 @@ class _Work:
             raise SampleError(
                 "mangrove and other are not both in two or more folds", fix="add masks, years or area, or hold out less"
             )
-        held = None if apart is None else Rows.of(frame[apart.test & ~_thinned(frame)], features)
+        held = None if apart is None else Rows.of(frame[apart.test & ~is_thinned(frame)], features)
         return cls(rows, splits, found[0].kind, held, params.objective, balance, seed)
 
 
@@ -462,7 +462,7 @@ def run_trial(work: _Work, trial: Trial, bars: Sequence[float]) -> Trial:
             state = "pruned"
             break
     steps, positive, weight = (np.concatenate(arrays) for arrays in zip(*outcomes, strict=True))
-    threshold = max(1, best_threshold(steps, positive, weight))
+    threshold = best_threshold(steps, positive, weight)
     return Trial(
         trial.number,
         trial.batch,
@@ -486,9 +486,7 @@ def run_fit(work: _Work, trial: Trial) -> dict[str, Any]:
     }
     if work.held is not None:
         probability = fitted.predict(work.held)
-        at = rates(
-            _steps(probability) >= round(trial.threshold * PROBABILITY_SCALE), work.held.positive, work.held.weight
-        )
+        at = rates(_steps(probability) >= threshold_code(trial.threshold), work.held.positive, work.held.weight)
         found |= {"precision": at.precision, "recall": at.recall}
         found |= {**_figures(probability, work.held), "f1": at.f1}
     return found
@@ -515,97 +513,6 @@ def _steps(probability: np.ndarray) -> np.ndarray:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-# --- rows to look at -------------------------------------------------------------------------------------------
-
-
-def gather_rows(
-    sample: Any, features: Sequence[str], most: int, seed: int, client: Client | None = None
-) -> pd.DataFrame:
-    """Bring together at most so many rows of a table, in an order that does not depend on how it is spread.
-
-    Parameters
-    ----------
-    sample : DataFrame or dask DataFrame
-    features : sequence of str
-    most : int
-        Rows, shared out alike among regions and classes (and rows of thinned composites, which are of the same pixels).
-        Of a group with more, rows are drawn at random, and their weights raised to stand for all of it.
-    seed : int
-    client : distributed.Client, optional
-        Where parts of a dask DataFrame are read; in this process without one.
-
-    Returns
-    -------
-    DataFrame
-
-    Raises
-    ------
-    SampleError
-        If a column is missing or no row is labelled.
-    """
-    columns = [*features, "label", "weight", "region", "interior", "zone", "grid_row", "grid_col", "year"]
-    if missing := [name for name in columns if name not in sample.columns]:
-        raise SampleError(f"sample lacks column {missing[0]!r}", fix="draw it again with `mangroves sample`")
-    chosen = sample[[*columns, *({"thinned"} & set(sample.columns))]]
-    parts = chosen.to_delayed() if hasattr(chosen, "to_delayed") else [chosen]
-    # A part is cut to a group's share of the whole: it cannot be more, and so few rows ever meet.
-    totals = _together(client, _add_totals, [dask.delayed(_totals)(part) for part in parts])
-    if totals.empty:
-        raise SampleError("the sample is empty: no labelled row", fix="check labels.masks and the area")
-    share = max(1, most // len(totals))
-    frame = _together(client, _join, [dask.delayed(_cut)(part, share, seed) for part in parts], share)
-    kept = _totals(frame)
-    raised = frame.join((totals["units"] / kept["units"]).rename("raised"), on=_GROUP)
-    frame = raised.assign(weight=raised["weight"] * raised.pop("raised")).drop(columns="key")
-    order = ["region", "zone", "grid_row", "grid_col", "year", "thinned", "label", *features]
-    return frame.sort_values(order, kind="stable").reset_index(drop=True)
-
-
-_GROUP: Final = ["region", "label", "thinned"]
-
-
-def _together(client: Client | None, add: Any, tasks: list[Any], *more: Any, width: int = 16) -> Any:
-    while len(tasks) > 1:
-        tasks = [dask.delayed(add)(tasks[first : first + width], *more) for first in range(0, len(tasks), width)]
-    return tasks[0].compute(scheduler="synchronous") if client is None else client.compute(tasks[0]).result()
-
-
-def _thinned(frame: pd.DataFrame) -> np.ndarray:
-    return frame["thinned"].to_numpy(np.bool_) if "thinned" in frame.columns else np.zeros(len(frame), np.bool_)
-
-
-def _labelled(part: pd.DataFrame) -> pd.DataFrame:
-    part = pd.DataFrame(part[part["label"].isin((OTHER, MANGROVE))])
-    return part.assign(region=part["region"].astype(str).astype(object), thinned=_thinned(part))
-
-
-def _totals(part: pd.DataFrame) -> pd.DataFrame:
-    rows = _labelled(part)
-    # As integers, weights add up to the same in any order.
-    return rows.assign(units=np.rint(rows["weight"] * _WEIGHT_GRID).astype(np.int64)).groupby(_GROUP)[["units"]].sum()
-
-
-def _add_totals(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(parts).groupby(level=_GROUP).sum()
-
-
-def _cut(part: pd.DataFrame, share: int, seed: int) -> pd.DataFrame:
-    rows = _labelled(part)
-    key = np.full(len(rows), seed, np.uint64)
-    for name in ("zone", "grid_row", "grid_col", "year"):
-        key = pd.util.hash_array(key ^ rows[name].to_numpy(np.int64).view(np.uint64))
-    return _least(rows.assign(key=key), share)
-
-
-def _join(parts: list[pd.DataFrame], share: int) -> pd.DataFrame:
-    return _least(pd.concat(parts, ignore_index=True), share)
-
-
-def _least(rows: pd.DataFrame, share: int) -> pd.DataFrame:
-    columns = [name for name in rows.columns if name != "key"]
-    return rows.sort_values(["key", *columns], kind="stable").groupby(_GROUP).head(share)
 
 
 def _sha256_of(frame: pd.DataFrame) -> str:

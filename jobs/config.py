@@ -15,9 +15,10 @@ import click
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StoreError
 from engine.params import RunParams
 from engine.places import ObjectPath, Place
+from engine.record import read_record
 from engine.trust import Trust, safe_name
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -104,6 +105,29 @@ def run_outputs(folder: Path, store: str | None, name: str, trust: Trust) -> Pla
         If ``store`` is no address, or not an allowed one.
     """
     return folder if store is None else ObjectPath(trust.store(store, what="store")) / safe_name(name, what="run")
+
+
+def named_run(run: Path | None, params: RunParams | None, trust: Trust) -> tuple[Path, dict[str, Any], Place]:
+    """Return folder, record and outputs of the run that a command names, by its folder RUN or its configuration.
+
+    Raises
+    ------
+    click.UsageError
+        If it names both or neither.
+    StoreError
+        If there is no run.
+    TrustError
+        If its outputs are where the command may not read.
+    """
+    if params is not None and run is None:
+        run = run_folder(params, trust)
+    elif params is not None or run is None:
+        raise click.UsageError("give either the folder RUN of a run or its --config")
+    record = read_record(run)
+    if record is None:
+        raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run, e.g. runs/NAME")
+    config = record["config"]  # which is untrusted as any
+    return run, record, run_outputs(run, config.get("store"), str(config.get("name")), trust)
 
 
 def allowed_place(text: str, trust: Trust, *, what: str) -> Place:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import dask
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -26,6 +25,7 @@ from engine.kernels.score import PREVALENCES
 from engine.model import Model
 from engine.params import BoostParams
 from engine.plan import Plan, TileYear
+from engine.rows import PIXEL, gather_rows, is_thinned, row_keys
 from engine.sample import read_sample
 from engine.store import open_store
 from engine.trust import safe_name
@@ -81,21 +81,12 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
     sample = read_sample(run.outputs / "sample")
     sample = run.client.persist(sample[step.needed_columns(sample.columns, model.features)])
 
-    def gather(part_of: Callable[..., pd.DataFrame], *arguments: Any) -> pd.DataFrame:
-        shared = [dask.delayed(one, traverse=False) for one in arguments]
-        parts = [dask.delayed(part_of)(part, *shared) for part in sample.to_delayed()]
-        return run.client.compute(dask.delayed(pd.concat)(parts, ignore_index=True)).result()
-
-    land = gather(_land_of).groupby(["region", "label"])["weight"].sum()
-    views = gather(_count_views).sum()
-    regions = sorted(set(land.index.get_level_values("region")))
-    most = step.rows_of_each(len(regions), views=views["rows"] / max(1, views["pixels"]))
-    frame = gather(_first_rows, most, run.params.seed)
-    frame = truth(step.standing_for(step.first_rows(frame, most=most, seed=run.params.seed), land))
-    held = step.unseen_regions(model, regions)
+    frame, each = gather_rows(sample, list(sample.columns), most=step.ROWS, seed=run.params.seed, client=run.client)
+    frame = truth(frame)
+    held = step.unseen_regions(model, frame["region"].unique())
     if held:
         scope = "transfer: " + ("held-out regions" if model.hold_out else "regions the model was not trained on")
-        scores = truth(gather(step.score_part, model, held))
+        scores = truth(step.score_sample(sample, model, held, run.client))
         judges = [(Boosted(model.trees, model.edges), frame["region"].isin(held).to_numpy())]
     else:
         trials = step.out_of_fold_trials(frame, seed=run.params.seed)
@@ -119,19 +110,7 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
         tables["trial_scores"] = pd.concat(said, ignore_index=True)
         tables["trial_figures"] = step.trial_figures(tables["trials"], tables["trial_rows"], tables["trial_scores"])
     tables |= _importance(run, model, frame, judges)
-    return Evaluation(tables=tables, threshold=model.threshold, scope=scope, features=model.features, rows_of_each=most)
-
-
-def _land_of(part: pd.DataFrame) -> pd.DataFrame:
-    return step.land_of(part).reset_index()
-
-
-def _count_views(part: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"rows": [len(part)], "pixels": [int((~step.is_thinned(part)).sum())]})
-
-
-def _first_rows(part: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    return step.first_rows(pd.DataFrame(part), most=most, seed=seed)
+    return Evaluation(tables=tables, threshold=model.threshold, scope=scope, features=model.features, rows_of_each=each)
 
 
 def _score_tables(scores: pd.DataFrame, threshold: float, seed: int) -> dict[str, pd.DataFrame]:
@@ -165,19 +144,15 @@ def _run_trials(
 def _importance(
     run: Run, model: Model, frame: pd.DataFrame, judges: list[tuple[Boosted, np.ndarray]]
 ) -> dict[str, pd.DataFrame]:
-    plain = ~step.is_thinned(frame)
+    plain = ~is_thinned(frame)
     calls = [(frame[rows & plain], model.features, boosted, 5, run.params.seed) for boosted, rows in judges]
-    drops = [drop for _, drop in run.tasks(_permute, calls, len(calls), "importance")]
+    drops = [drop for _, drop in run.tasks(step.permutation_importance, calls, len(calls), "importance")]
     seen = np.any([rows for _, rows in judges], axis=0) & plain
-    order = step.pixel_order(frame, run.params.seed)
+    order = row_keys(frame, run.params.seed, by=PIXEL)
     chosen = frame[seen].iloc[np.argsort(order[seen], kind="stable")[:SHAP_ROWS]]
     shap = step.shap_table(chosen, model.features, Boosted(model.trees, model.edges))
     permuted = pd.concat(drops, ignore_index=True)
     return {"permuted": permuted, "shap": shap, "importance": step.importance_table(permuted, shap)}
-
-
-def _permute(frame: pd.DataFrame, features: Any, boosted: Boosted, repeats: int, seed: int) -> pd.DataFrame:
-    return step.permutation_importance(frame, features, boosted, repeats=repeats, seed=seed)
 
 
 # --- what is written -------------------------------------------------------------------------------------------

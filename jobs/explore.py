@@ -23,9 +23,8 @@ from engine.kernels.features import RANGE_FEATURES
 from engine.kernels.indices import INDICES
 from engine.landsat import BANDS
 from engine.places import Place
-from engine.record import read_record
 from engine.sample import read_sample
-from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, run_folder, run_outputs, trust_of
+from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, named_run, trust_of
 from jobs.report import Reporter
 
 ROWS: Final = 10_000
@@ -75,19 +74,11 @@ def command(
     RUN is the folder of a run whose sample is drawn. Figures and the tables behind them go to RUN/explore.
     """
     params, trust = given_config(config, overrides), trust_of(config, roots=allow_root)
-    if params is not None and run is None:
-        run = run_folder(params, trust)
-    elif params is not None or run is None:
-        raise click.UsageError("give either the folder RUN of a run or its --config")
-    record = read_record(run)
-    if record is None:
-        raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run, e.g. runs/NAME")
+    run, record, place = named_run(run, params, trust)
     reporter = Reporter(as_json=as_json)
-    config_of_run = record["config"]  # which is untrusted as any
-    sample = run_outputs(run, config_of_run.get("store"), str(config_of_run.get("name")), trust) / "sample"
-    seed = config_of_run.get("seed")
+    seed = record["config"].get("seed")  # untrusted as any
     seed = seed if isinstance(seed, int) and 0 <= seed < 2**63 else 0
-    frame, counts = gather(sample, rows=rows, seed=seed)
+    frame, counts = gather(place / "sample", rows=rows, seed=seed)
     reporter.say(f"explore   {len(frame):,} of {int(counts['rows'].sum()):,} rows, {frame['region'].nunique()} regions")
     folder = run / "explore"
     facts = facts_of(record, frame, counts, seed)

@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from engine.errors import StoreError
 from engine.files import cannot_read
 from engine.places import Place, entries
-from engine.record import read_record
-from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, run_folder, run_outputs, trust_of
+from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, named_run, trust_of
 from jobs.report import Reporter
 
 
@@ -28,16 +26,8 @@ def command(
     RUN is the folder of the run, `out/name` of its configuration.
     """
     params, trust = given_config(config, overrides), trust_of(config, roots=allow_root)
-    if params is not None and run is None:
-        run = run_folder(params, trust)
-    elif params is not None or run is None:
-        raise click.UsageError("give either the folder RUN of a run or its --config")
-    record = read_record(run)
-    if record is None:
-        raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run, e.g. runs/NAME")
+    run, record, outputs = named_run(run, params, trust)
     reporter = Reporter(as_json=as_json)
-    config_of_run = record["config"]  # which is untrusted as any
-    outputs = run_outputs(run, config_of_run.get("store"), str(config_of_run.get("name")), trust)
     try:
         done = {kind: count_finished(outputs / kind) for kind in ("cube", "sample", "maps", "change")}
     except OSError as error:

@@ -43,6 +43,13 @@ class Calibration(NamedTuple):
         return Calibration(score, shift_prevalence(self(score), prevalence, new))
 
 
+def levels_of(calibration: Calibration | None) -> np.ndarray:
+    """Return the probability that each score means, uint16 (10 001,) x 10 000; both as maps hold them."""
+    score = np.arange(PROBABILITY_SCALE + 1) / PROBABILITY_SCALE
+    probability = score if calibration is None else calibration(score)
+    return np.rint(probability * PROBABILITY_SCALE).astype(np.uint16)
+
+
 def shift_prevalence(probability: np.ndarray, prevalence: float, new: float) -> np.ndarray:
     """Return what probabilities become where another share of the land is positive.
 

@@ -163,7 +163,7 @@ def average_precision(probability: np.ndarray, positive: np.ndarray, weight: np.
 
 
 def best_threshold(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> int:
-    """Return the integer score from which calling rows positive gives the highest F1, the lowest such of several.
+    """Return the integer score, at least 1, from which calling rows positive gives the highest F1, the lowest of several.
 
     Parameters
     ----------
@@ -190,7 +190,8 @@ def best_threshold(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) 
     hit = np.cumsum(np.bincount(rank, mass * positive)[::-1])[::-1]
     called = np.cumsum(np.bincount(rank, mass)[::-1])[::-1]
     f1 = 2 * hit / (called + mass[positive].sum())
-    return int(values[np.argmax(f1)])
+    f1[values == 0] = -1  # would map all of the land
+    return max(1, int(values[np.argmax(f1)]))
 
 
 class ScoreCounts(NamedTuple):

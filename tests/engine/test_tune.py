@@ -37,8 +37,9 @@ from engine.candidates import CANDIDATES, Rows, find_candidate, fit_candidate
 from engine.errors import ConfigError, SampleError, StoreError
 from engine.kernels.features import COMPOSITE_FEATURES
 from engine.params import TrainParams, TuneParams
+from engine.rows import PIXEL_YEAR, gather_rows
 from engine.splits import block_ids, region_folds
-from engine.tune import LEDGER, RUN_TIME, Ledger, Search, Trial, gather_rows, leaderboard_cells, search, write_study
+from engine.tune import LEDGER, RUN_TIME, Ledger, Search, Trial, leaderboard_cells, search, write_study
 from tests.engine.samples import make_sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,12 @@ def assert_same(one, other):
     for a, b in zip(without_times(one), without_times(other), strict=True):
         pd.testing.assert_frame_equal(a, b, check_exact=True)
     assert one.best == other.best
+
+
+def looked_at():
+    """Return the rows that a search looks at."""
+    columns = [*COMPOSITE_FEATURES, "label", "weight", "region", "interior", *PIXEL_YEAR]
+    return gather_rows(FRAME, columns, most=QUICK.rows, seed=5)[0]
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +226,7 @@ STOPPED = """
 import sys
 from pathlib import Path
 from tests.engine.test_tune import EVERYTHING, FRAME, OPTIONS
+from engine.rows import PIXEL_YEAR, gather_rows
 from engine.tune import search
 search(FRAME, params=EVERYTHING, folder=Path(sys.argv[1]), **OPTIONS)
 """
@@ -302,7 +310,7 @@ def test_the_leaderboard_is_what_the_trials_say(study):
 
 
 def test_every_figure_of_a_fold_is_that_of_scikit_learn(study):
-    inside = gather_rows(FRAME, COMPOSITE_FEATURES, 5000, 5).query("region != 'Fiji'").reset_index(drop=True)
+    inside = looked_at().query("region != 'Fiji'").reset_index(drop=True)
     steps, positive, weight = [], [], []
     for number, split in enumerate(region_folds(inside, folds=3, repeats=1, seed=5)):
         model = fit_candidate("linear/robust", Rows.of(inside[split.train], COMPOSITE_FEATURES), seed=5)
@@ -328,7 +336,7 @@ def test_every_figure_of_a_fold_is_that_of_scikit_learn(study):
 
 
 def test_hold_out_figures_are_those_of_the_best_trial_fitted_to_all_training_regions(study):
-    rows = gather_rows(FRAME, COMPOSITE_FEATURES, 5000, 5)
+    rows = looked_at()
     held = (rows["region"] == "Fiji").to_numpy()
     apart = ~np.isin(block_ids(rows), block_ids(rows[held]))
     for row in study.leaderboard.to_dict("records"):
@@ -413,20 +421,6 @@ def test_rows_of_thinned_composites_are_fitted_to_and_never_scored():
         roc_auc_score(side.positive, model.predict(side), sample_weight=side.weight)
     )
     assert whole.folds["auc"] != found().trials.loc[1, "auc"]  # they did take part in the fit
-
-
-def test_rows_beyond_the_cap_are_drawn_alike_of_regions_and_classes_and_stand_for_all():
-    rows = gather_rows(FRAME, COMPOSITE_FEATURES, 300, 3)
-    assert len(rows) <= 300
-    by = ["region", "label"]
-    assert rows.groupby(by).size().max() == 30
-    np.testing.assert_allclose(rows.groupby(by)["weight"].sum(), FRAME.groupby(by)["weight"].sum(), rtol=1e-4)
-    every = gather_rows(FRAME, COMPOSITE_FEATURES, 10**6, 3)
-    pd.testing.assert_frame_equal(
-        *(f[list(COMPOSITE_FEATURES)].sort_values(["blue", "red"], ignore_index=True) for f in (every, FRAME))
-    )
-    parts = dd.from_pandas(FRAME.sample(frac=1, random_state=2), npartitions=9, sort=False)
-    pd.testing.assert_frame_equal(gather_rows(parts, COMPOSITE_FEATURES, 300, 3), rows)
 
 
 # --- mistakes and tables ---------------------------------------------------------------------------------------
