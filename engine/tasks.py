@@ -61,6 +61,23 @@ Habitat = tuple[HabitatParams, HabitatSources]
 """A habitat limit and the rasters it is read from."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What the draws of a run's tile-years have in common."""
+
+    area: Area
+    masks: Sequence[OpenMask]
+    labels: LabelParams
+    sample: SampleParams
+    habitat: Habitat | None
+    access: Access
+    seed: int
+    features: tuple[str, ...]
+    cube: CubeParams
+    block_px: int
+    skip_bad: bool
+
+
 @dataclass(frozen=True)
 class Adjoining:
     """The cube of a tile that adjoins another, of the same year."""
@@ -119,22 +136,7 @@ def clear_task(
 
 
 def sample_task(
-    cube: Place,
-    part: TileYear,
-    area: Area,
-    masks: Sequence[OpenMask],
-    labels: LabelParams,
-    params: SampleParams,
-    habitat: Habitat | None,
-    access: Access,
-    seed: int,
-    features: tuple[str, ...],
-    folder: Place,
-    fingerprint: str,
-    cube_params: CubeParams,
-    block_px: int,
-    skip_bad: bool,
-    adjoining: Sequence[Adjoining] = (),
+    cube: Place, part: TileYear, draw: Draw, folder: Place, fingerprint: str, adjoining: Sequence[Adjoining] = ()
 ) -> dict[str, Any]:
     """Draw the sample of a tile-year from its cube and the masks, and write it as one GeoParquet part.
 
@@ -148,21 +150,21 @@ def sample_task(
     tile, year = part.tile, part.year
     path = part_path(folder, tile.id, year)
     marker_path(path).unlink(missing_ok=True)
-    frame, marker = _draw(cube, part, area, masks, labels, params, habitat, access, seed, features, adjoining)
+    frame, marker = _draw(cube, part, draw, adjoining)
     lost: list[dict[str, Any]] = []
-    if params.thinned and len(frame):
+    if draw.sample.thinned and len(frame):
         scenes = _scenes_of_cube(part, read_marker(cube))
         read = partial(
             read_strips,
             geobox=tile.geobox,
-            access=access,
-            block_px=block_px,
-            reject_cloud_confidence=cube_params.reject_cloud_confidence,
-            skip_bad=skip_bad,
+            access=draw.access,
+            block_px=draw.block_px,
+            reject_cloud_confidence=draw.cube.reject_cloud_confidence,
+            skip_bad=draw.skip_bad,
             spent=spent,
         )
-        choose = partial(_subsets, seed=seed, tile=tile.id, year=year, number=params.thinned)
-        frames, lost = _thin(frame, tile, scenes, features, cube_params, choose, read)
+        choose = partial(_subsets, seed=draw.seed, tile=tile.id, year=year, number=draw.sample.thinned)
+        frames, lost = _thin(frame, tile, scenes, draw.features, draw.cube, choose, read)
         frame = pd.concat([frame, *frames], ignore_index=True)
     write_part(frame, folder, tile=tile.id, year=year)
     marker |= {
@@ -178,43 +180,33 @@ def sample_task(
 
 
 def _draw(
-    cube: Place,
-    part: TileYear,
-    area: Area,
-    masks: Sequence[OpenMask],
-    labels: LabelParams,
-    params: SampleParams,
-    habitat: Habitat | None,
-    access: Access,
-    seed: int,
-    features: tuple[str, ...],
-    adjoining: Sequence[Adjoining],
+    cube: Place, part: TileYear, draw: Draw, adjoining: Sequence[Adjoining]
 ) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
     """Return the rows that are not thinned, and what the marker says of them; the tile's layers end here."""
     tile, year = part.tile, part.year
-    layers = _layers_of_features(cube, tile, features, adjoining)
+    layers = _layers_of_features(cube, tile, draw.features, adjoining)
     scenes = _scenes_of_cube(part, read_marker(cube))
-    found = label_tile(masks, tile.geobox, year, labels)
-    regions = region_codes(area, tile)
+    found = label_tile(draw.masks, tile.geobox, year, draw.labels)
+    regions = region_codes(draw.area, tile)
     valid = layers["clear_count"] > 0
     excluded_ha = 0.0
-    if habitat is not None:
-        allowed = _allowed(habitat, tile, access)
+    if draw.habitat is not None:
+        allowed = _allowed(draw.habitat, tile, draw.access)
         valid &= allowed
         excluded = (found.labels == MANGROVE) & (regions > 0) & ~allowed
         excluded_ha = float((excluded * pixel_hectares(tile)).sum())
     frame = draw_tile(
-        feature_stack(layers, features),
-        features,
+        feature_stack(layers, draw.features),
+        draw.features,
         found.labels,
         found.interior,
         regions,
         tile,
         year=year,
         mask_year=found.mask_year,
-        area=area,
-        params=params,
-        seed=seed,
+        area=draw.area,
+        params=draw.sample,
+        seed=draw.seed,
         valid=valid,
         clear_count=layers["clear_count"],
         sensor=sensor_names(scene.platform for scene in scenes),

@@ -20,7 +20,7 @@ from engine.plan import Plan, TileYear
 from engine.sample import check_sample, count_by, part_path, read_sample
 from engine.scratch import release_scratch
 from engine.store import fingerprint_of, read_marker
-from engine.tasks import Adjoining, remove_unlisted, sample_task, within_reach_of
+from engine.tasks import Adjoining, Draw, remove_unlisted, sample_task, within_reach_of
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
 from jobs.plan import plan_run
@@ -84,26 +84,21 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
 
     missing = [(part, fingerprint, read) for part, fingerprint, read, current in run.each(find, parts) if not current]
     masks_of_tasks = [share_mask(run, mask) for mask in masks] if missing else []
+    draw = Draw(
+        area=run.area,
+        masks=masks_of_tasks,
+        labels=params.labels,
+        sample=params.sample,
+        habitat=run.habitat_of_tasks,
+        access=run.access,
+        seed=params.seed,
+        features=features,
+        cube=params.cube,
+        block_px=plan.block_px,
+        skip_bad=params.skip_bad,
+    )
     todo = [
-        (
-            cube_path(run, part),
-            part,
-            run.area,
-            masks_of_tasks,
-            params.labels,
-            params.sample,
-            run.habitat_of_tasks,
-            run.access,
-            params.seed,
-            features,
-            folder,
-            fingerprint,
-            params.cube,
-            plan.block_px,
-            params.skip_bad,
-            adjoining[part.key],
-        )
-        for part, fingerprint, _ in missing
+        (cube_path(run, part), part, draw, folder, fingerprint, adjoining[part.key]) for part, fingerprint, _ in missing
     ]
     paths = [part_path(folder, part.tile.id, part.year) for part in parts]
     remove_unlisted(folder, {name for path in paths for name in (path.name, path.with_suffix(".json").name)})
@@ -111,7 +106,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
     with run.record.stage("sample") as counts:
         for part, _, read in missing:
             run.record.forget_lost(read, tile=part.tile.id, year=part.year)
-        for _ in run.tasks(sample_task, todo, len(todo), "sample", shared=(masks_of_tasks,)):
+        for _ in run.tasks(sample_task, todo, len(todo), "sample", shared=(draw,)):
             pass
         if params.sample.thinned and todo:
             run.client.run(release_scratch, on_error="ignore")  # before a training takes the memory

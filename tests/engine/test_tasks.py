@@ -41,6 +41,7 @@ from engine.scenes import Scene, observations
 from engine.store import array_sha256, is_current, marker_path, open_store, read_marker, write_store
 from engine.tasks import (
     Adjoining,
+    Draw,
     change_path,
     change_task,
     classify_task,
@@ -202,28 +203,26 @@ def habitat(tmp_path_factory: pytest.TempPathFactory) -> tuple[HabitatParams, Ha
     return HabitatParams(max_distance_to_tidal_water_km=None, dem=str(dem)), sources, folder
 
 
+def draw_of(area: Area, masks, labels: LabelParams, params: SampleParams, **more) -> Draw:
+    common = {"habitat": None, "access": Access(Trust()), "features": COMPOSITE_FEATURES, "cube": ANNUAL}
+    common |= {"seed": 7, "block_px": 2048, "skip_bad": False}
+    return Draw(**{**common, "area": area, "masks": masks, "labels": labels, "sample": params, **more})
+
+
 def draw(cube: Path, area: Area, habitat, folder: Path, fingerprint: str = "f") -> dict:
     """Draw every labelled pixel; the mask shows mangrove from column 20 on."""
     mask = raster(folder / "mask.tif", (np.arange(30) >= 20).astype("uint8"))
     labels = LabelParams(masks=({"path": str(mask), "year": 2020},), erode_px=0)
     params, sources, dem = habitat
-    return sample_task(
-        cube,
-        TileYear(TILE, 2019, ()),
+    how = draw_of(
         area,
         open_masks(labels, trust=Trust().with_roots(folder)),
         labels,
         SampleParams(mangrove=1.0, other=1.0),
-        (params, sources),
-        Access(Trust().with_roots(dem)),
-        7,
-        COMPOSITE_FEATURES,
-        folder / "sample",
-        fingerprint,
-        ANNUAL,
-        2048,
-        False,
+        habitat=(params, sources),
+        access=Access(Trust().with_roots(dem)),
     )
+    return sample_task(cube, TileYear(TILE, 2019, ()), how, folder / "sample", fingerprint)
 
 
 def test_a_sample_holds_the_features_and_labels_of_its_pixels(cube, layers, area, habitat, tmp_path):
@@ -300,23 +299,18 @@ def draw_thinned(
         cube_task(part, store, params, access, block_px, "c", skip_bad, {})
     mask = raster(folder / "mask.tif", (np.arange(30) >= 20).astype("uint8"))
     labels = LabelParams(masks=({"path": str(mask), "year": 2020},))
-    marker = sample_task(
-        store,
-        part,
+    how = draw_of(
         area,
         open_masks(labels, trust=Trust().with_roots(folder)),
         labels,
         SampleParams(mangrove=number, other=number, thinned=thinned),
-        None,
-        access,
-        7,
-        features,
-        folder / "sample",
-        "f",
-        params,
-        block_px,
-        skip_bad,
+        access=access,
+        features=features,
+        cube=params,
+        block_px=block_px,
+        skip_bad=skip_bad,
     )
+    marker = sample_task(store, part, how, folder / "sample", "f")
     frame = gpd.read_parquet(part_path(folder / "sample", part.tile.id, 2019))
     return pd.DataFrame(frame.drop(columns="geometry")), marker
 
@@ -586,11 +580,8 @@ def rows_of(tile: Tile, adjoining: list[Adjoining], cut, area: Area, folder: Pat
     labels = LabelParams(masks=({"path": str(folder / "mask.tif"), "year": 2019},), erode_px=0)
     masks = open_masks(labels, trust=Trust().with_roots(folder))
     drawn = SampleParams(mangrove=1.0, other=1.0, thinned=0)
-    part, access = TileYear(tile, 2019, ()), Access(Trust())
-    sample_task(
-        *(cut[tile], part, area, masks, labels, drawn, None, access, 7, CONTEXT),
-        *(folder / "sample", "f", ANNUAL, 2048, False, adjoining),
-    )
+    how = draw_of(area, masks, labels, drawn, features=CONTEXT)
+    sample_task(cut[tile], TileYear(tile, 2019, ()), how, folder / "sample", "f", adjoining)
     frame = pd.DataFrame(gpd.read_parquet(part_path(folder / "sample", tile.id, 2019)).drop(columns="geometry"))
     top, left = (part.start for part in place_of(tile))
     y, x = frame.grid_row - tile.window[0] + top, frame.grid_col - tile.window[1] + left
