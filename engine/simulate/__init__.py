@@ -5,6 +5,7 @@ code may branch on it: only jobs, benchmarks and tests import this package.
 """
 
 from engine.simulate.archive import Archive, read_archive, write_archive
+from engine.simulate.truth import add_truth
 from engine.simulate.world import WorldParams
 
-__all__ = ["Archive", "WorldParams", "read_archive", "write_archive"]
+__all__ = ["Archive", "WorldParams", "add_truth", "read_archive", "write_archive"]
