@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks.archive import SCALES, Setup, make_archive
 from benchmarks.compare import COMPARISONS, compare
-from benchmarks.study import FULL, Setting, run_study
+from benchmarks.study import run_study
+from benchmarks.study_runs import FULL, Setting
 
 
 def main(arguments: list[str] | None = None) -> int:

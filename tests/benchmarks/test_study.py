@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.study import Setting
+from benchmarks.study_runs import Setting
 from engine.model import load_model
 
 ASKED = """
