@@ -1,4 +1,4 @@
-"""Pictures of the tables of ``engine.evaluate``: each shows what its table holds, and computes nothing of its own."""
+"""Pictures of the tables of an evaluation: each shows what its table holds, and computes nothing of its own."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _figure(metrics: pd.DataFrame, kind: str, figure: str) -> float:
 
 
 def transfer_matrix(figures: pd.DataFrame, figure: str, label: str) -> pd.DataFrame:
-    """Return the cross-region matrix of ``engine.evaluate.trial_figures``: a row trained on, a column judged on.
+    """Return the cross-region matrix of ``engine.transfer.trial_figures``: a row trained on, a column judged on.
 
     The last row is all but the region judged on; the diagonal is the region's own blocks, each judged by the others.
     """

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import evaluate as step
 from engine import evaluate_charts as charts
+from engine.evaluate import confusion_table, curve_table, error_table, metrics_table, reliability_table
+from engine.scores import labels_of
+from engine.transfer import split_table
 
 RNG = np.random.default_rng(0)
 REGIONS = ("a", "b", "c")
@@ -59,7 +61,7 @@ def test_a_region_of_one_class_is_blank_in_the_matrix():
 
 
 def test_splits_are_compared_over_all_regions():
-    table = step.split_table(figures()).set_index("split")["auc"]
+    table = split_table(figures()).set_index("split")["auc"]
     assert table["leave one region out"] == 0.87
     assert table["random rows, optimistic"] == 0.99
     assert len(table) == 3
@@ -80,12 +82,12 @@ def is_png(path):
     ids=["regions", "one region", "no mangrove", "all columns"],
 )
 def test_charts_of_scores_are_drawn_from_any_table(tmp_path, rows):
-    metrics = step.metrics_table(rows, threshold=0.5, draws=20)
-    curves, reliability = step.curve_table(rows), step.reliability_table(rows, draws=20)
-    confusion = step.confusion_table(rows, threshold=0.5, draws=20)
-    errors = step.error_table(rows, threshold=0.5)
+    metrics = metrics_table(rows, threshold=0.5, draws=20)
+    curves, reliability = curve_table(rows), reliability_table(rows, draws=20)
+    confusion = confusion_table(rows, threshold=0.5, draws=20)
+    errors = error_table(rows, threshold=0.5)
     charts.confusion_chart(tmp_path / "confusion.png", confusion, threshold=0.5, notice="SIMULATED")
-    for label in step.labels_of(rows):
+    for label in labels_of(rows):
         charts.regions_chart(tmp_path / "regions.png", metrics, label=label)
         charts.curves_chart(tmp_path / "curves.png", curves, reliability, metrics, label=label, threshold=0.5)
         charts.errors_chart(tmp_path / "errors.png", errors, label=label)
@@ -97,7 +99,7 @@ def test_charts_of_trials_are_drawn_and_repeat_byte_for_byte(tmp_path):
     for folder in (tmp_path / "one", tmp_path / "two"):
         charts.transfer_chart(folder / "transfer.png", table, "auc", label="mask", notice="SIMULATED")
         charts.leave_one_out_chart(folder / "leave.png", table, label="mask")
-        charts.splits_chart(folder / "splits.png", step.split_table(table), label="mask")
+        charts.splits_chart(folder / "splits.png", split_table(table), label="mask")
         charts.learning_chart(folder / "learning.png", table, label="mask")
     for path in (tmp_path / "one").iterdir():
         assert is_png(path)
