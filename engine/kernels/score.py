@@ -163,7 +163,7 @@ def average_precision(probability: np.ndarray, positive: np.ndarray, weight: np.
 
 
 def best_threshold(score: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> int:
-    """Return the integer score, at least 1, from which calling rows positive gives the highest F1, the lowest of several.
+    """Return the integer score, at least 1, from which calling rows positive gives the highest F1, the lowest of such.
 
     Parameters
     ----------
