@@ -32,6 +32,9 @@ from engine.trust import Trust
 
 TREES_FILE: Final = "model.json"
 META_FILE: Final = "meta.json"
+BANDS_MODEL: Final = "bands"
+"""Folder within a model's folder of the model that needs nothing but the six bands."""
+
 MAX_BYTES: Final = {TREES_FILE: 256 * 2**20, META_FILE: 16 * 2**20}
 """Largest files read; 200 trees of depth 6 take 2 MB, their edges and metrics 100 KB."""
 

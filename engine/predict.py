@@ -30,15 +30,12 @@ from engine.kernels.features import COMPOSITE_FEATURES, CONTEXT_FEATURES, MISSIN
 from engine.kernels.indices import INDEX_MISSING, INDICES, spectral_indices
 from engine.landsat import BANDS
 from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_SCALE, names
-from engine.model import META_FILE, Model, load_model
+from engine.model import BANDS_MODEL, META_FILE, Model, load_model
 from engine.naming import BandColumns, Scale, ScaleTally, find_bands, sensor_of, to_dn
 from engine.places import Place
 
 SUFFIXES: Final = (".csv", ".parquet")
 """Kinds of tables; what is written is of the kind that was read."""
-
-BANDS_MODEL: Final = "bands"
-"""Folder within a model's folder of the model that needs nothing but the six bands."""
 
 MAX_COLUMNS: Final = 4096
 MAX_LINE_BYTES: Final = 2**23

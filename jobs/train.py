@@ -17,11 +17,10 @@ from engine.cluster import worker_bytes
 from engine.errors import ConfigError, ModelError
 from engine.files import write_text
 from engine.kernels.features import COMPOSITE_FEATURES, FEATURE_SETS
-from engine.model import Model, load_model
+from engine.model import BANDS_MODEL, Model, load_model
 from engine.params import AreaParams, BoostParams, TrainParams
 from engine.places import Place
 from engine.plan import Plan
-from engine.predict import BANDS_MODEL
 from engine.sample import part_path, read_sample, years_and_sensors
 from engine.store import fingerprint_of, read_marker
 from engine.train import hold_out_regions, train_model, write_suspects

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from engine import train
 from engine.boost import GRADIENT_GRID, logistic_gradients
+from engine.decide import summarise
 from engine.errors import ConfigError, SampleError
+from engine.folds import apart_from, deal_folds
 from engine.kernels.bins import encode
 from engine.kernels.features import ALL_FEATURES, MISSING
 from engine.legend import MANGROVE
 from engine.params import TrainParams
-from engine.train import fit, score_hold_out, summarise, train_model
+from engine.partitions import Table
+from engine.train import fit, score_hold_out, train_model
 from tests.engine.samples import make_sample
 
 FEW = TrainParams(rounds=12, max_depth=4)
@@ -226,8 +229,8 @@ def test_no_block_is_on_both_sides_of_a_fold(seed, rows, extent_px, parts, folds
     names = data.draw(st.sampled_from([("Fiji",), ("Cuba1", "Fiji"), ("Cuba1", "Cuba2", "Fiji", "India")]))
     held = data.draw(st.sampled_from([(), names[1:2]]))
     sample = make_sample(rows, seed=seed, extent_px=extent_px, regions=names)
-    table = train._Table.of(sample, ALL_FEATURES, None)
-    _, splits = train._folds(table, train._apart_from(table, held), folds, seed)
+    table = Table.of(sample, ALL_FEATURES, None)
+    _, splits = deal_folds(table, apart_from(table, held), folds, seed)
     tested = np.zeros(rows, int)
     for split in splits:
         sides = {"train": set(), "test": set()}
