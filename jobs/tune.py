@@ -8,11 +8,14 @@ import click
 
 from engine.errors import ConfigError
 from engine.kernels.features import FEATURE_SETS
+from engine.leaderboard import Study, leaderboard_cells, write_study
+from engine.ledger import set_aside
 from engine.params import TuneParams
 from engine.plan import Plan
 from engine.sample import read_sample
 from engine.train import hold_out_regions
-from engine.tune import Search, Study, Trial, leaderboard_cells, set_aside, write_study
+from engine.tune import Search
+from engine.tune_trials import Trial
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
 from jobs.plan import plan_run

@@ -32,14 +32,16 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from engine import tune
 from engine.candidates import CANDIDATES, Rows, find_candidate, fit_candidate
 from engine.errors import ConfigError, SampleError, StoreError
 from engine.kernels.features import COMPOSITE_FEATURES
+from engine.leaderboard import RUN_TIME, leaderboard_cells, write_study
+from engine.ledger import LEDGER, Ledger, set_aside
 from engine.params import TrainParams, TuneParams
 from engine.rows import PIXEL_YEAR, gather_rows
 from engine.splits import block_ids, region_folds
-from engine.tune import LEDGER, RUN_TIME, Ledger, Search, Trial, leaderboard_cells, search, write_study
+from engine.tune import Search, search
+from engine.tune_trials import Trial, run_trial
 from tests.engine.samples import make_sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,10 +143,10 @@ def test_a_trial_is_pruned_only_against_earlier_batches():
     assert bars[2:] == (-math.inf, -math.inf)  # nobody got there
     work = asked.work
     trial = Trial(20, 5, "linear/robust", {"linear.C": 1.0})
-    whole = tune.run_trial(work, trial, ())
+    whole = run_trial(work, trial, ())
     assert whole.state == "complete"
     assert len(whole.folds["auc"]) == 4
-    stopped = tune.run_trial(work, trial, (-math.inf, 1.0, -math.inf, -math.inf))
+    stopped = run_trial(work, trial, (-math.inf, 1.0, -math.inf, -math.inf))
     assert stopped.state == "pruned"
     assert stopped.folds["auc"] == whole.folds["auc"][:2]
 
@@ -260,10 +262,10 @@ def test_a_ledger_of_another_search_is_refused(tmp_path):
         found(folder=tmp_path, params=QUICK.model_copy(update={"folds": 2}))
     with pytest.raises(StoreError, match=r"\(differs in: rows_sha256\)"):
         found(FRAME.assign(red=FRAME["red"] + 1), folder=tmp_path)
-    tune.set_aside(tmp_path)
+    set_aside(tmp_path)
     found(folder=tmp_path, seed=9)
     assert len(list(tmp_path.glob("trials-*.jsonl"))) == 1
-    tune.set_aside(tmp_path / "nothing there")
+    set_aside(tmp_path / "nothing there")
 
 
 @pytest.mark.parametrize(
@@ -413,7 +415,7 @@ def test_rows_of_thinned_composites_are_fitted_to_and_never_scored():
     assert len(asked.work.rows) == 2 * (FRAME["region"] != "Fiji").sum()
     assert not asked.work.held.thinned.any()
     trial = Trial(1, 0, "linear/robust", {"linear.C": 1.0})
-    whole = tune.run_trial(asked.work, trial, ())
+    whole = run_trial(asked.work, trial, ())
     scored = asked.work.rows
     side = scored.take(asked.work.splits[0][1] & ~scored.thinned)
     model = fit_candidate("linear/robust", scored.take(asked.work.splits[0][0]), trial.params, seed=5)
