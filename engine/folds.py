@@ -19,7 +19,7 @@ from engine.legend import MANGROVE, PROBABILITY_SCALE
 from engine.model import Model
 from engine.partitions import Keep, Table, as_mapped, probability_of
 from engine.rows import combine, row_keys
-from engine.splits import BLOCK_PX
+from engine.splits import block_ids
 
 _RANDOM_PARTS: Final = 4  # of a random split one is scored by a model of the others
 
@@ -54,12 +54,12 @@ class Fold:
 
 def regions_in(table: Table, keep: Keep | None = None) -> list[str]:
     """Return the names of the regions that have rows, sorted."""
-    return table.distinct(partial(_regions, keep=keep))["region"].tolist()
+    return table.distinct(partial(_regions, keep=keep)).tolist()
 
 
 def apart_from(table: Table, regions: Sequence[str]) -> Keep:
     """Return which rows may be trained on: those outside some regions and outside every block these touch."""
-    return partial(_apart, regions=regions, blocks=table.distinct(partial(_blocks_in, regions=regions)))
+    return partial(_apart, regions=regions, blocks=table.distinct(partial(_blocks, keep=inside(regions))))
 
 
 def inside(regions: Sequence[str]) -> Keep:
@@ -79,14 +79,14 @@ def deal_folds(table: Table, base: Keep, folds: int, seed: int) -> tuple[str, li
             FoldSplit(base, fold_of, fold, apart_from(table, [name for name in regions if of[name] == fold]))
             for fold in sorted(set(of.values()))
         ]
-    blocks = table.distinct(partial(_blocks_of, keep=base))
-    deal = np.random.default_rng(seed).permutation(len(blocks))
-    if blocks.empty:
+    blocks = table.distinct(partial(_blocks, keep=base))
+    if blocks.size == 0:
         return "no land to train on", []
-    dealt = blocks.assign(fold=deal % max(1, min(folds, len(blocks))))
-    fold_of = partial(_block_fold, dealt=dealt)
-    splits = [FoldSplit(base, fold_of, fold) for fold in range(dealt["fold"].max() + 1)]
-    return "in-region, not transfer: 10 km blocks", splits
+    deal = np.random.default_rng(seed).permutation(blocks.size) % folds
+    fold_of = partial(_block_fold, of=dict(zip(blocks.tolist(), deal.tolist(), strict=True)))
+    return "in-region, not transfer: 10 km blocks", [
+        FoldSplit(base, fold_of, fold) for fold in sorted(set(deal.tolist()))
+    ]
 
 
 def random_split(base: Keep, seed: int) -> FoldSplit:
@@ -106,43 +106,28 @@ def fit_folds(table: Table, work: Callable[[Table, Keep], Model], splits: Sequen
     return folds
 
 
-def _regions(part: pd.DataFrame, keep: Keep | None) -> pd.DataFrame:
-    return (part if keep is None else part[keep(part)])[["region"]].astype(str)
+def _regions(part: pd.DataFrame, keep: Keep | None) -> np.ndarray:
+    return (part if keep is None else part[keep(part)])["region"].astype(str).to_numpy(object)
+
+
+def _blocks(part: pd.DataFrame, keep: Keep) -> np.ndarray:
+    return block_ids(part[keep(part)])
 
 
 def _inside(part: pd.DataFrame, regions: Sequence[str]) -> np.ndarray:
     return part["region"].isin(list(regions)).to_numpy()
 
 
-def _apart(part: pd.DataFrame, regions: Sequence[str], blocks: pd.DataFrame) -> np.ndarray:
-    shared = _blocks(part).merge(blocks, how="left", indicator=True)["_merge"] == "both"
-    return ~_inside(part, regions) & ~shared.to_numpy()
+def _apart(part: pd.DataFrame, regions: Sequence[str], blocks: np.ndarray) -> np.ndarray:
+    return ~_inside(part, regions) & ~np.isin(block_ids(part), blocks)
 
 
 def _region_fold(part: pd.DataFrame, of: dict[str, int]) -> np.ndarray:
     return part["region"].astype(str).map(of).fillna(-1).to_numpy(np.int64)
 
 
-def _blocks(part: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "zone": part["zone"].to_numpy(np.int64),
-            "block_row": part["grid_row"].to_numpy(np.int64) // BLOCK_PX,
-            "block_col": part["grid_col"].to_numpy(np.int64) // BLOCK_PX,
-        }
-    )
-
-
-def _blocks_of(part: pd.DataFrame, keep: Keep) -> pd.DataFrame:
-    return _blocks(part[keep(part)])
-
-
-def _blocks_in(part: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
-    return _blocks(part[_inside(part, regions)])
-
-
-def _block_fold(part: pd.DataFrame, dealt: pd.DataFrame) -> np.ndarray:
-    return _blocks(part).merge(dealt, how="left")["fold"].to_numpy()
+def _block_fold(part: pd.DataFrame, of: dict[int, int]) -> np.ndarray:
+    return pd.Series(block_ids(part)).map(of).fillna(-1).to_numpy(np.int64)
 
 
 def _row_fold(part: pd.DataFrame, seed: int) -> np.ndarray:

@@ -75,10 +75,9 @@ class Table:
             return task.compute(scheduler="synchronous")
         return self.client.compute(task).result()
 
-    def distinct(self, columns_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-        """Return the distinct rows of what a function makes of each partition, sorted."""
-        found = self.compute(combine(_distinct, self.map(_distinct_of, columns_of)))
-        return found.sort_values(list(found.columns)).reset_index(drop=True)
+    def distinct(self, values_of: Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
+        """Return the distinct values of what a function makes of each partition, sorted."""
+        return self.compute(combine(_distinct, self.map(_distinct_of, values_of)))
 
     def outcomes(self, model: Model, keep: Keep) -> pd.DataFrame:
         """Return how often each probability met each label, by region: small, and exact under addition."""
@@ -86,12 +85,12 @@ class Table:
         return summed.assign(pixels=summed.pop("units") / WEIGHT_GRID)
 
 
-def _distinct(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(parts).drop_duplicates()
+def _distinct(parts: list[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate(parts))
 
 
-def _distinct_of(part: pd.DataFrame, columns_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    return columns_of(part).drop_duplicates()
+def _distinct_of(part: pd.DataFrame, values_of: Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
+    return np.unique(values_of(part))
 
 
 def as_mapped(part: pd.DataFrame) -> pd.DataFrame:
