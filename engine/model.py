@@ -45,7 +45,10 @@ _MAX_NODES: Final = 2**13 - 1  # TrainParams.max_depth
 _INTEGERS: Final = ("left_children", "right_children", "parents", "split_indices", "split_type", "default_left")
 _REALS: Final = ("split_conditions", "base_weights", "loss_changes", "sum_hessian")
 
+_MAX_BLOCKS: Final = 2**19  # 52 million km2
+
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+_Block = Annotated[int, Field(ge=1 << 40, lt=61 << 40)]  # of zones 1 to 60
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +66,10 @@ class Model:
 
     regions: tuple[str, ...]
     """Regions trained on."""
+
+    blocks: np.ndarray | None = None
+    """Numbers (``engine.splits.block_ids``) of the 10 km blocks trained on, int64 (block,), rising; None in folders of
+    earlier versions. No part of ``sha256``: they decide no map."""
 
     hold_out: tuple[str, ...] = ()
     """Regions kept out of training."""
@@ -183,6 +190,7 @@ class Model:
             "features": list(self.features),
             "edges": [one.tolist() for one in self.edges],
             "regions": list(self.regions),
+            "blocks": None if self.blocks is None else self.blocks.tolist(),
             "hold_out": list(self.hold_out),
             "training_prevalence": self.training_prevalence,
             "training_rows": self.training_rows,
@@ -275,10 +283,11 @@ def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model
     model = Model(
         trees=trees,
         edges=tuple(np.array(one, dtype=np.int32) for one in meta.edges),
+        blocks=None if meta.blocks is None else np.array(meta.blocks, dtype=np.int64),
         masks=tuple(mask.model_dump() for mask in meta.masks),
         calibration=None if meta.calibration is None else Calibration(**_arrays(meta.calibration)),
         curve=None if meta.curve is None else Curve(**_arrays(meta.curve)),
-        **meta.model_dump(exclude={"format", "edges", "masks", "calibration", "curve"}),
+        **meta.model_dump(exclude={"format", "edges", "blocks", "masks", "calibration", "curve"}),
     )
     try:
         # XGBoost checks part of its parameters only when first asked.
@@ -351,6 +360,7 @@ class _Meta(BaseModel):
     features: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     edges: list[Annotated[list[Int32], Field(max_length=MAX_BINS - 1)]]
     regions: Annotated[tuple[str, ...], Field(strict=False)]
+    blocks: Annotated[list[_Block], Field(max_length=_MAX_BLOCKS)] | None = None
     hold_out: Annotated[tuple[str, ...], Field(strict=False)]
     training_prevalence: Annotated[float, Field(gt=0, lt=1)]
     training_rows: dict[str, int]
@@ -368,6 +378,13 @@ class _Meta(BaseModel):
         unknown = sorted(set(value) - set(KNOWN_FEATURES))
         if unknown or len(set(value)) < len(value):
             raise ValueError(f"unknown feature {unknown[0]!r}" if unknown else "a feature is named twice")
+        return value
+
+    @field_validator("blocks")
+    @classmethod
+    def _rise(cls, value: list[int] | None) -> list[int] | None:
+        if any(high <= low for low, high in pairwise(value or ())):
+            raise ValueError("numbers of blocks do not rise")
         return value
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from engine.kernels.bins import Histogram, count_values, encode, merge_histogram
 from engine.legend import MANGROVE, OTHER
 from engine.model import Model
 from engine.rows import PIXEL_YEAR, WEIGHT_GRID, combine, feature_values, is_thinned
+from engine.splits import block_ids
 
 Keep = Callable[[pd.DataFrame], np.ndarray]
 """Which rows of a partition to use, as a boolean array; must be picklable."""
@@ -156,6 +157,9 @@ class Tally:
 
     regions: frozenset[str]
 
+    blocks: np.ndarray
+    """Numbers of the 10 km blocks of all these rows, those at class edges too: int64 (block,), rising."""
+
     @classmethod
     def sum(cls, parts: list[Tally]) -> Tally:
         """Add up the tallies of partitions."""
@@ -165,6 +169,7 @@ class Tally:
             np.sum([part.units for part in parts], axis=0),
             np.sum([part.land for part in parts], axis=0),
             frozenset().union(*(part.regions for part in parts)),
+            _distinct([part.blocks for part in parts]),
         )
 
 
@@ -179,6 +184,7 @@ def tally_rows(part: pd.DataFrame, features: Sequence[str], keep: Keep, balance:
         _by_class(used, units),
         _by_class(land, _units(land)),
         frozenset(used["region"].astype(str)),
+        np.unique(block_ids(chosen)),
     )
 
 

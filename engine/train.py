@@ -272,6 +272,7 @@ def _fit(
         features=table.features,
         edges=tuple(edges),
         regions=tuple(sorted(total.regions)),
+        blocks=total.blocks,
         hold_out=tuple(hold_out),
         training_prevalence=float(total.land[1] / total.land.sum()),
         training_rows={"other": int(total.rows[0]), "mangrove": int(total.rows[1])},

@@ -108,7 +108,7 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     sample = run.outputs / "sample"
     parts = run.each(read_marker, [part_path(sample, part.tile.id, part.year) for part in plan.tile_years])
     fingerprint = fingerprint_of(
-        "model-2",
+        "model-3",
         [(marker["fingerprint"], [loss["scene"] for loss in marker.get("lost", [])]) for marker in parts if marker],
         training_params(run).model_dump(exclude={"distributed", "source", "tuned"}),
         run.params.classify.threshold,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
 from engine.model import META_FILE, TREES_FILE, Model, canonical_json, load_model, model_from_files
 from engine.params import TrainParams
 from engine.places import entries
+from engine.splits import block_ids
 from engine.train import fit, train_model
 from engine.trust import Trust
 from tests.engine.samples import make_sample
@@ -47,6 +49,8 @@ def test_a_saved_model_comes_back_whole(place):
     assert again.features == MODEL.features == COMPOSITE_FEATURES
     assert again.regions == ("Cuba1", "Fiji")
     assert again.hold_out == ("Cuba2",)
+    assert again.blocks.dtype == np.int64
+    np.testing.assert_array_equal(again.blocks, MODEL.blocks)
     assert again.training_prevalence == MODEL.training_prevalence
     assert again.metrics["wall_to_wall"] == MODEL.metrics["wall_to_wall"]
     assert again.params == TrainParams(rounds=4, max_depth=3, features="composite").model_dump(mode="json")
@@ -55,6 +59,27 @@ def test_a_saved_model_comes_back_whole(place):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(again.predict_codes(CODES), MODEL.predict_codes(CODES))
     assert sorted(path.name for path in entries(place / "model")[1]) == [META_FILE, TREES_FILE]
+
+
+def test_blocks_are_those_of_all_rows_trained_on_and_decide_no_map():
+    rows = make_sample(1200)
+    kept = rows[rows["region"] != "Cuba2"]
+    places = zip(kept["zone"], kept["grid_row"] // 333, kept["grid_col"] // 333, strict=True)
+    assert MODEL.blocks.size == len(set(places))
+    assert MODEL.blocks.tolist() == sorted(set(block_ids(kept)))
+    assert replace(MODEL, blocks=None).sha256() == MODEL.sha256()
+
+
+def test_a_folder_of_an_earlier_version_knows_no_blocks():
+    files = signed()
+    meta = json.loads(files[META_FILE])
+    for name in ("blocks", "meta_sha256"):
+        del meta[name]
+    meta["meta_sha256"] = hashlib.sha256(canonical_json(meta)).hexdigest()
+    again = model_from_files({**files, META_FILE: json.dumps(meta).encode()})
+    assert again.blocks is None
+    assert model_from_files(again.to_files()).blocks is None
+    assert again.sha256() == MODEL.sha256()
 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path):
@@ -159,6 +184,11 @@ def test_foreign_bytes_are_refused(content, message):
         ({"edges": [list(range(255))] + [[]] * 12}, "at most 254"),
         ({"edges": [[2**31]] + [[]] * 12}, "less than 2147483648"),
         ({"edges": [[0.5]] + [[]] * 12}, "valid integer"),
+        ({"blocks": [2**41, 2**41]}, "numbers of blocks do not rise"),
+        ({"blocks": [0]}, "blocks.0: Input should be greater"),
+        ({"blocks": [61 * 2**40]}, "blocks.0: Input should be less"),
+        ({"blocks": ["x"]}, "blocks.0: Input should be a valid integer"),
+        ({"blocks": list(range(2**40, 2**40 + 2**19 + 1))}, "blocks: List should have at most 524288"),
         ({"threshold": 2.0}, "threshold"),
         ({"format": "mangroves-model-9"}, "format"),
         ({"note": "hello"}, "note"),
