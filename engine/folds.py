@@ -144,7 +144,7 @@ def find_suspects(table: Table, folds: Sequence[Fold], limits: Thresholds) -> pd
 
 
 def with_trust(table: Table, folds: Sequence[Fold], limits: Thresholds, how: str) -> Table:
-    """Return the table with how much of each row's weight is trained with."""
+    """Return the table with how much of each row's weight is trained with; not to be parted into these folds again."""
     parts = table.map(_with_trust, folds, limits, how)
     if table.client is not None:
         parts = table.client.persist(parts)

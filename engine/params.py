@@ -265,8 +265,9 @@ class TrainParams(BoostParams):
     row the same. Calibration brings each back to the prevalence of the map."""
 
     suspects: Literal["keep", "drop", "weigh"] = "keep"
-    """Rows whose label is probably wrong, by models that never saw them: only counted, left out of training, or
-    weighed by how probable their label is. They are scored like all others."""
+    """Rows whose label is probably wrong, by models that never saw them: only counted, left out of the final fit, or
+    weighed in it by how probable their label is. The folds, which calibrate, choose the threshold and are scored, have
+    all rows as they are."""
 
     folds: Annotated[int, Field(ge=2, le=20)] = 4
     """Parts of the training regions (of one region's 10 km blocks); each is scored by a model of the others, and

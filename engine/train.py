@@ -87,7 +87,9 @@ def train_model(
     Trained
         The model is fitted on every row outside the hold-out and the 10 km blocks it touches; calibrated, and its
         threshold chosen, on folds of these rows, never on the hold-out. Its ``metrics`` are of the held-out
-        regions, or, where there are none, of the folds; a random split stands beside.
+        regions, or, where there are none, of the folds; a random split stands beside. Suspect rows are left out or
+        weighed (``params.suspects``) in this fit alone, never in folds: a row is doubted by a model that saw the
+        labels of all other folds, those of the fold to be scored among them.
 
     Raises
     ------
@@ -105,14 +107,14 @@ def train_model(
         return _fit(table, keep=keep, params=params, hold_out=hold_out, worker_memory=worker_memory)
 
     folds = fit_folds(table, work, splits)
-    doubt, found = {"rows": 0}, pd.DataFrame()
+    doubt, found, trusted = {"rows": 0}, pd.DataFrame(), table
     if folds:
         limits = doubt_limits(folds)
         doubt, found = describe_suspects(folds, limits), find_suspects(table, folds, limits)
         if params.suspects != "keep":
-            table = with_trust(table, folds, limits, params.suspects)
-            folds = fit_folds(table, work, splits)
-    model = decide_by_folds(work(table, base, held), folds, params, threshold)
+            trusted = with_trust(table, folds, limits, params.suspects)
+    # Folds fitted again to what is trusted would be judged on labels that had a say in what is.
+    model = decide_by_folds(work(trusted, base, held), folds, params, threshold)
     if held:
         metrics = _score_held(model, table)
     else:

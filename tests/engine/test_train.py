@@ -19,7 +19,7 @@ from engine.decide import summarise
 from engine.errors import ConfigError, SampleError
 from engine.folds import apart_from, deal_folds
 from engine.kernels.bins import encode
-from engine.kernels.features import ALL_FEATURES, MISSING
+from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING
 from engine.legend import MANGROVE
 from engine.params import TrainParams
 from engine.partitions import Table
@@ -294,6 +294,23 @@ def test_a_precision_that_no_threshold_gives_is_said():
     params = FEW.model_copy(update={"threshold_rule": "precision", "threshold_target": 0.999})
     decision = train_model(sample.assign(label=guess.astype("uint8")), params=params).model.metrics["decision"]
     assert decision["reached"] is False
+
+
+def test_suspects_change_the_final_trees_and_nothing_that_folds_decide_or_score():
+    sample = make_sample(1500, regions=("Fiji", "Nigeria1"), seed=3)
+    wrong = np.random.default_rng(0).random(len(sample)) < 0.08
+    sample = sample.assign(label=np.where(wrong, 3 - sample["label"], sample["label"]).astype("uint8"))
+    params = TrainParams(rounds=3, max_depth=3)
+    keep, *others = (
+        train_model(sample, params=params.model_copy(update={"suspects": how}), features=COMPOSITE_FEATURES).model
+        for how in ("keep", "drop", "weigh")
+    )
+    for other in others:
+        assert other.tree_sha256() != keep.tree_sha256()
+        assert other.metrics == keep.metrics  # calibration, decision, figures of folds, random split
+        assert other.threshold == keep.threshold
+        for mine, theirs in ((keep.calibration, other.calibration), (keep.curve, other.curve)):
+            np.testing.assert_array_equal(np.stack(mine), np.stack(theirs))
 
 
 @pytest.mark.slow
