@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks.archive import SCALES, Setup, make_archive
 from benchmarks.compare import COMPARISONS, compare
-from benchmarks.study import run_study
+from benchmarks.study import run_study, show
 from benchmarks.study_runs import FULL, Setting
 
 
@@ -65,11 +65,18 @@ def study(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     with tempfile.TemporaryDirectory(prefix="mangroves-study-") as folder:
         place = (options.folder or Path(folder)).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        found = run_study(setting, place, lambda line: print(line, flush=True))
+        found = run_study(setting, place, _say)
     for name, value in found.items():
-        print(f"{name:<28} {value:.4f}" if isinstance(value, float) else f"{name:<28} {value}")
+        print(f"{name:<32} {value:.4f}" if isinstance(value, float) else f"{name:<32} {value}")
+    _say("")
+    for line in show(found):
+        _say(line)
     _write(found, options.json)
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(found: dict[str, Any], path: Path | None) -> None:
