@@ -23,7 +23,8 @@ from engine.model import Model
 from engine.rows import PIXEL_YEAR, combine, feature_values, is_thinned, run_task
 from engine.splits import block_ids
 
-POPULATIONS: Final = ("wall to wall", "as drawn", "eroded")
+AS_DRAWN: Final = "as drawn"
+POPULATIONS: Final = ("wall to wall", AS_DRAWN, "eroded")
 ALL_REGIONS: Final = "all regions"
 
 _NEEDED: Final = ("label", "weight", "region", "interior", *PIXEL_YEAR)
@@ -62,9 +63,11 @@ def mapped_probability(model: Model, frame: pd.DataFrame, boosted: Boosted | Non
     return model.probability(encode(feature_values(frame, model.features), model.edges))
 
 
-def unseen_regions(model: Model, present: Iterable[str]) -> tuple[str, ...]:
-    """Return the regions, of those present, that the model was not trained on, by their names."""
-    return tuple(sorted(set(present) - set(model.regions)))
+def unseen_rows(model: Model, frame: pd.DataFrame) -> np.ndarray:
+    """Return which rows lie where the model was not trained, bool (row,): in other regions, by name, and in none of
+    its 10 km blocks, as far as it knows these."""
+    seen = frame["region"].astype(str).isin(model.regions).to_numpy()
+    return ~seen if model.blocks is None else ~(seen | np.isin(block_ids(frame), model.blocks))
 
 
 def score_table(frame: pd.DataFrame, mapped: np.ndarray) -> pd.DataFrame:
@@ -101,28 +104,25 @@ def score_table(frame: pd.DataFrame, mapped: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found | {name: frame[name].to_numpy() for name in _ALONG if name in frame})
 
 
-def score_part(part: pd.DataFrame, model: Model, regions: Sequence[str]) -> pd.DataFrame:
-    """Score the rows of some regions in one partition of a sample by a model that never saw them."""
-    part = part[part["region"].isin(list(regions))]
+def score_part(part: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Score the rows of one partition of a sample that the model never saw."""
+    part = part[unseen_rows(model, part)]
     return score_table(part, mapped_probability(model, part))
 
 
-def score_sample(
-    sample: Any, model: Model, regions: Sequence[str], client: distributed.Client | None = None
-) -> pd.DataFrame:
-    """Return ``score_table`` of all rows of some regions, which the model never saw.
+def score_sample(sample: Any, model: Model, client: distributed.Client | None = None) -> pd.DataFrame:
+    """Return ``score_table`` of all rows that the model never saw.
 
     Parameters
     ----------
     sample : dask DataFrame
         Columns as of ``needed_columns``.
     model : Model
-    regions : sequence of str
     client : distributed.Client, optional
         Where partitions are scored; in this process without one.
     """
     shared = dask.delayed(model, traverse=False)
-    parts = [dask.delayed(score_part)(part, shared, list(regions)) for part in sample.to_delayed()]
+    parts = [dask.delayed(score_part)(part, shared) for part in sample.to_delayed()]
     return run_task(combine(_join, parts), client)
 
 
@@ -138,7 +138,7 @@ def labels_of(scores: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def weights_of(scores: pd.DataFrame, population: str) -> np.ndarray:
     """Return the weight of each row in a population, float64 (row,)."""
-    if population == "as drawn":
+    if population == AS_DRAWN:
         return np.ones(len(scores))
     weight = scores["weight"].to_numpy(np.float64)
     return np.where(scores["interior"], weight, 0.0) if population == "eroded" else weight

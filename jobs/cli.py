@@ -44,7 +44,7 @@ EXAMPLES: Final = {
     "explore": ("runs/my-coast", "--config my-coast.yaml --rows 3000"),
     "train": ("my-coast.yaml",),
     "predict": ("runs/my-coast/model plots.csv", "runs/my-coast/model plots.parquet -o mapped.parquet --scale dn"),
-    "evaluate": ("my-coast.yaml", "my-coast.yaml --json --cluster big"),
+    "evaluate": ("my-coast.yaml --json --cluster big", "demo/config.yaml --truth demo/archive"),
     "classify": ("my-coast.yaml --as gmw",),
     "change": ("my-coast.yaml --zones districts.gpkg --by name",),
     "status": ("runs/my-coast", "--config my-coast.yaml"),

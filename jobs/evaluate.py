@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ from engine.params import BoostParams
 from engine.plan import Plan, TileYear
 from engine.rows import PIXEL, gather_rows, is_thinned, row_keys
 from engine.sample import read_sample
-from engine.scores import ALL_REGIONS, mapped_probability, needed_columns, score_sample, score_table, unseen_regions
+from engine.scores import ALL_REGIONS, mapped_probability, needed_columns, score_sample, score_table, unseen_rows
+from engine.simulate import Archive, add_truth, read_archive
 from engine.store import open_store
 from engine.transfer import (
     ROWS,
@@ -46,11 +47,8 @@ from jobs.train import check_training, fit_model
 SHAP_ROWS: Final = 2000
 MOST_MAPS: Final = 30
 
-AddTruth = Callable[[pd.DataFrame], pd.DataFrame]
-"""Adds columns ``truth`` (bool) and ``truth_class`` (str) to rows with zone, grid_row, grid_col, year and region."""
 
-
-def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None) -> Evaluation:
+def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> Evaluation:
     """Score a model on a run's sample, and fit the trials that tell how far it carries.
 
     Parameters
@@ -58,25 +56,30 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
     run : Run
         With a sample.
     model : Model
-    add_truth : callable, optional
-        Where the truth is known, as in simulated worlds.
+    world : Archive, optional
+        The simulated world that the run maps: rows are judged against its truth too.
 
     Raises
     ------
     SampleError
         If the sample lacks columns, or leaves nothing to judge on.
+    ConfigError
+        If a row lies outside the world.
     """
-    truth = add_truth or (lambda frame: frame)
+
+    def judged(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame if world is None else add_truth(frame, world)
+
     sample = read_sample(run.outputs / "sample")
     sample = run.client.persist(sample[needed_columns(sample.columns, model.features)])
 
     frame, each = gather_rows(sample, list(sample.columns), most=ROWS, seed=run.params.seed, client=run.client)
-    frame = truth(frame)
-    held = unseen_regions(model, frame["region"].unique())
-    if held:
+    frame = judged(frame)
+    unseen = unseen_rows(model, frame)
+    if unseen.any():
         scope = "transfer: " + ("held-out regions" if model.hold_out else "regions the model was not trained on")
-        scores = truth(score_sample(sample, model, held, run.client))
-        judges = [(Boosted(model.trees, model.edges), frame["region"].isin(held).to_numpy())]
+        scores = judged(score_sample(sample, model, run.client))
+        judges = [(Boosted(model.trees, model.edges), unseen)]
     else:
         trials = out_of_fold_trials(frame, seed=run.params.seed)
         fitted = [(trial, outcome) for trial, outcome in _run_trials(run, model, frame, trials, "folds") if outcome]
@@ -89,7 +92,7 @@ def evaluate_model(run: Run, model: Model, *, add_truth: AddTruth | None = None)
             ignore_index=True,
         )
         judges = [(outcome.boosted, trial.test) for trial, outcome in fitted]
-    trials = plan_trials(frame, held, seed=run.params.seed)
+    trials = plan_trials(frame, sorted(frame.loc[unseen, "region"].unique()), seed=run.params.seed)
     outcomes = [outcome for _, outcome in _run_trials(run, model, frame, trials, "trials")]
     tables = {"scores": scores, **_score_tables(scores, model.threshold, run.params.seed)}
     said = [trial_scores(n, trials[n], outcome) for n, outcome in enumerate(outcomes) if outcome]
@@ -202,11 +205,18 @@ def show_evaluation(run: Run, summary: dict[str, Any], folder: Path) -> None:
 
 @click.command("evaluate")
 @run_options
-def command(options: Options) -> None:
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    metavar="WORLD",
+    help="Judge against truth as well as the mask: of a world of `mangroves simulate`, its folder.",
+)
+def command(options: Options, truth: Path | None) -> None:
     """Judge the model on land it never saw: figures with intervals, transfer, importance, errors, a page.
 
     Makes cubes, sample and model first where missing.
     """
+    world = None if truth is None else read_archive(truth)
     with open_run(options) as run:
         check_training(run)
         plan = plan_run(run, find_scenes(run))
@@ -216,7 +226,7 @@ def command(options: Options) -> None:
             draw_samples(run, plan)
         folder = run.folder / "evaluate"
         with run.record.stage("evaluate") as counts:
-            found = evaluate_model(run, as_asked(model, run.params.classify))
+            found = evaluate_model(run, as_asked(model, run.params.classify), world=world)
             maps = draw_maps(run, plan, found, folder)
             summary = write_evaluation(folder, found, tags=run.tags, maps=maps)
             counts.update(rows=summary["rows"], trials=len(found.tables["trials"]))

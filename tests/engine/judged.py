@@ -10,6 +10,7 @@ from engine.kernels.features import ALL_FEATURES
 from engine.model import Model
 from engine.params import BoostParams
 from engine.scores import score_part
+from engine.splits import block_ids
 from tests.engine.samples import make_sample
 
 FEATURES = (*ALL_FEATURES[:7], "nbr")
@@ -29,6 +30,7 @@ def make_model(sample: pd.DataFrame, held: tuple[str, ...]) -> Model:
         features=FEATURES,
         edges=boosted.edges,
         regions=tuple(sorted(set(rows["region"]))),
+        blocks=np.unique(block_ids(rows)),
         hold_out=held,
         training_prevalence=0.05,
         training_rows={},
@@ -55,4 +57,4 @@ def with_all_columns(sample: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 SAMPLE = with_all_columns(make_sample(2400, extent_px=1600))
 MODEL = make_model(SAMPLE, ("Fiji",))
-SCORES = score_part(SAMPLE, MODEL, ("Fiji",))
+SCORES = score_part(SAMPLE, MODEL)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from engine.boost import Boosted
 from engine.errors import SampleError
 from engine.evaluate import error_table, metrics_table
-from engine.scores import needed_columns, score_part, unseen_regions
+from engine.scores import needed_columns, score_part, unseen_rows
 from engine.splits import block_ids
 from tests.engine.judged import FEATURES, MODEL, SAMPLE, SCORES, THRESHOLD
 from tests.engine.samples import make_sample
@@ -16,7 +19,7 @@ from tests.engine.samples import make_sample
 
 def test_scores_are_the_models_of_rows_it_never_saw():
     here = SAMPLE[SAMPLE["region"] == "Fiji"]
-    assert unseen_regions(MODEL, SAMPLE["region"]) == ("Fiji",)
+    assert unseen_rows(MODEL, SAMPLE).tolist() == (SAMPLE["region"] == "Fiji").tolist()
     assert len(SCORES) == len(here)
     expected = Boosted(MODEL.trees, MODEL.edges).predict(
         np.ascontiguousarray(here[list(FEATURES)].to_numpy(np.int32).T)
@@ -30,9 +33,23 @@ def test_scores_are_the_models_of_rows_it_never_saw():
         assert SCORES[name].tolist() == here[name].tolist()
 
 
+def test_a_region_that_reaches_into_a_training_block_is_judged_outside_of_it():
+    sample = pd.DataFrame({"region": ["Fiji"] * 4, "zone": 17, "grid_row": [0, 332, 333, -1], "grid_col": 0})
+    trained = block_ids(pd.DataFrame({"zone": [17], "grid_row": [100], "grid_col": [200]}))  # rows and columns 0 to 332
+    model = replace(MODEL, regions=("Cuba1",), blocks=trained)
+    assert unseen_rows(model, sample).tolist() == [False, False, True, True]
+    assert unseen_rows(replace(model, blocks=None), sample).all()
+
+
+def test_a_region_by_another_name_is_not_unseen():
+    sample = SAMPLE.assign(region=SAMPLE["region"].replace("Cuba1", "Kuba"))
+    assert set(score_part(sample, MODEL)["region"]) == {"Fiji"}
+    assert set(score_part(sample, replace(MODEL, blocks=None))["region"]) == {"Fiji", "Kuba"}
+
+
 def test_thinned_rows_are_not_scored():
     sample = SAMPLE.assign(thinned=np.arange(len(SAMPLE)) % 2 == 0)
-    assert len(score_part(sample, MODEL, ("Fiji",))) == ((sample["region"] == "Fiji") & ~sample["thinned"]).sum()
+    assert len(score_part(sample, MODEL)) == ((sample["region"] == "Fiji") & ~sample["thinned"]).sum()
 
 
 def test_columns_a_table_lacks_are_gone_without():
@@ -40,7 +57,7 @@ def test_columns_a_table_lacks_are_gone_without():
     columns = needed_columns(old.columns, FEATURES)
     assert "sensor" not in columns
     assert "mndwi" in columns
-    scores = score_part(old[columns].drop(columns="mndwi"), MODEL, ("Fiji",))
+    scores = score_part(old[columns].drop(columns="mndwi"), MODEL)
     assert not {"clear_count", "truth", "wet"} & set(scores)
     errors = error_table(scores, threshold=THRESHOLD)
     assert set(errors["by"]) == {"class edge"}

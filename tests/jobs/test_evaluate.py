@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
+import rasterio
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from engine.model import load_model
@@ -19,10 +20,10 @@ NOTICE = "SIMULATED for a test"
 
 @pytest.fixture(scope="module")
 def evaluated(archive, tmp_path_factory):
-    """A run that was evaluated from nothing, and what the command said."""
+    """A run that was evaluated from nothing, against truth too, and what the command said."""
     job = Job(tmp_path_factory.mktemp("evaluated"), archive)
     job.config["notice"] = NOTICE
-    answer = job.call("evaluate", "--json")
+    answer = job.call("evaluate", "--json", "--truth", archive.folder)
     assert answer.code == 0, answer.err
     return job, answer
 
@@ -37,7 +38,7 @@ def test_the_page_and_its_figures_are_there_and_carry_the_notice(evaluated):
     assert {"confusion.png", "curves.png", "transfer_auc.png", "importance.png", "shap.png", "errors.png"} <= set(
         linked
     )
-    assert {"map_sim-India.png", "metrics.parquet", "scores.parquet"} <= set(linked)
+    assert {"map_sim-India.png", "metrics.parquet", "scores.parquet", "errors_truth.png"} <= set(linked)
     assert all((folder / name).is_file() for name in linked)
     assert json.loads(answer.out)["evaluation"] == str(folder)
     for path in folder.glob("*.parquet"):
@@ -54,18 +55,45 @@ def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
     assert summary["scope"] == "transfer: held-out regions"
     assert set(rows["region"]) == {"sim-India"}
     assert summary["threshold"] == model.threshold
-    found = summary["figures"]["mask"]["wall to wall"]["all regions"]
     called = rows["probability"] >= round(model.threshold * 10_000) / 10_000
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        rows["positive"], called, average="binary", sample_weight=rows["weight"], zero_division=np.nan
-    )
-    auc = roc_auc_score(rows["positive"], rows["probability"], sample_weight=rows["weight"])
-    for name, value in (("auc", auc), ("recall", recall), ("f1", f1), ("precision", precision)):
-        if np.isfinite(value):
-            assert found[name]["value"] == pytest.approx(value, abs=1e-6), name
+    for label, column in (("mask", "positive"), ("truth", "truth")):
+        found = summary["figures"][label]["wall to wall"]["all regions"]
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            rows[column], called, average="binary", sample_weight=rows["weight"], zero_division=np.nan
+        )
+        auc = roc_auc_score(rows[column], rows["probability"], sample_weight=rows["weight"])
+        for name, value in (("auc", auc), ("recall", recall), ("f1", f1), ("precision", precision)):
+            if np.isfinite(value):
+                assert found[name]["value"] == pytest.approx(value, abs=1e-6), (label, name)
     of = pd.read_parquet(job.run / "evaluate" / "trial_figures.parquet")
     of = of[(of["kind"] == "all but one") & (of["name"] == of["region"]) & (of["name"] != "all regions")]
     assert summary["leave_one_region_out"]["mask"]["worst_auc"] == pytest.approx(of["auc"].min(), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_errors_against_truth_are_parted_by_the_class_of_truth(evaluated):
+    job, _ = evaluated
+    rows = pd.read_parquet(job.run / "evaluate" / "scores.parquet")
+    errors = pd.read_parquet(job.run / "evaluate" / "errors.parquet")
+    names = {one["code"]: one["name"] for one in json.loads((job.archive.folder / "world.json").read_text())["classes"]}
+    kind, truth = np.empty(len(rows), object), np.empty(len(rows), bool)
+    for year in (2016, 2017):
+        with rasterio.open(job.archive.truth("sim-India", year)) as raster:
+            here = (rows["year"] == year).to_numpy()
+            top, left = round((15 - raster.bounds.top) / 30), round((raster.bounds.left - 15) / 30)
+            at = rows["grid_row"][here] - top, rows["grid_col"][here] - left
+            kind[here], truth[here] = [names[code] for code in raster.read(1)[at]], raster.read(2)[at] == 1
+    alarm = (rows["probability"] >= load_model(job.run / "model").threshold).to_numpy() & ~truth
+    expected = rows["weight"][alarm].groupby(kind[alarm]).sum()
+    some = errors[(errors["label"] == "truth") & (errors["region"] == "sim-India") & (errors["error"] == "false alarm")]
+    found = some[(some["by"] == "truth class") & (some["weight"] > 0)].set_index("value")["weight"]
+    assert found.to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_a_folder_that_is_no_world_is_told_before_anything_runs(job, tmp_path):
+    answer = job.call("evaluate", "--truth", tmp_path)
+    assert answer.error == f"error: no finished simulated archive in {tmp_path}; write one with `mangroves simulate`"
+    assert not job.run.exists()
 
 
 @pytest.mark.slow
@@ -73,7 +101,7 @@ def test_an_evaluation_is_recorded_and_repeats(evaluated):
     job, _ = evaluated
     assert "evaluate" in job.record["stages"]
     before = {path.name: path.read_bytes() for path in (job.run / "evaluate").iterdir()}
-    again = job.call("evaluate")
+    again = job.call("evaluate", "--truth", job.archive.folder)
     assert again.code == 0, again.err
     assert "leave one region out" in again.out + again.err
     assert {path.name: path.read_bytes() for path in (job.run / "evaluate").iterdir()} == before
