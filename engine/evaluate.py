@@ -4,7 +4,7 @@ else, so any figure can be checked by a few lines of one's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -43,13 +43,13 @@ class _Judged(NamedTuple):
     blocks: int
 
 
-def _each(scores: pd.DataFrame, draws: int, seed: int) -> Iterator[_Judged]:
+def _each(scores: pd.DataFrame, populations: Sequence[str], draws: int, seed: int) -> Iterator[_Judged]:
     """Yield every population, label and region, all regions first."""
     region_names, region = np.unique(scores["region"].to_numpy(str), return_inverse=True)
     blocks, block = np.unique(scores["block"].to_numpy(), return_inverse=True)
     pair = region * blocks.size + block  # where a block reaches into two regions, each has a block of its own
     probability = scores["probability"].to_numpy()
-    for population in POPULATIONS:
+    for population in populations:
         weights = weights_of(scores, population)
         for label, positive in labels_of(scores).items():
             for number, name in enumerate((ALL_REGIONS, *region_names), start=-1):
@@ -103,7 +103,14 @@ def strata(region: np.ndarray) -> np.ndarray:
     return found
 
 
-def metrics_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def metrics_table(
+    scores: pd.DataFrame,
+    *,
+    threshold: float,
+    populations: Sequence[str] = POPULATIONS,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return every figure of a model, with 95 % intervals by block.
 
     Blocks of 10 km are drawn anew within their region (``engine.kernels.score.block_draws``); those of regions with
@@ -116,6 +123,8 @@ def metrics_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAWS,
         From ``score_table``.
     threshold : float
         Probability from which a pixel is mapped as mangrove.
+    populations : sequence of str
+        Of ``POPULATIONS``; without ``AS_DRAWN`` where the scored rows are not the draw of the sample.
     draws : int
         Of the bootstrap; 0 for no intervals.
     seed : int
@@ -128,7 +137,7 @@ def metrics_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAWS,
     """
     threshold = threshold_code(threshold) / PROBABILITY_SCALE
     found = []
-    for one in _each(scores, draws, seed):
+    for one in _each(scores, populations, draws, seed):
         counts = count_scores(one.probability, one.positive, one.weight, one.block, one.blocks)
         value = figures_of(counts.probability, counts.total(), threshold)
         spread = _resample(counts, one.times, threshold)
@@ -166,7 +175,14 @@ def _resample(counts: Any, times: np.ndarray | None, threshold: float) -> dict[t
     }
 
 
-def confusion_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def confusion_table(
+    scores: pd.DataFrame,
+    *,
+    threshold: float,
+    populations: Sequence[str] = POPULATIONS,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Return confusion matrices as a long table.
 
     Returns
@@ -177,7 +193,7 @@ def confusion_table(scores: pd.DataFrame, *, threshold: float, draws: int = DRAW
     """
     threshold = threshold_code(threshold) / PROBABILITY_SCALE
     found = []
-    for one in _each(scores, draws, seed):
+    for one in _each(scores, populations, draws, seed):
         called = one.probability >= threshold
         # (block, actual, predicted)
         cell = np.zeros((one.blocks, 2, 2))
@@ -208,7 +224,7 @@ def _shares(cells: np.ndarray) -> np.ndarray:
     return np.divide(cells, whole, out=np.full_like(cells, np.nan), where=whole > 0)
 
 
-def curve_table(scores: pd.DataFrame, steps: int = 200) -> pd.DataFrame:
+def curve_table(scores: pd.DataFrame, *, populations: Sequence[str] = POPULATIONS, steps: int = 200) -> pd.DataFrame:
     """Return what every threshold would give.
 
     Returns
@@ -218,7 +234,7 @@ def curve_table(scores: pd.DataFrame, steps: int = 200) -> pd.DataFrame:
     """
     thresholds = np.arange(steps + 1) / steps
     found = []
-    for one in _each(scores, 0, 0):
+    for one in _each(scores, populations, 0, 0):
         at = np.searchsorted(thresholds, one.probability, side="right") - 1  # highest threshold still reached
         reached = np.zeros((2, steps + 1))
         np.add.at(reached, (one.positive.astype(int), at), one.weight)
@@ -243,7 +259,9 @@ def _about_first(table: pd.DataFrame) -> pd.DataFrame:
     return table[[*about, *(name for name in table if name not in about)]]
 
 
-def reliability_table(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def reliability_table(
+    scores: pd.DataFrame, *, populations: Sequence[str] = POPULATIONS, draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
     """Return how often mangrove is there where a probability says so.
 
     The calibration error is the sum of ``part * |probability - share|``.
@@ -255,7 +273,7 @@ def reliability_table(scores: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0
         mean), share (of mangrove), low, high (95 % interval of the share, by block), for bins with rows.
     """
     found = []
-    for one in _each(scores, draws, seed):
+    for one in _each(scores, populations, draws, seed):
         bins = np.minimum((one.probability * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
         cell = np.zeros((2, one.blocks, CALIBRATION_BINS))
         np.add.at(cell, (one.positive.astype(int), one.block, bins), one.weight)

@@ -16,6 +16,7 @@ from sklearn.metrics import (
 )
 
 from engine.evaluate import confusion_table, curve_table, error_table, metrics_table, reliability_table, strata
+from engine.kernels.score import block_draws
 from engine.scores import POPULATIONS
 from tests.engine.judged import SCORES, THRESHOLD
 
@@ -162,8 +163,6 @@ def test_intervals_hold_the_value_and_repeat_by_seed():
 
 
 def test_an_interval_is_the_quantiles_of_figures_of_drawn_blocks():
-    from engine.kernels.score import block_draws
-
     scores = two_regions((6, 4))
     table = metrics_table(scores, threshold=0.5, draws=50, seed=9)
     row = table[
@@ -177,6 +176,41 @@ def test_an_interval_is_the_quantiles_of_figures_of_drawn_blocks():
         used = weight > 0
         drawn.append(roc_auc_score(scores["positive"][used], scores["probability"][used], sample_weight=weight[used]))
     assert row[["low", "high"]].to_numpy()[0] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+
+
+def test_intervals_of_shares_are_the_quantiles_of_shares_of_drawn_blocks():
+    scores = two_regions((6, 4))
+    times = block_draws(np.array([1] * 6 + [0] * 4), 50, 9)[scores["block"]].T * scores["weight"].to_numpy()
+    positive, called = scores["positive"].to_numpy(), scores["probability"].to_numpy() >= 0.5
+
+    def quantiles(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        mass = times[:, whole].sum(axis=1)
+        return np.quantile(times[:, part & whole].sum(axis=1)[mass > 0] / mass[mass > 0], [0.025, 0.975])
+
+    table = confusion_table(scores, threshold=0.5, draws=50, seed=9)
+    cells = table[(table["population"] == "wall to wall") & (table["region"] == "all regions")]
+    for cell in cells.itertuples():
+        actual, predicted = positive == (cell.actual == "mangrove"), called == (cell.predicted == "mangrove")
+        assert (cell.low, cell.high) == pytest.approx(quantiles(predicted, actual))
+    table = reliability_table(scores, draws=50, seed=9)
+    bins = table[(table["population"] == "wall to wall") & (table["region"] == "all regions")]
+    told = bins[bins["low"].notna()]
+    assert len(told) > 10
+    for one in told.itertuples():
+        inside = np.floor(scores["probability"].to_numpy() * 20 + 1e-9) == one.bin
+        assert (one.low, one.high) == pytest.approx(quantiles(positive, inside))
+
+
+def test_populations_are_those_asked_for():
+    scores = two_regions((4, 4))
+    some = {"populations": ("wall to wall", "eroded")}
+    tables = [
+        *(table(scores, threshold=0.5, draws=0, **some) for table in (metrics_table, confusion_table)),
+        curve_table(scores, **some),
+        reliability_table(scores, draws=0, **some),
+    ]
+    for table in tables:
+        assert list(table["population"].unique()) == ["wall to wall", "eroded"]
 
 
 @pytest.mark.parametrize("blocks", [(1, 6), (2, 6)])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from engine.errors import SampleError
 from engine.rows import first_rows, land_of, standing_for
@@ -111,10 +111,13 @@ def test_trial_figures_are_those_of_scikit_learn(tried):
     for row in tried.figures.sample(40, random_state=0).itertuples():
         some = joined[(joined["kind"] == row.kind) & (joined["repeat"] == row.repeat)]
         some = some if row.name == "all regions" else some[some["name"] == row.name]
+        assert row.train_rows == pytest.approx(some.groupby("trial")["train_rows"].first().mean())
         some = some if row.region == "all regions" else some[some["region"] == row.region]
         truth, weight = some["positive" if row.label == "mask" else "truth"], some["weight"]
         assert row.rows == len(some)
         assert row.auc == pytest.approx(roc_auc_score(truth, some["probability"], sample_weight=weight))
+        expected = average_precision_score(truth, some["probability"], sample_weight=weight)
+        assert row.average_precision == pytest.approx(expected)
         if some["called"].any():
             *rates, _ = precision_recall_fscore_support(truth, some["called"], average="binary", sample_weight=weight)
             assert (row.precision, row.recall, row.f1) == pytest.approx(tuple(rates))
