@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -36,9 +37,12 @@ STUDY_SHARE: Final = 0.31
 STUDY_RECALL: Final = 0.98
 """Of its model, at a threshold other than that of maps."""
 
+BANDS: Final = 4
+"""North to south across a region: the oracle judges each by a model of the others. With halves, one may lack what
+covers the other."""
+
 GAP_PX: Final = 33
-"""Between the halves of a region that the oracle is fitted to and judged on: 1 km. A square of 15 km has no halves of
-whole 10 km blocks."""
+"""Between a band and what is trained on: 1 km. A square of 15 km cannot be parted into whole 10 km blocks."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +203,8 @@ class Figures:
     def ladder(self) -> dict[str, Any]:
         """What each group of features brings, and where the information runs out.
 
-        ``truth_labels`` is trained on truth in place of the mask; ``oracle`` on the truth of the other half of the
-        very region it is judged in. All at the threshold that the search found for the tuned trees.
+        ``truth_labels`` is trained on truth in place of the mask; ``oracle`` on the truth of the rest of the very
+        region it is judged in. All at the threshold that the search found for the tuned trees.
         """
         sets = {
             "composite": COMPOSITE_FEATURES,
@@ -228,17 +232,15 @@ class Figures:
         return result
 
     def ask_oracle(self, region: str) -> np.ndarray:
-        """Score each half of a region of the hold-out by a model of the truth of the other, the seam left out.
-
-        Halves hold as much true mangrove. Every row is scored; what lies within the gap is not trained on.
-        """
+        """Score each band of a region of the hold-out by a model of the truth of the others, a gap left out."""
         rows = self.frame[(self.frame["region"] == region).to_numpy()]
         judged = self.hold_out[(self.hold_out["region"] == region).to_numpy()]
-        seam = np.median(judged.loc[judged["truth"], "grid_col"])
-        west = (judged["grid_col"] < seam).to_numpy()
+        of, col = judged["grid_col"].to_numpy(), rows["grid_col"].to_numpy()
         score = np.empty(len(judged), np.float32)
-        score[west] = self.fit(rows[rows["grid_col"] >= seam + GAP_PX], self.features, "truth")(judged[west])
-        score[~west] = self.fit(rows[rows["grid_col"] < seam - GAP_PX], self.features, "truth")(judged[~west])
+        for first, last in pairwise(np.linspace(of.min(), of.max() + 1, BANDS + 1)):
+            band = (of >= first) & (of < last)
+            apart = (col < first - GAP_PX) | (col >= last + GAP_PX)
+            score[band] = self.fit(rows[apart], self.features, "truth")(judged[band])
         return score
 
     def transfer(self) -> dict[str, Any]:
