@@ -6,7 +6,7 @@ Outcomes are tables of how often each probability met each label, by region: sma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,48 +14,60 @@ import numpy as np
 import pandas as pd
 
 from engine.folds import Fold
-from engine.kernels.calibrate import Calibration, curve_of, decide, fit_isotonic, fit_platt, levels_of
+from engine.kernels.calibrate import Calibration, Curve, Decision, curve_of, decide, fit_isotonic, fit_platt, levels_of
 from engine.kernels.score import PREVALENCES, at_prevalence, auc, brier, calibration_error, rates
 from engine.kernels.suspects import Thresholds, joint, noise_rates, suspects, thresholds
 from engine.legend import PROBABILITY_SCALE, threshold_code
 from engine.model import Model
 from engine.params import TrainParams
-from engine.partitions import sum_outcomes
 
 _INNER: Final = "wall to wall, by rows away from class edges"
+_ONE_SIDED: Final = "mangrove and other are not both in two or more parts"
 
 
 def decide_by_folds(model: Model, folds: Sequence[Fold], params: TrainParams, threshold: float | None) -> Model:
-    """Calibrate a model and choose its threshold by the outcomes of folds."""
+    """Calibrate a model and choose its threshold by the outcomes of folds.
+
+    Parameters
+    ----------
+    model : Model
+    folds : sequence of Fold
+        The threshold is chosen on their outcomes, each calibrated by the others; the calibration is of all together.
+    params : TrainParams
+    threshold : float, optional
+        Given, so not chosen.
+
+    Returns
+    -------
+    Model
+        Where folds cannot tell, not calibrated; its ``metrics`` say how it was decided.
+    """
     said: dict[str, Any]
+    try:
+        calibration = _calibration(folds, params)
+        apart = _calibrated_apart(folds, params)
+        curve, decision = _choose(apart, params)
+    except ValueError:
+        said = {
+            "calibration": {"problem": f"not calibrated: {_ONE_SIDED}"},
+            "decision": {"rule": "none", "reason": _ONE_SIDED},
+        }
+        return replace(model, threshold=threshold or 0.5, metrics=said)
+    probability, positive, land = _counted(_away_from_edges(apart))
+    score, positive_before, land_before = _counted(_away_from_edges(_together(folds)))
+    chosen = decision.threshold if threshold is None else threshold
+    reached = rates(probability >= threshold_code(chosen), positive, land)
+    prevalence = round(_prevalence(positive, land), 6)
     rule: dict[str, Any] = {"rule": params.threshold_rule, "label": "mask", "population": _INNER}
     if params.threshold_rule in ("precision", "recall"):
         rule["target"] = params.threshold_target
-    problem = "mangrove and other are not both in two or more parts"
-    try:
-        curve_of_scores = _calibration(folds, params)
-        apart = _calibrated_apart(folds, params)
-    except ValueError:
-        said = {
-            "calibration": {"problem": f"not calibrated: {problem}"},
-            "decision": {"rule": "none", "reason": problem},
-        }
-        return replace(model, threshold=threshold or 0.5, metrics=said)
-    calibrated = replace(model, calibration=curve_of_scores)
-    probability, positive, land = _counted(_away_from_edges(pd.concat(apart)))
-    score, positive_before, land_before = _counted(_away_from_edges(_together(folds)))
-    prevalence = float(land[positive].sum() / land.sum())
-    curve = curve_of(probability, positive, land)
-    decision = decide(curve, params.threshold_rule, params.threshold_target, prevalence)
-    chosen = decision.threshold if threshold is None else threshold
-    reached = rates(probability >= threshold_code(chosen), positive, land)
     said = {
         "calibration": {
             "method": params.calibrate,
             "label": "mask",
             "population": _INNER,
             "folds": len(folds),
-            "prevalence": round(prevalence, 6),
+            "prevalence": prevalence,
             "ece_before": round(calibration_error(score / PROBABILITY_SCALE, positive_before, land_before), 6),
             "ece_after": round(calibration_error(probability / PROBABILITY_SCALE, positive, land), 6),
         },
@@ -63,11 +75,60 @@ def decide_by_folds(model: Model, folds: Sequence[Fold], params: TrainParams, th
             **(rule if threshold is None else {**rule, "rule": "given"}),
             "reached": decision.reached or threshold is not None,
             "threshold": chosen,
-            "prevalence": round(prevalence, 6),
+            "prevalence": prevalence,
             **{name: _figure(value) for name, value in reached._asdict().items()},
         },
     }
-    return replace(calibrated, curve=curve, threshold=chosen, metrics=said)
+    return replace(model, calibration=calibration, curve=curve, threshold=chosen, metrics=said)
+
+
+def score_folds(
+    folds: Sequence[Fold], params: TrainParams, threshold: float | None, *, asked: int, scope: str
+) -> dict[str, Any]:
+    """Score each fold as new land: calibrated, and its threshold chosen, by the other folds alone.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+    params : TrainParams
+    threshold : float, optional
+        Given, so not chosen.
+    asked : int
+        Folds there were to be; those without both classes to train on have failed.
+    scope : str
+        What these folds are a test of.
+
+    Returns
+    -------
+    dict
+        ``scope``, the ``thresholds`` of the folds and where they are from, and what ``summarise`` returns.
+    """
+    chosen, mapped = [], []
+    try:
+        for fold, rest in _in_turn(folds):
+            chosen.append(_choose_by(rest, params) if threshold is None else threshold)
+            mapped.append(_mapped(_calibrated([fold], _calibration(rest, params)), chosen[-1]))
+    except ValueError:
+        return {"scope": scope, "problem": f"not scored: {_ONE_SIDED}"}
+    return {
+        "scope": scope,
+        "folds": len(folds),
+        "folds_failed": asked - len(folds),
+        "thresholds": chosen,
+        "threshold_from": "given" if threshold is not None else "for each fold, the other folds",
+        **summarise(pd.concat(mapped)),
+    }
+
+
+def score_outcomes(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """Score calibrated outcomes at one threshold.
+
+    Returns
+    -------
+    dict
+        ``threshold``, and what ``summarise`` returns.
+    """
+    return {"threshold": threshold, **summarise(_mapped(outcome, threshold))}
 
 
 def _calibration(folds: Sequence[Fold], params: TrainParams) -> Calibration | None:
@@ -77,7 +138,26 @@ def _calibration(folds: Sequence[Fold], params: TrainParams) -> Calibration | No
     return fit_curve(*_counted(_away_from_edges(_together(folds))))
 
 
-def _calibrated_apart(folds: Sequence[Fold], params: TrainParams) -> list[pd.DataFrame]:
+def _in_turn(folds: Sequence[Fold]) -> Iterator[tuple[Fold, list[Fold]]]:
+    """Yield each fold and the others.
+
+    Raises
+    ------
+    ValueError
+        If there are no two.
+    """
+    if len(folds) < 2:
+        raise ValueError("at least two folds are needed")
+    for index, fold in enumerate(folds):
+        yield fold, [*folds[:index], *folds[index + 1 :]]
+
+
+def _calibrated(folds: Sequence[Fold], calibration: Calibration | None) -> pd.DataFrame:
+    outcome = _together(folds)
+    return outcome.assign(probability=levels_of(calibration)[outcome["probability"]])
+
+
+def _calibrated_apart(folds: Sequence[Fold], params: TrainParams) -> pd.DataFrame:
     """Return the outcomes of each fold, calibrated by those of the others: as new land would be.
 
     Raises
@@ -85,45 +165,51 @@ def _calibrated_apart(folds: Sequence[Fold], params: TrainParams) -> list[pd.Dat
     ValueError
         If there are no two folds, or one class is missing outside a fold.
     """
-    if len(folds) < 2:
-        raise ValueError("at least two folds are needed")
-    found = []
-    for index, fold in enumerate(folds):
-        others = [other for place, other in enumerate(folds) if place != index]
-        found.append(_mapped(fold, levels_of(_calibration(others, params))))
-    return found
+    return pd.concat([_calibrated([fold], _calibration(rest, params)) for fold, rest in _in_turn(folds)])
 
 
-def _mapped(fold: Fold, levels: np.ndarray) -> pd.DataFrame:
-    return fold.outcome.assign(probability=levels[fold.outcome["probability"]])
-
-
-def score_folds(
-    folds: Sequence[Fold],
-    params: TrainParams,
-    threshold: float,
-    asked: int,
-    scope: str,
-    levels: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Return the figures of folds; calibrated by the levels given, or each by the others."""
+def _choose_by(folds: Sequence[Fold], params: TrainParams) -> float:
+    """Return the threshold that some folds choose, each calibrated by the rest of them, or where these are too few by
+    all together."""
     try:
-        seen = _calibrated_apart(folds, params) if levels is None else [_mapped(fold, levels) for fold in folds]
-        outcome = sum_outcomes(seen)
+        outcome = _calibrated_apart(folds, params)
     except ValueError:
-        return {"scope": scope, "problem": "not scored: mangrove and other are not both in two or more parts"}
-    return {"scope": scope, "folds": len(folds), "folds_failed": asked - len(folds), **summarise(outcome, threshold)}
+        outcome = _calibrated(folds, _calibration(folds, params))
+    return _choose(outcome, params)[1].threshold
 
 
-def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
+def _mapped(outcome: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Add which outcomes are mapped as mangrove: by the map's own rule, on the integers the map holds."""
+    return outcome.assign(mapped=outcome["probability"] >= threshold_code(threshold))
+
+
+def _choose(outcome: pd.DataFrame, params: TrainParams) -> tuple[Curve, Decision]:
+    """Choose the threshold by what each gives on calibrated outcomes.
+
+    Raises
+    ------
+    ValueError
+        If they are not of both classes.
+    """
+    probability, positive, land = _counted(_away_from_edges(outcome))
+    if not 0 < positive.sum() < positive.size:
+        raise ValueError("outcomes of both classes are needed")
+    curve = curve_of(probability, positive, land)
+    return curve, decide(curve, params.threshold_rule, params.threshold_target, _prevalence(positive, land))
+
+
+def _prevalence(positive: np.ndarray, land: np.ndarray) -> float:
+    return float(land[positive].sum() / land.sum())
+
+
+def summarise(outcome: pd.DataFrame) -> dict[str, Any]:
     """Turn counted outcomes into figures, each under the name of its population.
 
     Parameters
     ----------
     outcome : DataFrame
-        Columns region, interior, positive, probability (uint16, x 1e4), pixels (summed weight), rows.
-    threshold : float
-        Probability from which a pixel is mapped as mangrove.
+        Columns region, interior, positive, probability (uint16, x 1e4), mapped (as mangrove), pixels (summed weight),
+        rows.
 
     Returns
     -------
@@ -136,8 +222,7 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
     def figures(rows: pd.DataFrame, weight: str) -> dict[str, float | None]:
         probability, mass = rows["probability"].to_numpy(), rows[weight].to_numpy()
         positive = rows["positive"].to_numpy()
-        # The map's own rule, on the integers the map holds.
-        found = rates(probability >= threshold_code(threshold), positive, mass)
+        found = rates(rows["mapped"].to_numpy(), positive, mass)
         result = {
             "rows": int(rows["rows"].sum()),
             "prevalence": float(mass[positive].sum() / mass.sum()) if mass.sum() else math.nan,
@@ -155,7 +240,6 @@ def summarise(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
 
     return {
         "label": "mask",
-        "threshold": threshold,
         "wall_to_wall": figures(outcome, "pixels"),
         "as_drawn": figures(outcome, "rows"),
         "eroded": figures(outcome[outcome["interior"]], "pixels"),

@@ -25,7 +25,7 @@ import xgboost.dask
 import engine
 from engine.area import STUDY_HOLD_OUT
 from engine.boost import MAX_ROWS, Rows, booster_params, logistic_gradients, train_rows, trees_of
-from engine.decide import decide_by_folds, describe_suspects, doubt_limits, score_folds, summarise
+from engine.decide import decide_by_folds, describe_suspects, doubt_limits, score_folds, score_outcomes
 from engine.errors import ConfigError, SampleError
 from engine.files import replacing
 from engine.folds import apart_from, deal_folds, find_suspects, fit_folds, inside, random_split, regions_in, with_trust
@@ -87,7 +87,8 @@ def train_model(
     Trained
         The model is fitted on every row outside the hold-out and the 10 km blocks it touches; calibrated, and its
         threshold chosen, on folds of these rows, never on the hold-out. Its ``metrics`` are of the held-out
-        regions, or, where there are none, of the folds; a random split stands beside. Suspect rows are left out or
+        regions, or, where there are none, of the folds, each calibrated and its threshold chosen by the others
+        (``threshold_from`` says which); a random split stands beside. Suspect rows are left out or
         weighed (``params.suspects``) in this fit alone, never in folds: a row is doubted by a model that saw the
         labels of all other folds, those of the fold to be scored among them.
 
@@ -116,16 +117,18 @@ def train_model(
     # Folds fitted again to what is trusted would be judged on labels that had a say in what is.
     model = decide_by_folds(work(trusted, base, held), folds, params, threshold)
     if held:
-        metrics = _score_held(model, table)
+        source = "folds of the land trained on" if threshold is None else "given"
+        metrics = {**_score_held(model, table), "threshold_from": source}
     else:
-        metrics = score_folds(folds, params, model.threshold, len(splits), scope)
-    random = fit_folds(table, work, [random_split(base, seed)])
-    random_metrics = score_folds(random, params, model.threshold, 1, "random split, optimistic", model.levels)
-    model = replace(
-        model,
-        metrics={**metrics, **model.metrics, "folds_scope": scope, "suspects": doubt, "random_split": random_metrics},
-    )
-    return Trained(model, found)
+        metrics = score_folds(folds, params, threshold, asked=len(splits), scope=scope)
+    split, random = random_split(base, seed), {"scope": "random split, optimistic"}
+    try:
+        other = replace(work(table, split.train), calibration=model.calibration, threshold=model.threshold)
+        random |= score_outcomes(table.outcomes(other, split.test), other.threshold)
+    except SampleError as error:
+        random["problem"] = f"not scored: {error}"
+    metrics |= {**model.metrics, "folds_scope": scope, "suspects": doubt, "random_split": random}
+    return Trained(replace(model, metrics=metrics), found)
 
 
 def hold_out_regions(params: TrainParams, present: Sequence[str]) -> tuple[str, ...]:
@@ -217,7 +220,7 @@ def score_hold_out(model: Model, sample: Any, *, client: distributed.Client | No
     Returns
     -------
     dict
-        ``scope`` and what ``summarise`` returns.
+        ``scope`` and what ``score_outcomes`` returns.
 
     Raises
     ------
@@ -231,7 +234,7 @@ def _score_held(model: Model, table: Table) -> dict[str, Any]:
     outcome = table.outcomes(model, inside(model.hold_out))
     if outcome.empty:
         raise SampleError("the sample has no row in the held-out regions", fix="sample them too, or set train.hold_out")
-    return {"scope": "transfer: held-out regions", **summarise(outcome, model.threshold)}
+    return {"scope": "transfer: held-out regions", **score_outcomes(outcome, model.threshold)}
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine import train
 from engine.boost import GRADIENT_GRID, logistic_gradients
-from engine.decide import summarise
+from engine.decide import score_outcomes
 from engine.errors import ConfigError, SampleError
 from engine.folds import apart_from, deal_folds
 from engine.kernels.bins import encode
@@ -195,6 +195,8 @@ def test_the_studys_regions_are_held_out_where_present():
     assert model.hold_out == ("Cuba2",)
     assert model.metrics["scope"] == "transfer: held-out regions"
     assert list(model.metrics["regions"]) == ["Cuba2"]
+    assert model.metrics["threshold"] == model.threshold
+    assert model.metrics["threshold_from"] == "folds of the land trained on"
     assert model.metrics["wall_to_wall"]["rows"] == (SAMPLE["region"] == "Cuba2").sum()
     assert model.metrics["wall_to_wall"]["prevalence"] == pytest.approx(0.05, abs=0.01)
     assert model.metrics["as_drawn"]["prevalence"] == pytest.approx(1 / 3, abs=0.05)
@@ -208,7 +210,8 @@ def test_without_hold_out_blocks_are_scored_as_in_region():
     model = train_model(sample, params=FEW).model
     assert model.hold_out == ()
     assert model.metrics["scope"].startswith("in-region, not transfer")
-    assert model.metrics["folds"] == 4
+    assert model.metrics["folds"] == len(model.metrics["thresholds"]) == 4
+    assert model.metrics["threshold_from"] == "for each fold, the other folds"
     assert model.metrics["wall_to_wall"]["rows"] == 2000
     assert train_model(sample, params=FEW).model.metrics == model.metrics
 
@@ -352,7 +355,7 @@ def test_scores_name_their_population():
             "rows": [1, 1, 1, 1],
         }
     )
-    figures = summarise(outcome, 0.5)
+    figures = score_outcomes(outcome, 0.5)
     assert figures["wall_to_wall"]["precision"] == pytest.approx(0.2)
     assert figures["as_drawn"]["precision"] == pytest.approx(2 / 3, abs=1e-6)
     assert figures["wall_to_wall"]["recall"] == figures["wall_to_wall"]["auc"] == 1
