@@ -38,11 +38,16 @@ def check_training(run: Run) -> None:
     Raises
     ------
     ConfigError
-        If a region to hold out is not in the area trained on.
+        If a region to hold out is not in the area trained on, or ``train.tuned`` is asked for where another area is.
     MaskError, ModelError
         If a mask or model cannot be used.
     """
     source = run.params.train.source
+    if source == "study" and run.params.train.tuned:
+        raise ConfigError(
+            "train.tuned: `mangroves tune` searches this run's regions, not the study's, which train.from names",
+            fix="set train.tuned to false, or train.from to here",
+        )
     run.open_habitat()
     if source == "here":
         training_params(run)
