@@ -11,8 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from engine.kernels.score import CALIBRATION_BINS, block_draws, count_scores, figures_of, interval
-from engine.legend import PROBABILITY_SCALE, threshold_code
+from engine.kernels.score import CALIBRATION_BINS, ScoreCounts, block_draws, count_scores, figures_of, interval
 from engine.scores import ALL_REGIONS, POPULATIONS, labels_of, weights_of
 
 DRAWS: Final = 500
@@ -32,6 +31,7 @@ class _Judged(NamedTuple):
     """population, label, region: the first columns of a table."""
 
     probability: np.ndarray
+    mapped: np.ndarray
     positive: np.ndarray
     weight: np.ndarray
     block: np.ndarray
@@ -42,13 +42,19 @@ class _Judged(NamedTuple):
 
     blocks: int
 
+    def cells(self) -> np.ndarray:
+        """Return the weight of each block, actual and mapped class, float64 (block, 2, 2)."""
+        found = np.zeros((self.blocks, 2, 2))
+        np.add.at(found, (self.block, self.positive.astype(int), self.mapped.astype(int)), self.weight)
+        return found
+
 
 def _each(scores: pd.DataFrame, populations: Sequence[str], draws: int, seed: int) -> Iterator[_Judged]:
     """Yield every population, label and region, all regions first."""
     region_names, region = np.unique(scores["region"].to_numpy(str), return_inverse=True)
     blocks, block = np.unique(scores["block"].to_numpy(), return_inverse=True)
     pair = region * blocks.size + block  # where a block reaches into two regions, each has a block of its own
-    probability = scores["probability"].to_numpy()
+    probability, mapped = scores["probability"].to_numpy(), scores["mapped"].to_numpy(bool)
     for population in populations:
         weights = weights_of(scores, population)
         for label, positive in labels_of(scores).items():
@@ -64,7 +70,9 @@ def _each(scores: pd.DataFrame, populations: Sequence[str], draws: int, seed: in
                 ):
                     times = block_draws(stratum, draws, seed)
                 about = {"population": population, "label": label, "region": str(name)}
-                yield _Judged(about, probability[rows], positive[rows], weights[rows], within, times, pairs.size)
+                yield _Judged(
+                    about, probability[rows], mapped[rows], positive[rows], weights[rows], within, times, pairs.size
+                )
 
 
 def _alike(block: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> float:
@@ -104,12 +112,7 @@ def strata(region: np.ndarray) -> np.ndarray:
 
 
 def metrics_table(
-    scores: pd.DataFrame,
-    *,
-    threshold: float,
-    populations: Sequence[str] = POPULATIONS,
-    draws: int = DRAWS,
-    seed: int = 0,
+    scores: pd.DataFrame, *, populations: Sequence[str] = POPULATIONS, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
     """Return every figure of a model, with 95 % intervals by block.
 
@@ -121,8 +124,6 @@ def metrics_table(
     ----------
     scores : DataFrame
         From ``score_table``.
-    threshold : float
-        Probability from which a pixel is mapped as mangrove.
     populations : sequence of str
         Of ``POPULATIONS``; without ``AS_DRAWN`` where the scored rows are not the draw of the sample.
     draws : int
@@ -135,12 +136,11 @@ def metrics_table(
         population, label, region, class (mangrove, other, both), figure, value, low, high (float64, nan where not
         defined), blocks, rows (int64). Figures: see ``engine.kernels.score.figures_of``.
     """
-    threshold = threshold_code(threshold) / PROBABILITY_SCALE
     found = []
     for one in _each(scores, populations, draws, seed):
-        counts = count_scores(one.probability, one.positive, one.weight, one.block, one.blocks)
-        value = figures_of(counts.probability, counts.total(), threshold)
-        spread = _resample(counts, one.times, threshold)
+        counts, cells = count_scores(one.probability, one.positive, one.weight, one.block, one.blocks), one.cells()
+        value = figures_of(counts.probability, counts.total(), cells.sum(axis=0)[..., np.newaxis])
+        spread = _resample(counts, cells, one.times)
         for kind, figures in value.items():
             for figure, number in figures.items():
                 low, high = interval(spread[kind, figure]) if spread else (np.nan, np.nan)
@@ -161,12 +161,12 @@ def metrics_table(
 _AT_ONCE: Final = 50  # draws: 50 MB where all 10 001 probabilities occur
 
 
-def _resample(counts: Any, times: np.ndarray | None, threshold: float) -> dict[tuple[str, str], np.ndarray]:
+def _resample(counts: ScoreCounts, cells: np.ndarray, times: np.ndarray | None) -> dict[tuple[str, str], np.ndarray]:
     if times is None:
         return {}
     parts = [
-        figures_of(counts.probability, counts.under(times[:, first : first + _AT_ONCE]), threshold)
-        for first in range(0, times.shape[1], _AT_ONCE)
+        figures_of(counts.probability, counts.under(some), np.tensordot(cells, some, (0, 0)))
+        for some in np.split(times, range(_AT_ONCE, times.shape[1], _AT_ONCE), axis=1)
     ]
     return {
         (kind, figure): np.concatenate([part[kind][figure] for part in parts])
@@ -176,12 +176,7 @@ def _resample(counts: Any, times: np.ndarray | None, threshold: float) -> dict[t
 
 
 def confusion_table(
-    scores: pd.DataFrame,
-    *,
-    threshold: float,
-    populations: Sequence[str] = POPULATIONS,
-    draws: int = DRAWS,
-    seed: int = 0,
+    scores: pd.DataFrame, *, populations: Sequence[str] = POPULATIONS, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
     """Return confusion matrices as a long table.
 
@@ -191,13 +186,9 @@ def confusion_table(
         population, label, region, actual, predicted (mangrove, other), weight (float64, rows or pixels), share,
         low, high: of the actual class, with its 95 % interval by block.
     """
-    threshold = threshold_code(threshold) / PROBABILITY_SCALE
     found = []
     for one in _each(scores, populations, draws, seed):
-        called = one.probability >= threshold
-        # (block, actual, predicted)
-        cell = np.zeros((one.blocks, 2, 2))
-        np.add.at(cell, (one.block, one.positive.astype(int), called.astype(int)), one.weight)
+        cell = one.cells()
         weight = cell.sum(axis=0)
         share = _shares(weight[..., np.newaxis])[..., 0]
         drawn = None if one.times is None else _shares(np.tensordot(cell, one.times, (0, 0)))
@@ -299,7 +290,7 @@ def reliability_table(
     return pd.DataFrame(found)
 
 
-def error_table(scores: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
+def error_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what errors are made of, wall to wall.
 
     Returns
@@ -309,7 +300,7 @@ def error_table(scores: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
         weight (pixels), share (of the region's errors of this kind), rate (errors in the region's land of this value
         and of the class that can be so mistaken). Only what the scores know: no ``truth class`` without truth.
     """
-    called = scores["probability"].to_numpy() >= threshold_code(threshold) / PROBABILITY_SCALE
+    mapped = scores["mapped"].to_numpy(bool)
     ways = {"class edge": np.where(scores["interior"], "interior", "edge")}
     if "truth_class" in scores:
         ways = {"truth class": scores["truth_class"].astype(str).to_numpy(), **ways}
@@ -320,7 +311,7 @@ def error_table(scores: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
     region, weight = scores["region"].to_numpy(), scores["weight"].to_numpy()
     found = []
     for label, positive in labels_of(scores).items():
-        for error, may, wrong in (("false alarm", ~positive, called), ("miss", positive, ~called)):
+        for error, may, wrong in (("false alarm", ~positive, mapped), ("miss", positive, ~mapped)):
             for by, value in ways.items():
                 rows = pd.DataFrame({"region": region, "value": value, "land": weight, "wrong": wrong})[may]
                 rows = pd.concat([rows, rows.assign(region=ALL_REGIONS)]).assign(

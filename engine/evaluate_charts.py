@@ -23,11 +23,11 @@ _REST: Final = "all others"
 _ROW: Final = 0.17  # inches a line of a chart needs
 
 
-def confusion_chart(path: Path, confusion: pd.DataFrame, *, threshold: float, notice: str = "") -> None:
+def confusion_chart(path: Path, confusion: pd.DataFrame, *, thresholds: Sequence[float], notice: str = "") -> None:
     """Draw the confusion matrix of all regions for each population and label."""
     table = confusion[confusion["region"] == _ALL]
     populations, labels = list(table["population"].unique()), list(table["label"].unique())
-    title = f"Confusion matrices, all regions, mangrove from {threshold:.2f}; shares of the actual class"
+    title = f"Confusion matrices, all regions, mangrove from {range_of(thresholds)}; shares of the actual class"
     size = (2.5 * len(populations), 0.55 + 2.3 * len(labels))
     classes = ["mangrove", "other"]
     with chart(path, title=title, notice=notice, size=size, rows=len(labels), cols=len(populations)) as axes:
@@ -49,6 +49,18 @@ def confusion_chart(path: Path, confusion: pd.DataFrame, *, threshold: float, no
                 unit = "rows" if population == "as drawn" else "pixels"
                 one.set(title=f"{population} ({unit}), {label}", xlabel="mapped", ylabel=f"{label} says")
                 one.grid(visible=False)
+
+
+def range_of(thresholds: Sequence[float]) -> str:
+    """Name the thresholds in use: one, or the least and the greatest of the folds.
+
+    Examples
+    --------
+    >>> range_of([0.4]), range_of([0.45, 0.4, 0.43])
+    ('0.40', '0.40 to 0.45')
+    """
+    low, high = (f"{threshold:.2f}" for threshold in (min(thresholds), max(thresholds)))
+    return low if low == high else f"{low} to {high}"
 
 
 def regions_chart(path: Path, metrics: pd.DataFrame, *, label: str, notice: str = "") -> None:
@@ -89,7 +101,7 @@ def curves_chart(
     metrics: pd.DataFrame,
     *,
     label: str,
-    threshold: float,
+    thresholds: Sequence[float],
     notice: str = "",
 ) -> None:
     """Draw precision and recall against threshold and each other, reliability, and precision at other prevalences."""
@@ -105,7 +117,9 @@ def curves_chart(
         for figure, colour in (("precision", _PRECISION), ("recall", _RECALL), ("f1", _F1)):
             name = "F1" if figure == "f1" else figure
             one.plot(whole["threshold"], whole[figure], color=colour, label=name, linewidth=1.8)
-        one.axvline(threshold, color=GREY, linestyle="--", label=f"in use: {threshold:.2f}")
+        for number, threshold in enumerate(sorted(set(thresholds))):
+            used = f"in use: {range_of(thresholds)}" if number == 0 else None
+            one.axvline(threshold, color=GREY, linestyle="--", label=used)
         one.legend(loc="lower center")
         one.set(title="precision and recall against threshold", xlabel="threshold", xlim=(0, 1), ylim=(0, 1.01))
         one = axes[0, 1]
@@ -113,8 +127,8 @@ def curves_chart(
             if region != _ALL:
                 one.plot(some["recall"], some["precision"], color=GREY, linewidth=0.5, alpha=0.6)
         one.plot(whole["recall"], whole["precision"], color=_PRECISION, linewidth=1.8)
-        at = whole.iloc[(whole["threshold"] - threshold).abs().argmin()]
-        one.scatter([at["recall"]], [at["precision"]], color=_PRECISION, s=20, zorder=3)
+        recall, precision = (_figure(metrics, "mangrove", figure) for figure in ("recall", "precision"))
+        one.scatter([recall], [precision], color=_PRECISION, s=20, zorder=3)
         one.set(title="precision against recall", xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
         one = axes[1, 0]
         one.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)

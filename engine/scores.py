@@ -7,7 +7,6 @@ without class edges. Labels: *mask*, and *truth* where the caller has put it int
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import dask
@@ -15,7 +14,6 @@ import distributed
 import numpy as np
 import pandas as pd
 
-from engine.boost import Boosted
 from engine.errors import SampleError
 from engine.kernels.bins import encode
 from engine.legend import MANGROVE, PROBABILITY_SCALE
@@ -24,7 +22,7 @@ from engine.rows import PIXEL_YEAR, combine, feature_values, is_thinned, run_tas
 from engine.splits import block_ids
 
 AS_DRAWN: Final = "as drawn"
-POPULATIONS: Final = ("wall to wall", AS_DRAWN, "eroded")
+POPULATIONS: Final[tuple[str, ...]] = ("wall to wall", AS_DRAWN, "eroded")
 ALL_REGIONS: Final = "all regions"
 
 _NEEDED: Final = ("label", "weight", "region", "interior", *PIXEL_YEAR)
@@ -47,22 +45,6 @@ def needed_columns(available: Iterable[str], features: Sequence[str]) -> list[st
     return list(dict.fromkeys((*features, *_NEEDED, *(n for n in (*_ALONG, "thinned", "mndwi") if n in here))))
 
 
-def mapped_probability(model: Model, frame: pd.DataFrame, boosted: Boosted | None = None) -> np.ndarray:
-    """Return what the map would hold for these rows, uint16 (row,), probability x 10 000.
-
-    Parameters
-    ----------
-    model : Model
-    frame : DataFrame
-        Its features, int32.
-    boosted : Boosted, optional
-        Trees to use in place of the model's, fitted like them to other rows.
-    """
-    if boosted is not None:
-        model = replace(model, trees=boosted.trees, edges=boosted.edges)
-    return model.probability(encode(feature_values(frame, model.features), model.edges))
-
-
 def unseen_rows(model: Model, frame: pd.DataFrame) -> np.ndarray:
     """Return which rows lie where the model was not trained, bool (row,): in other regions, by name, and in none of
     its 10 km blocks, as far as it knows these."""
@@ -70,31 +52,45 @@ def unseen_rows(model: Model, frame: pd.DataFrame) -> np.ndarray:
     return ~seen if model.blocks is None else ~(seen | np.isin(block_ids(frame), model.blocks))
 
 
-def score_table(frame: pd.DataFrame, mapped: np.ndarray) -> pd.DataFrame:
+def score_table(frame: pd.DataFrame, model: Model) -> pd.DataFrame:
     """Return the table every figure is made of: one row for each row of a sample that is not thinned.
 
     Parameters
     ----------
     frame : DataFrame
         Sample rows. ``truth`` (bool, mangrove in truth) and ``truth_class`` (str) may be among the columns.
-    mapped : ndarray of uint16, shape (row,)
-        Probability x 10 000, of a model that never saw the row.
+    model : Model
+        That never saw them.
 
     Returns
     -------
     DataFrame
-        region (str), block (int64, 10 km), positive (bool, the mask says mangrove), probability (float64, a multiple
-        of 1e-4), weight (float64, pixels), interior (bool), year, zone, grid_row, grid_col, and where the sample has
-        what they are made of: wet (bool, MNDWI of the composite above 0), clear_count, sensor, lon, lat, truth,
-        truth_class.
+        probability (float64, a multiple of 1e-4) and mapped (bool, as mangrove), both as the map would hold them, and
+        the columns of ``judged_rows``.
     """
-    keep = ~is_thinned(frame)
-    frame, mapped = frame[keep], mapped[keep]
+    frame = frame[~is_thinned(frame)]
+    probability = model.probability(encode(feature_values(frame, model.features), model.edges))
+    found = judged_rows(frame)
+    found.insert(3, "probability", probability / PROBABILITY_SCALE)
+    found.insert(4, "mapped", model.is_mangrove(probability))
+    return found
+
+
+def judged_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return what rows of a sample are judged by: one row for each that is not thinned.
+
+    Returns
+    -------
+    DataFrame
+        region (str), block (int64, 10 km), positive (bool, the mask says mangrove), weight (float64, pixels), interior
+        (bool), year, zone, grid_row, grid_col, and where the sample has what they are made of: wet (bool, MNDWI of the
+        composite above 0), clear_count, sensor, lon, lat, truth, truth_class.
+    """
+    frame = frame[~is_thinned(frame)]
     found = {
         "region": frame["region"].astype(str).to_numpy(),
         "block": block_ids(frame),
         "positive": (frame["label"] == MANGROVE).to_numpy(),
-        "probability": mapped / PROBABILITY_SCALE,
         "weight": frame["weight"].to_numpy(np.float64),
         "interior": frame["interior"].to_numpy(bool),
     }
@@ -106,8 +102,7 @@ def score_table(frame: pd.DataFrame, mapped: np.ndarray) -> pd.DataFrame:
 
 def score_part(part: pd.DataFrame, model: Model) -> pd.DataFrame:
     """Score the rows of one partition of a sample that the model never saw."""
-    part = part[unseen_rows(model, part)]
-    return score_table(part, mapped_probability(model, part))
+    return score_table(part[unseen_rows(model, part)], model)
 
 
 def score_sample(sample: Any, model: Model, client: distributed.Client | None = None) -> pd.DataFrame:

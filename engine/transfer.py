@@ -19,7 +19,7 @@ from engine.kernels.score import auc, average_precision, best_threshold, rates
 from engine.legend import MANGROVE, PROBABILITY_SCALE
 from engine.params import BoostParams
 from engine.rows import PIXEL, feature_values, is_thinned, row_keys
-from engine.scores import ALL_REGIONS, labels_of, score_table
+from engine.scores import ALL_REGIONS, judged_rows, labels_of
 from engine.splits import (
     Split,
     apart,
@@ -254,11 +254,12 @@ def _threshold_out_of_fold(
 
 
 def trial_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what trials are judged against: ``row`` (int32, of ``frame``) and the columns of ``score_table``."""
+    """Return what trials are judged against: ``row`` (int32, of ``frame``) and the columns of
+    ``engine.scores.judged_rows``."""
     keep = ~is_thinned(frame)
-    scores = score_table(frame, np.zeros(len(frame), np.uint16)).drop(columns="probability")
-    scores.insert(0, "row", np.flatnonzero(keep).astype(np.int32))
-    return scores
+    rows = judged_rows(frame)
+    rows.insert(0, "row", np.flatnonzero(keep).astype(np.int32))
+    return rows
 
 
 def trial_scores(number: int, trial: Trial, outcome: Outcome) -> pd.DataFrame:

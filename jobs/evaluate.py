@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import pandas as pd
 from engine.boost import Boosted
 from engine.classify import as_asked
 from engine.evaluate import confusion_table, curve_table, error_table, metrics_table, reliability_table
+from engine.evaluate_charts import range_of
 from engine.figures import prediction_map
 from engine.importance import importance_table, permutation_importance, shap_table
 from engine.model import Model
@@ -20,7 +22,7 @@ from engine.params import BoostParams
 from engine.plan import Plan, TileYear
 from engine.rows import PIXEL, gather_rows, is_thinned, row_keys
 from engine.sample import read_sample
-from engine.scores import ALL_REGIONS, mapped_probability, needed_columns, score_sample, score_table, unseen_rows
+from engine.scores import ALL_REGIONS, AS_DRAWN, POPULATIONS, needed_columns, score_sample, score_table, unseen_rows
 from engine.simulate import Archive, add_truth, read_archive
 from engine.store import open_store
 from engine.transfer import (
@@ -78,23 +80,15 @@ def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> E
     unseen = unseen_rows(model, frame)
     if unseen.any():
         scope = "transfer: " + ("held-out regions" if model.hold_out else "regions the model was not trained on")
-        scores = judged(score_sample(sample, model, run.client))
-        judges = [(Boosted(model.trees, model.edges), unseen)]
+        scores, populations = judged(score_sample(sample, model, run.client)), POPULATIONS
+        judges = [(model, unseen)]
     else:
-        trials = out_of_fold_trials(frame, seed=run.params.seed)
-        fitted = [(trial, outcome) for trial, outcome in _run_trials(run, model, frame, trials, "folds") if outcome]
-        scope = trials[0].name + ", each by a model of the others"
-        scores = pd.concat(
-            [
-                score_table(frame[trial.test], mapped_probability(model, frame[trial.test], outcome.boosted))
-                for trial, outcome in fitted
-            ],
-            ignore_index=True,
-        )
-        judges = [(outcome.boosted, trial.test) for trial, outcome in fitted]
+        scope, judges = _judge_by_folds(run, model, frame)
+        scores = pd.concat([score_table(frame[rows], one) for one, rows in judges], ignore_index=True)
+        populations = tuple(name for name in POPULATIONS if name != AS_DRAWN)  # the frame is alike in each class
     trials = plan_trials(frame, sorted(frame.loc[unseen, "region"].unique()), seed=run.params.seed)
     outcomes = [outcome for _, outcome in _run_trials(run, model, frame, trials, "trials")]
-    tables = {"scores": scores, **_score_tables(scores, model.threshold, run.params.seed)}
+    tables = {"scores": scores, **_score_tables(scores, populations, run.params.seed)}
     said = [trial_scores(n, trials[n], outcome) for n, outcome in enumerate(outcomes) if outcome]
     tables["trials"] = trial_list(trials, outcomes)
     tables["trial_rows"] = trial_rows(frame)
@@ -102,16 +96,26 @@ def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> E
         tables["trial_scores"] = pd.concat(said, ignore_index=True)
         tables["trial_figures"] = trial_figures(tables["trials"], tables["trial_rows"], tables["trial_scores"])
     tables |= _importance(run, model, frame, judges)
-    return Evaluation(tables=tables, threshold=model.threshold, scope=scope, features=model.features, rows_of_each=each)
+    thresholds = tuple(judge.threshold for judge, _ in judges)
+    return Evaluation(tables=tables, thresholds=thresholds, scope=scope, rows_of_each=each)
 
 
-def _score_tables(scores: pd.DataFrame, threshold: float, seed: int) -> dict[str, pd.DataFrame]:
+def _judge_by_folds(run: Run, model: Model, frame: pd.DataFrame) -> tuple[str, list[tuple[Model, np.ndarray]]]:
+    """Fit a model to all folds but one in turn, decided by these, as ``mangroves train`` does; return the scope, and
+    each with the rows it never saw."""
+    trials = out_of_fold_trials(frame, seed=run.params.seed)
+    fitted = [(trial, outcome) for trial, outcome in _run_trials(run, model, frame, trials, "folds") if outcome]
+    found = [(replace(model, trees=one.boosted.trees, edges=one.boosted.edges), trial.test) for trial, one in fitted]
+    return trials[0].name + ", each by a model of the others", found
+
+
+def _score_tables(scores: pd.DataFrame, populations: Sequence[str], seed: int) -> dict[str, pd.DataFrame]:
     return {
-        "metrics": metrics_table(scores, threshold=threshold, seed=seed),
-        "confusion": confusion_table(scores, threshold=threshold, seed=seed),
-        "curves": curve_table(scores),
-        "reliability": reliability_table(scores, seed=seed),
-        "errors": error_table(scores, threshold=threshold),
+        "metrics": metrics_table(scores, populations=populations, seed=seed),
+        "confusion": confusion_table(scores, populations=populations, seed=seed),
+        "curves": curve_table(scores, populations=populations),
+        "reliability": reliability_table(scores, populations=populations, seed=seed),
+        "errors": error_table(scores),
     }
 
 
@@ -134,10 +138,13 @@ def _run_trials(
 
 
 def _importance(
-    run: Run, model: Model, frame: pd.DataFrame, judges: list[tuple[Boosted, np.ndarray]]
+    run: Run, model: Model, frame: pd.DataFrame, judges: list[tuple[Model, np.ndarray]]
 ) -> dict[str, pd.DataFrame]:
     plain = ~is_thinned(frame)
-    calls = [(frame[rows & plain], model.features, boosted, 5, run.params.seed) for boosted, rows in judges]
+    calls = [
+        (frame[rows & plain], model.features, Boosted(judge.trees, judge.edges), 5, run.params.seed)
+        for judge, rows in judges
+    ]
     drops = [drop for _, drop in run.tasks(permutation_importance, calls, len(calls), "importance")]
     seen = np.any([rows for _, rows in judges], axis=0) & plain
     order = row_keys(frame, run.params.seed, by=PIXEL)
@@ -170,10 +177,10 @@ def draw_maps(run: Run, plan: Plan, found: Evaluation, folder: Path) -> list[tup
             y - window[0].start,
             x - window[1].start,
             points["positive"].to_numpy(bool),
-            (points["probability"] >= found.threshold).to_numpy(bool),
-            title=f"{region} {part.year}, {found.scope}; mangrove from {found.threshold:.2f}",
+            points["mapped"].to_numpy(bool),
+            title=f"{region} {part.year}, {found.scope}; mangrove from {range_of(found.thresholds)}",
             notice=run.params.notice,
-            population="scored rows as drawn",
+            population="scored rows, a dot each",
         )
     return drawn
 

@@ -31,11 +31,12 @@ class Evaluation:
     """Tables of an evaluation by name, and what goes with them."""
 
     tables: dict[str, pd.DataFrame]
-    threshold: float
+    thresholds: tuple[float, ...]
+    """From which the rows were mapped as mangrove: the model's, or that of each fold."""
+
     scope: str
     """How the scored rows were kept from the model."""
 
-    features: tuple[str, ...]
     rows_of_each: int
     """Pixels of each region and class that trials were fitted to, at most."""
 
@@ -83,7 +84,7 @@ def summarise(found: Evaluation, tags: dict[str, str]) -> dict[str, Any]:
         place.setdefault(row["region"], {})[figure] = {name: _number(row[name]) for name in ("value", "low", "high")}
     summary = {
         "scope": found.scope,
-        "threshold": found.threshold,
+        "thresholds": list(found.thresholds),
         "rows": len(found.tables["scores"]),
         "blocks": int(found.tables["scores"]["block"].nunique()),
         "figures": figures,
@@ -116,7 +117,7 @@ def draw_charts(folder: Path, found: Evaluation, notice: str) -> list[tuple[str,
         return folder / f"{name}.png"
 
     charts.confusion_chart(
-        place("Confusion matrices", "confusion"), t["confusion"], threshold=found.threshold, notice=notice
+        place("Confusion matrices", "confusion"), t["confusion"], thresholds=found.thresholds, notice=notice
     )
     for label in labels_of(t["scores"]):
         end = "" if label == "mask" else f"_{label}"
@@ -129,7 +130,7 @@ def draw_charts(folder: Path, found: Evaluation, notice: str) -> list[tuple[str,
             t["reliability"],
             t["metrics"],
             label=label,
-            threshold=found.threshold,
+            thresholds=found.thresholds,
             notice=notice,
         )
         charts.errors_chart(
@@ -167,14 +168,14 @@ def draw_charts(folder: Path, found: Evaluation, notice: str) -> list[tuple[str,
     charts.importance_chart(
         place("What the model looks at", "importance"),
         importance,
-        title="Importance: AUC wall to wall against the mask; SHAP over rows as drawn",
+        title="Importance: AUC wall to wall against the mask; SHAP of rows that count alike",
         notice=notice,
     )
     charts.shap_chart(
         place("SHAP values", "shap"),
         t["shap"],
         list(importance.loc[~importance["is_group"], "feature"]),
-        title=f"SHAP values of {len(t['shap']):,} rows as drawn",
+        title=f"SHAP values of {len(t['shap']):,} rows, a seeded choice",
         notice=notice,
     )
     return drawn
@@ -187,7 +188,7 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
         lines += [f"**{notice}**", ""]
     lines += [
         f"Scored are {summary['rows']:,} rows in {summary['blocks']} blocks of 10 km ({found.scope}). Mangrove is "
-        f"mapped from a probability of {found.threshold:.2f}, the model's threshold. Intervals are 95 %, by a bootstrap"
+        f"mapped from a probability of {charts.range_of(found.thresholds)}. Intervals are 95 %, by a bootstrap"
         " of blocks within regions; none is given where a class lies in blocks worth fewer than "
         f"{LEAST_BLOCKS} alike. They say how far other land like these regions' might differ, not what other "
         "regions would give.",

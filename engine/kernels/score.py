@@ -240,7 +240,7 @@ def count_scores(
     return ScoreCounts(np.asarray(values, np.float64), mass)
 
 
-def figures_of(probability: np.ndarray, mass: np.ndarray, threshold: float) -> dict[str, dict[str, np.ndarray]]:
+def figures_of(probability: np.ndarray, mass: np.ndarray, cells: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Return every figure of some weighted counts, many draws at once.
 
     Parameters
@@ -249,8 +249,8 @@ def figures_of(probability: np.ndarray, mass: np.ndarray, threshold: float) -> d
         Increasing.
     mass : ndarray of float64, shape (2, score, draw)
         Weight of the negative and of the positive class at each probability.
-    threshold : float
-        Probability from which a pixel is called positive.
+    cells : ndarray of float64, shape (2, 2, draw)
+        Weight of the negative and of the positive class, called negative and called positive.
 
     Returns
     -------
@@ -261,12 +261,7 @@ def figures_of(probability: np.ndarray, mass: np.ndarray, threshold: float) -> d
     """
     no, yes = mass
     land = no.sum(axis=0), yes.sum(axis=0)
-    called = probability >= threshold
-    false_alarm, hit = no[called].sum(axis=0), yes[called].sum(axis=0)
-    missed, rejected = land[1] - hit, land[0] - false_alarm
-    # Differences of sums may leave a last bit of weight where there is none.
-    missed[yes[~called].sum(axis=0) == 0] = 0
-    rejected[no[~called].sum(axis=0) == 0] = 0
+    (rejected, false_alarm), (missed, hit) = cells
     whole = land[0] + land[1]
     values = probability[:, np.newaxis]
     bins = np.minimum((probability * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)

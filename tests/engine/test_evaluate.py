@@ -33,7 +33,7 @@ def rows_of(population: str, label: str, region: str, scores: pd.DataFrame = SCO
 @pytest.mark.parametrize("label", ["mask", "truth"])
 @pytest.mark.parametrize("population", POPULATIONS)
 def test_metrics_are_those_of_scikit_learn(population, label):
-    table = metrics_table(SCORES, threshold=THRESHOLD, draws=0)
+    table = metrics_table(SCORES, draws=0)
     probability, positive, weight = rows_of(population, label, "Fiji")
     some = table[(table["population"] == population) & (table["label"] == label) & (table["region"] == "Fiji")]
     found = some.set_index(["class", "figure"])["value"]
@@ -67,7 +67,7 @@ def test_metrics_are_those_of_scikit_learn(population, label):
 
 
 def test_confusion_matrices_are_those_of_scikit_learn():
-    table = confusion_table(SCORES, threshold=THRESHOLD, draws=0)
+    table = confusion_table(SCORES, draws=0)
     for (population, label), some in table.groupby(["population", "label"]):
         probability, positive, weight = rows_of(population, label, "all regions")
         expected = confusion_matrix(positive, probability >= THRESHOLD, sample_weight=weight)
@@ -94,7 +94,7 @@ def test_curves_are_the_rates_of_each_threshold():
 
 def test_reliability_adds_up_to_the_calibration_error():
     table = reliability_table(SCORES, draws=0)
-    metrics = metrics_table(SCORES, threshold=THRESHOLD, draws=0)
+    metrics = metrics_table(SCORES, draws=0)
     errors = metrics[metrics["figure"] == "calibration_error"].set_index(["population", "label", "region"])["value"]
     for key, some in table.groupby(["population", "label", "region"]):
         assert some["part"].sum() == pytest.approx(1)
@@ -109,7 +109,7 @@ def test_reliability_adds_up_to_the_calibration_error():
 
 
 def test_errors_are_parted_by_what_the_rows_know():
-    table = error_table(SCORES, threshold=THRESHOLD)
+    table = error_table(SCORES)
     called = SCORES["probability"] >= THRESHOLD
     alarms = SCORES[called & ~SCORES["truth"]]
     some = table[(table["label"] == "truth") & (table["region"] == "Fiji") & (table["error"] == "false alarm")]
@@ -148,23 +148,23 @@ def two_regions(blocks: tuple[int, int], seed: int = 0) -> pd.DataFrame:
             "weight": rng.uniform(1, 3, rows),
             "interior": rng.random(rows) < 0.8,
         }
-    )
+    ).assign(mapped=lambda table: table["probability"] >= 0.5)
 
 
 def test_intervals_hold_the_value_and_repeat_by_seed():
     scores = two_regions((8, 5))
-    table = metrics_table(scores, threshold=0.5, draws=200, seed=3)
+    table = metrics_table(scores, draws=200, seed=3)
     assert (table["low"] < table["value"] + 1e-9).all()
     assert (table["value"] < table["high"] + 1e-9).mean() > 0.95
-    pd.testing.assert_frame_equal(table, metrics_table(scores, threshold=0.5, draws=200, seed=3))
+    pd.testing.assert_frame_equal(table, metrics_table(scores, draws=200, seed=3))
     shuffled = scores.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(table, metrics_table(shuffled, threshold=0.5, draws=200, seed=3))
-    assert not table.equals(metrics_table(scores, threshold=0.5, draws=200, seed=4))
+    pd.testing.assert_frame_equal(table, metrics_table(shuffled, draws=200, seed=3))
+    assert not table.equals(metrics_table(scores, draws=200, seed=4))
 
 
 def test_an_interval_is_the_quantiles_of_figures_of_drawn_blocks():
     scores = two_regions((6, 4))
-    table = metrics_table(scores, threshold=0.5, draws=50, seed=9)
+    table = metrics_table(scores, draws=50, seed=9)
     row = table[
         (table["population"] == "wall to wall") & (table["region"] == "all regions") & (table["figure"] == "auc")
     ]
@@ -187,7 +187,7 @@ def test_intervals_of_shares_are_the_quantiles_of_shares_of_drawn_blocks():
         mass = times[:, whole].sum(axis=1)
         return np.quantile(times[:, part & whole].sum(axis=1)[mass > 0] / mass[mass > 0], [0.025, 0.975])
 
-    table = confusion_table(scores, threshold=0.5, draws=50, seed=9)
+    table = confusion_table(scores, draws=50, seed=9)
     cells = table[(table["population"] == "wall to wall") & (table["region"] == "all regions")]
     for cell in cells.itertuples():
         actual, predicted = positive == (cell.actual == "mangrove"), called == (cell.predicted == "mangrove")
@@ -205,7 +205,7 @@ def test_populations_are_those_asked_for():
     scores = two_regions((4, 4))
     some = {"populations": ("wall to wall", "eroded")}
     tables = [
-        *(table(scores, threshold=0.5, draws=0, **some) for table in (metrics_table, confusion_table)),
+        *(table(scores, draws=0, **some) for table in (metrics_table, confusion_table)),
         curve_table(scores, **some),
         reliability_table(scores, draws=0, **some),
     ]
@@ -215,8 +215,8 @@ def test_populations_are_those_asked_for():
 
 @pytest.mark.parametrize("blocks", [(1, 6), (2, 6)])
 def test_one_or_two_blocks_give_no_interval(blocks):
-    table = metrics_table(two_regions(blocks), threshold=0.5, draws=50)
-    for figures in (table, confusion_table(two_regions(blocks), threshold=0.5, draws=50)):
+    table = metrics_table(two_regions(blocks), draws=50)
+    for figures in (table, confusion_table(two_regions(blocks), draws=50)):
         assert figures.loc[figures["region"] == "a", ["low", "high"]].isna().all(axis=None)
         assert figures.loc[figures["region"] == "b", ["low", "high"]].notna().all(axis=None)
         assert figures.loc[figures["region"] == "all regions", ["low", "high"]].notna().all(axis=None)
@@ -225,7 +225,7 @@ def test_one_or_two_blocks_give_no_interval(blocks):
 def test_a_class_in_one_of_many_blocks_gives_no_interval():
     scores = two_regions((8, 5))
     scores["positive"] &= (scores["block"] == 2) | (scores["region"] == "b")
-    table = metrics_table(scores, threshold=0.5, draws=50)
+    table = metrics_table(scores, draws=50)
     assert table.loc[table["region"] == "a", "low"].isna().all()
     assert table.loc[table["region"] == "b", "low"].notna().all()
 
@@ -233,7 +233,7 @@ def test_a_class_in_one_of_many_blocks_gives_no_interval():
 def test_a_region_of_one_class_has_no_ranking_and_no_recall():
     scores = two_regions((4, 4))
     scores["positive"] &= scores["region"] == "b"
-    table = metrics_table(scores, threshold=0.5, draws=50)
+    table = metrics_table(scores, draws=50)
     some = table[(table["region"] == "a") & (table["population"] == "as drawn")].set_index(["class", "figure"])["value"]
     assert np.isnan(some["both", "auc"])
     assert np.isnan(some["mangrove", "recall"])

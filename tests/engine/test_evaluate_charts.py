@@ -26,6 +26,7 @@ def scores(regions=REGIONS, **more):
             "probability": np.round(np.clip(RNG.normal(0.3 + 0.4 * positive, 0.2), 0, 1), 4),
             "weight": RNG.uniform(1, 3, rows),
             "interior": RNG.random(rows) < 0.8,
+            "mapped": RNG.random(rows) < 0.4,
             **more,
         }
     )
@@ -82,14 +83,14 @@ def is_png(path):
     ids=["regions", "one region", "no mangrove", "all columns"],
 )
 def test_charts_of_scores_are_drawn_from_any_table(tmp_path, rows):
-    metrics = metrics_table(rows, threshold=0.5, draws=20)
+    metrics = metrics_table(rows, draws=20)
     curves, reliability = curve_table(rows), reliability_table(rows, draws=20)
-    confusion = confusion_table(rows, threshold=0.5, draws=20)
-    errors = error_table(rows, threshold=0.5)
-    charts.confusion_chart(tmp_path / "confusion.png", confusion, threshold=0.5, notice="SIMULATED")
+    confusion = confusion_table(rows, draws=20)
+    errors = error_table(rows)
+    charts.confusion_chart(tmp_path / "confusion.png", confusion, thresholds=(0.5,), notice="SIMULATED")
     for label in labels_of(rows):
         charts.regions_chart(tmp_path / "regions.png", metrics, label=label)
-        charts.curves_chart(tmp_path / "curves.png", curves, reliability, metrics, label=label, threshold=0.5)
+        charts.curves_chart(tmp_path / "curves.png", curves, reliability, metrics, label=label, thresholds=(0.4, 0.5))
         charts.errors_chart(tmp_path / "errors.png", errors, label=label)
     assert all(is_png(tmp_path / f"{name}.png") for name in ("confusion", "regions", "curves", "errors"))
 

@@ -26,6 +26,7 @@ def test_scores_are_the_models_of_rows_it_never_saw():
     )
     assert SCORES["probability"].to_numpy() == pytest.approx(expected, abs=0.00006)
     assert (SCORES["probability"] * 10_000).round().to_numpy() / 10_000 == pytest.approx(SCORES["probability"], abs=0)
+    assert SCORES["mapped"].tolist() == (SCORES["probability"] >= THRESHOLD).tolist()
     assert SCORES["block"].tolist() == block_ids(here).tolist()
     assert SCORES["positive"].tolist() == (here["label"] == 2).tolist()
     assert SCORES["wet"].tolist() == (here["mndwi"] > 0).tolist()
@@ -59,8 +60,8 @@ def test_columns_a_table_lacks_are_gone_without():
     assert "mndwi" in columns
     scores = score_part(old[columns].drop(columns="mndwi"), MODEL)
     assert not {"clear_count", "truth", "wet"} & set(scores)
-    errors = error_table(scores, threshold=THRESHOLD)
+    errors = error_table(scores)
     assert set(errors["by"]) == {"class edge"}
-    assert set(metrics_table(scores, threshold=THRESHOLD, draws=0)["label"]) == {"mask"}
+    assert set(metrics_table(scores, draws=0)["label"]) == {"mask"}
     with pytest.raises(SampleError, match="sample lacks column 'weight'"):
         needed_columns(set(old.columns) - {"weight"}, FEATURES)

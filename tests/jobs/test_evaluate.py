@@ -54,8 +54,9 @@ def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
     rows = pd.read_parquet(job.run / "evaluate" / "scores.parquet")
     assert summary["scope"] == "transfer: held-out regions"
     assert set(rows["region"]) == {"sim-India"}
-    assert summary["threshold"] == model.threshold
+    assert summary["thresholds"] == [model.threshold]
     called = rows["probability"] >= round(model.threshold * 10_000) / 10_000
+    assert rows["mapped"].tolist() == called.tolist()
     for label, column in (("mask", "positive"), ("truth", "truth")):
         found = summary["figures"][label]["wall to wall"]["all regions"]
         precision, recall, f1, _ = precision_recall_fscore_support(

@@ -155,10 +155,12 @@ def test_figures_of_a_draw_are_those_of_rows_weighted_so(rows, blocks, seed):
     block = rng.integers(0, blocks, score.size)
     times = rng.integers(0, 3, (blocks, 2)).astype(float)
     counts = count_scores(score, positive, weight, block, blocks)
-    found = figures_of(counts.probability, counts.under(times), 0.5)
+    called = rng.random(score.size) < score
+    cells = np.zeros((2, 2, 2))
+    np.add.at(cells, (positive.astype(int), called.astype(int)), weight[:, np.newaxis] * times[block])
+    found = figures_of(counts.probability, counts.under(times), cells)
     for draw in range(2):
         mass = weight * times[block, draw]
-        called = score >= 0.5
         other, mangrove = rates(~called, ~positive, mass), rates(called, positive, mass)
         expected = {
             ("both", "auc"): auc(score, positive, mass),
