@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,19 @@ from engine.model import Model
 from engine.params import TrainParams
 
 _INNER: Final = "wall to wall, by rows away from class edges"
-_ONE_SIDED: Final = "mangrove and other are not both in two or more parts"
+ONE_SIDED: Final = "mangrove and other are not both in two or more parts"
+
+
+class Decided(NamedTuple):
+    """What some folds decide of a model."""
+
+    calibration: Calibration | None
+    curve: Curve | None
+    """None where the threshold was given."""
+
+    threshold: float
+    prevalence: float
+    """Mangrove share of the land it was decided on."""
 
 
 def decide_by_folds(model: Model, folds: Sequence[Fold], params: TrainParams, threshold: float | None) -> Model:
@@ -43,18 +55,19 @@ def decide_by_folds(model: Model, folds: Sequence[Fold], params: TrainParams, th
         Where folds cannot tell, not calibrated; its ``metrics`` say how it was decided.
     """
     said: dict[str, Any]
+    outcomes = [fold.outcome for fold in folds]
     try:
-        calibration = _calibration(folds, params)
-        apart = _calibrated_apart(folds, params)
+        calibration = _calibration(outcomes, params)
+        apart = _calibrated_apart(outcomes, params)
         curve, decision = _choose(apart, params)
     except ValueError:
         said = {
-            "calibration": {"problem": f"not calibrated: {_ONE_SIDED}"},
-            "decision": {"rule": "none", "reason": _ONE_SIDED},
+            "calibration": {"problem": f"not calibrated: {ONE_SIDED}"},
+            "decision": {"rule": "none", "reason": ONE_SIDED},
         }
         return replace(model, threshold=threshold or 0.5, metrics=said)
     probability, positive, land = _counted(_away_from_edges(apart))
-    score, positive_before, land_before = _counted(_away_from_edges(_together(folds)))
+    score, positive_before, land_before = _counted(_away_from_edges(pd.concat(outcomes)))
     chosen = decision.threshold if threshold is None else threshold
     reached = rates(probability >= threshold_code(chosen), positive, land)
     prevalence = round(_prevalence(positive, land), 6)
@@ -103,21 +116,46 @@ def score_folds(
     dict
         ``scope``, the ``thresholds`` of the folds and where they are from, and what ``summarise`` returns.
     """
-    chosen, mapped = [], []
+    outcomes = [fold.outcome for fold in folds]
     try:
-        for fold, rest in _in_turn(folds):
-            chosen.append(_choose_by(rest, params) if threshold is None else threshold)
-            mapped.append(_mapped(_calibrated([fold], _calibration(rest, params)), chosen[-1]))
+        decided = decide_apart(outcomes, params, threshold)
     except ValueError:
-        return {"scope": scope, "problem": f"not scored: {_ONE_SIDED}"}
+        return {"scope": scope, "problem": f"not scored: {ONE_SIDED}"}
+    mapped = [
+        _mapped(_calibrated([outcome], one.calibration), one.threshold)
+        for outcome, one in zip(outcomes, decided, strict=True)
+    ]
     return {
         "scope": scope,
         "folds": len(folds),
         "folds_failed": asked - len(folds),
-        "thresholds": chosen,
+        "thresholds": [one.threshold for one in decided],
         "threshold_from": "given" if threshold is not None else "for each fold, the other folds",
         **summarise(pd.concat(mapped)),
     }
+
+
+def decide_apart(outcomes: Sequence[pd.DataFrame], params: TrainParams, threshold: float | None) -> list[Decided]:
+    """Decide for each fold by the outcomes of the other folds alone.
+
+    Parameters
+    ----------
+    outcomes : sequence of DataFrame
+        Of each fold, as of ``Fold.outcome``.
+    params, threshold
+        As of ``score_folds``.
+
+    Raises
+    ------
+    ValueError
+        If there are no two folds, or one class is missing outside a fold.
+    """
+    found = []
+    for _, rest in _in_turn(outcomes):
+        curve, chosen = _choose_by(rest, params) if threshold is None else (None, threshold)
+        _, positive, land = _counted(_away_from_edges(pd.concat(rest)))
+        found.append(Decided(_calibration(rest, params), curve, chosen, _prevalence(positive, land)))
+    return found
 
 
 def score_outcomes(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
@@ -131,33 +169,33 @@ def score_outcomes(outcome: pd.DataFrame, threshold: float) -> dict[str, Any]:
     return {"threshold": threshold, **summarise(_mapped(outcome, threshold))}
 
 
-def _calibration(folds: Sequence[Fold], params: TrainParams) -> Calibration | None:
+def _calibration(outcomes: Sequence[pd.DataFrame], params: TrainParams) -> Calibration | None:
     if params.calibrate == "none":
         return None
     fit_curve = fit_isotonic if params.calibrate == "isotonic" else fit_platt
-    return fit_curve(*_counted(_away_from_edges(_together(folds))))
+    return fit_curve(*_counted(_away_from_edges(pd.concat(outcomes))))
 
 
-def _in_turn(folds: Sequence[Fold]) -> Iterator[tuple[Fold, list[Fold]]]:
-    """Yield each fold and the others.
+def _in_turn(outcomes: Sequence[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, list[pd.DataFrame]]]:
+    """Yield the outcomes of each fold, and of the others.
 
     Raises
     ------
     ValueError
         If there are no two.
     """
-    if len(folds) < 2:
+    if len(outcomes) < 2:
         raise ValueError("at least two folds are needed")
-    for index, fold in enumerate(folds):
-        yield fold, [*folds[:index], *folds[index + 1 :]]
+    for index, outcome in enumerate(outcomes):
+        yield outcome, [*outcomes[:index], *outcomes[index + 1 :]]
 
 
-def _calibrated(folds: Sequence[Fold], calibration: Calibration | None) -> pd.DataFrame:
-    outcome = _together(folds)
+def _calibrated(outcomes: Sequence[pd.DataFrame], calibration: Calibration | None) -> pd.DataFrame:
+    outcome = pd.concat(outcomes)
     return outcome.assign(probability=levels_of(calibration)[outcome["probability"]])
 
 
-def _calibrated_apart(folds: Sequence[Fold], params: TrainParams) -> pd.DataFrame:
+def _calibrated_apart(outcomes: Sequence[pd.DataFrame], params: TrainParams) -> pd.DataFrame:
     """Return the outcomes of each fold, calibrated by those of the others: as new land would be.
 
     Raises
@@ -165,17 +203,18 @@ def _calibrated_apart(folds: Sequence[Fold], params: TrainParams) -> pd.DataFram
     ValueError
         If there are no two folds, or one class is missing outside a fold.
     """
-    return pd.concat([_calibrated([fold], _calibration(rest, params)) for fold, rest in _in_turn(folds)])
+    return pd.concat([_calibrated([one], _calibration(rest, params)) for one, rest in _in_turn(outcomes)])
 
 
-def _choose_by(folds: Sequence[Fold], params: TrainParams) -> float:
-    """Return the threshold that some folds choose, each calibrated by the rest of them, or where these are too few by
-    all together."""
+def _choose_by(outcomes: Sequence[pd.DataFrame], params: TrainParams) -> tuple[Curve, float]:
+    """Return curve and threshold that some folds choose, each calibrated by the rest of them, or where these are too
+    few by all together."""
     try:
-        outcome = _calibrated_apart(folds, params)
+        outcome = _calibrated_apart(outcomes, params)
     except ValueError:
-        outcome = _calibrated(folds, _calibration(folds, params))
-    return _choose(outcome, params)[1].threshold
+        outcome = _calibrated(outcomes, _calibration(outcomes, params))
+    curve, decision = _choose(outcome, params)
+    return curve, decision.threshold
 
 
 def _mapped(outcome: pd.DataFrame, threshold: float) -> pd.DataFrame:
