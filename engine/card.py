@@ -32,6 +32,7 @@ from engine.landsat import BANDS, FILL_DN, OFFSET, OLI, SCALE, TM
 from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.model import META_FILE, TREES_FILE, Model
 from engine.places import Place
+from engine.splits import HELD_OUT, IN_REGION, RANDOM_ROWS, REGION_FOLDS
 
 CARD_FILE: Final = "README.md"
 ITEM_FILE: Final = "item.json"
@@ -91,6 +92,16 @@ _RULES: Final = {
     "area": "mapped area nearest to the true one",
 }
 _POPULATIONS: Final = {"wall_to_wall": "wall to wall", "as_drawn": "as drawn", "eroded": "eroded, wall to wall"}
+_SCOPES: Final = {
+    HELD_OUT: "regions that had no part in training, calibration or threshold",
+    REGION_FOLDS: "each region by a model that never saw it, calibrated, and its threshold chosen, by the other folds; "
+    "the model of this card learnt from all of them",
+    IN_REGION: "each 10 km block by a model of other blocks of the region, calibrated, and its threshold chosen, by "
+    "the other folds; the model of this card learnt from all of them",
+    RANDOM_ROWS: "rows whose neighbours were trained on; only to show what a random split would claim",
+}
+"""What the figures of a scope are of."""
+
 _MOST_ROWS: Final = 200  # of a table of figures
 
 
@@ -252,8 +263,8 @@ def not_for(model: Model, facts: Facts) -> list[str]:
     return [
         *([NOT_FOR_SIMULATED] if "SIMULATED" in facts.get("notice", "").upper() else []),
         *NOT_FOR,
-        f"Land unlike its training regions ({', '.join(model.regions)}) before it is checked there: figures of "
-        "held-out regions are no promise for another coast.",
+        f"Land unlike its training regions ({', '.join(model.regions)}) before it is checked there: no figure here is "
+        "a promise for another coast.",
         f"Land with another share of mangrove than {model.training_prevalence:.1%}, unless probabilities are moved to "
         "that share: precision falls with prevalence.",
         *facts.get("not_for", ()),
@@ -281,7 +292,11 @@ def _limits(model: Model) -> list[str]:
     stale = sorted({year for mask in model.masks for year in mask.get("stale_years", ())})
     if stale:
         found.append(f"The imagery of {', '.join(map(str, stale))} was labelled by a mask too old or too young for it.")
-    if not model.hold_out:
+    if model.metrics.get("scope") == REGION_FOLDS:
+        found.append(
+            "No region was held out of this model: how it does on another coast is told by models of fewer regions."
+        )
+    elif not model.hold_out:
         found.append("No region was held out, so how it does on another coast was not measured.")
     if set(model.features) & {*RANGE_FEATURES, *MAD_FEATURES}:
         found.append("Percentiles and water frequency need 8 clear looks; with fewer it falls back on the composite.")
@@ -326,6 +341,12 @@ def _scores_text(model: Model, facts: Facts) -> str:
         "worlds only)." + " In brackets the 95 % interval, by 10 km blocks." * any("(" in f for f in figures),
         _score_table(shown, _FIGURES),
     ]
+    if "scores" not in facts and "problem" in model.metrics:
+        text.append(f"On land it never saw it is {_plain(model.metrics['problem'])}.")
+    if kinds := [
+        f"*{scope}*: {_SCOPES[scope]}." for scope in dict.fromkeys(key[0] for key in shown) if scope in _SCOPES
+    ]:
+        text.append(_bullets(kinds))
     at = {key: figures for key, figures in shown.items() if set(figures) & set(_AT) and key[1] == "wall to wall"}
     if at:
         text += ["The same at other shares of mangrove:", _score_table(at, _AT)]
@@ -370,7 +391,7 @@ def _decision(model: Model, facts: Facts) -> list[str]:
             text += f"; expected calibration error {ece[0]:.3f} before, {ece[1]:.3f} after"
     else:
         text = "**Calibration**: none; the trees' score is taken for the probability"
-    rule = facts.get("threshold_rule") or _rule(model.metrics.get("decision") or {})
+    rule = facts.get("threshold_rule") or _rule(model.metrics)
     return [
         text,
         f"**Threshold**: mangrove from probability {model.threshold:g}" + (f"; {_plain(rule)}" if rule else ""),
@@ -379,8 +400,9 @@ def _decision(model: Model, facts: Facts) -> list[str]:
     ]
 
 
-def _rule(decision: Mapping[str, Any]) -> str:
+def _rule(metrics: Mapping[str, Any]) -> str:
     """Say by which rule training chose the threshold, and what it reached."""
+    decision = metrics.get("decision") or {}
     rule = _RULES.get(str(decision.get("rule")), "").format(decision.get("target", ""))
     if not rule:
         return ""
@@ -390,8 +412,10 @@ def _rule(decision: Mapping[str, Any]) -> str:
         for name in ("precision", "recall", "f1")
         if decision.get(name) is not None
     ]
-    where = f"{decision.get('population', '')}, against the {decision.get('label', '')}"
-    return f"{rule}, {reached}{', '.join(figures)} on land the trees had not seen, apart from the hold-out ({where})"
+    folds = f"{metrics['folds_scope']}; " if "folds_scope" in metrics else ""
+    where = f"{folds}{decision.get('population', '')}, against the {decision.get('label', '')}"
+    chose = "" if decision["rule"] == "given" else ", which chose it"
+    return f"{rule}, {reached}{', '.join(figures)} on folds of the land trained on{chose} ({where})"
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from engine.legend import MANGROVE, PROBABILITY_SCALE
 from engine.model import Model
 from engine.partitions import Keep, Table, as_mapped, probability_of
 from engine.rows import combine, row_keys
-from engine.splits import block_ids
+from engine.splits import IN_REGION, REGION_FOLDS, block_ids
 
 _RANDOM_PARTS: Final = 4  # of a random split one is scored by a model of the others
 
@@ -75,7 +75,7 @@ def deal_folds(table: Table, base: Keep, folds: int, seed: int) -> tuple[str, li
         deal = np.random.default_rng(seed).permutation(len(regions)) % folds
         of = dict(zip(regions, deal.tolist(), strict=True))
         fold_of = partial(_region_fold, of=of)
-        return "transfer: folds of regions", [
+        return REGION_FOLDS, [
             FoldSplit(base, fold_of, fold, apart_from(table, [name for name in regions if of[name] == fold]))
             for fold in sorted(set(of.values()))
         ]
@@ -84,9 +84,7 @@ def deal_folds(table: Table, base: Keep, folds: int, seed: int) -> tuple[str, li
         return "no land to train on", []
     deal = np.random.default_rng(seed).permutation(blocks.size) % folds
     fold_of = partial(_block_fold, of=dict(zip(blocks.tolist(), deal.tolist(), strict=True)))
-    return "in-region, not transfer: 10 km blocks", [
-        FoldSplit(base, fold_of, fold) for fold in sorted(set(deal.tolist()))
-    ]
+    return IN_REGION, [FoldSplit(base, fold_of, fold) for fold in sorted(set(deal.tolist()))]
 
 
 def random_split(base: Keep, seed: int) -> FoldSplit:

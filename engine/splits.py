@@ -20,6 +20,12 @@ from engine.rows import row_keys
 BLOCK_PX: Final = 333
 """Side of a spatial block, 10 km."""
 
+HELD_OUT: Final = "transfer: held-out regions"
+REGION_FOLDS: Final = "transfer: folds of regions"
+IN_REGION: Final = "in-region, not transfer: 10 km blocks"
+RANDOM_ROWS: Final = "random split, optimistic"
+"""Kinds of splits; one stands beside every figure."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -81,7 +87,7 @@ def by_region(frame: pd.DataFrame, regions: Sequence[str], name: str = "") -> Sp
     if unknown := sorted(set(regions) - set(of)):
         raise SampleError(f"no sample in region {unknown[0]!r}", fix=f"sampled are {', '.join(sorted(set(of)))}")
     test = of.isin(list(regions)).to_numpy()
-    return Split(name or ", ".join(sorted(regions)), "transfer: held-out regions", apart(frame, test), test)
+    return Split(name or ", ".join(sorted(regions)), HELD_OUT, apart(frame, test), test)
 
 
 def leave_one_region_out(frame: pd.DataFrame) -> list[Split]:
@@ -111,16 +117,13 @@ def region_folds(frame: pd.DataFrame, *, folds: int, repeats: int = 1, seed: int
         ``folds`` after ``folds``: every row is tested once a repeat.
     """
     of = frame["region"].astype(str).to_numpy()
-    groups, kind = (of, "transfer: folds of regions") if len(set(of)) > 1 else (block_ids(frame), _IN_REGION)
+    groups, kind = (of, REGION_FOLDS) if len(set(of)) > 1 else (block_ids(frame), IN_REGION)
     return _folds(frame, groups, kind, folds, repeats, seed)
 
 
 def block_folds(frame: pd.DataFrame, *, folds: int, seed: int = 0) -> list[Split]:
     """Deal the 10 km blocks to folds: how well a model does between its training rows, not elsewhere."""
-    return _folds(frame, block_ids(frame), _IN_REGION, folds, 1, seed)
-
-
-_IN_REGION: Final = "in-region, not transfer: 10 km blocks"
+    return _folds(frame, block_ids(frame), IN_REGION, folds, 1, seed)
 
 
 def _folds(frame: pd.DataFrame, groups: np.ndarray, kind: str, folds: int, repeats: int, seed: int) -> list[Split]:
@@ -203,4 +206,4 @@ def random_rows(frame: pd.DataFrame, *, share: float = 0.25, seed: int = 0) -> S
     All rows of a pixel and year (also those of thinned composites) go to the same side.
     """
     test = row_keys(frame, seed) < np.uint64(share * 2**64)
-    return Split("random rows", "random split, optimistic", ~test, test)
+    return Split("random rows", RANDOM_ROWS, ~test, test)

@@ -36,6 +36,7 @@ from engine.params import TrainParams
 from engine.partitions import Keep, Table, Tally, encode_rows, tally_rows
 from engine.places import Place
 from engine.rows import combine
+from engine.splits import HELD_OUT, RANDOM_ROWS
 
 _BYTES_PER_VALUE: Final = 4  # peak of training 2-4 million rows: 138 bytes a row with 8 features, 176 with 20
 _BYTES_PER_ROW: Final = 120
@@ -121,7 +122,7 @@ def train_model(
         metrics = {**_score_held(model, table), "threshold_from": source}
     else:
         metrics = score_folds(folds, params, threshold, asked=len(splits), scope=scope)
-    split, random = random_split(base, seed), {"scope": "random split, optimistic"}
+    split, random = random_split(base, seed), {"scope": RANDOM_ROWS}
     try:
         other = replace(work(table, split.train), calibration=model.calibration, threshold=model.threshold)
         random |= score_outcomes(table.outcomes(other, split.test), other.threshold)
@@ -234,7 +235,7 @@ def _score_held(model: Model, table: Table) -> dict[str, Any]:
     outcome = table.outcomes(model, inside(model.hold_out))
     if outcome.empty:
         raise SampleError("the sample has no row in the held-out regions", fix="sample them too, or set train.hold_out")
-    return {"scope": "transfer: held-out regions", **score_outcomes(outcome, model.threshold)}
+    return {"scope": HELD_OUT, **score_outcomes(outcome, model.threshold)}
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------

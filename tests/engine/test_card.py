@@ -20,6 +20,7 @@ from engine.kernels.indices import INDICES, spectral_indices
 from engine.landsat import BANDS
 from engine.model import load_model
 from engine.params import TrainParams
+from engine.splits import HELD_OUT, IN_REGION, REGION_FOLDS
 from engine.train import fit
 from tests.engine.samples import make_sample
 
@@ -120,6 +121,37 @@ def test_a_real_model_is_not_called_simulated_and_what_is_not_known_is_said():
     assert rows(card_text(replace(MODEL, masks=(silent,))), "mask |")[1][3:] == ["not stated"] * 3
     # The notice may also come with the model.
     assert NOT_FOR_SIMULATED in card_text(replace(MODEL, metrics={"notice": "SIMULATED world"}))
+
+
+@pytest.mark.parametrize(
+    ("scope", "held", "said", "limit"),
+    [
+        (HELD_OUT, ("Cuba2",), "regions that had no part in training, calibration or threshold", None),
+        (REGION_FOLDS, (), "each region by a model that never saw it", "is told by models of fewer regions"),
+        (IN_REGION, (), "each 10 km block by a model of other blocks of the region", "was not measured"),
+    ],
+)
+def test_it_says_truly_which_land_judged_which_model(scope, held, said, limit):
+    text = card_text(replace(MODEL, metrics={**METRICS, "scope": scope, "folds_scope": scope}, hold_out=held))
+    assert f"* *{scope}*: {said}" in text
+    limits = [line for line in text.splitlines() if "No region was held out" in line]
+    assert len(limits) == (limit is not None)
+    assert all(limit in line for line in limits)
+    assert f"on folds of the land trained on, which chose it ({scope}; wall to wall, against the mask)" in text
+    # A row of a random split says so too.
+    assert "* *random split, optimistic*: rows whose neighbours were trained on" in text
+
+
+def test_a_model_that_only_a_random_split_could_score_says_so():
+    metrics = {"scope": IN_REGION, "problem": "not scored: one part", "random_split": METRICS["random_split"]}
+    text = card_text(replace(MODEL, metrics=metrics, hold_out=()))
+    assert "On land it never saw it is not scored: one part." in text
+    assert "how it does on another coast was not measured" in text
+    given = {**METRICS, "decision": METRICS["decision"] | {"rule": "given"}}
+    assert (
+        "as given, precision 0.900, recall 0.800, F1 0.847 on folds of the land trained on (wall to wall, "
+        in card_text(replace(MODEL, metrics=given))
+    )
 
 
 def test_every_figure_stands_under_its_population_and_label():
