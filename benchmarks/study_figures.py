@@ -37,8 +37,8 @@ STUDY_SHARE: Final = 0.31
 STUDY_RECALL: Final = 0.98
 """Of its model, at a threshold other than that of maps."""
 
-BANDS: Final = 4
-"""North to south across a region: the oracle judges each by a model of the others. With halves, one may lack what
+BANDS: Final = 8
+"""Strips of 2 km across a region: the oracle judges each by a model of the others. Of halves one may lack what
 covers the other."""
 
 GAP_PX: Final = 33

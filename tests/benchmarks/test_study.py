@@ -89,7 +89,7 @@ def test_the_oracle_is_fitted_a_kilometre_from_what_it_is_judged_on():
     figures.__dict__.update(frame=rows, hold_out=judged)
     score = figures.ask_oracle("sim-India")
     np.testing.assert_allclose(score, cols / 1000, rtol=1e-6)  # every row once, in its place
-    assert [len(test) for _, test, _, _ in seen] == [32] * BANDS
+    assert [len(test) for _, test, _, _ in seen] == [16] * BANDS
     for train, test, label, thinned in seen:
         assert label == "truth"
         assert thinned
