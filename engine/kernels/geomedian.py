@@ -76,9 +76,10 @@ def geomedian(bands: np.ndarray, clear: np.ndarray, dtype: Any = np.uint16, *, t
 
     Examples
     --------
-    >>> looks = np.array([[0, 0], [10, 0], [5, 9000]], dtype="uint16").reshape(3, 2, 1, 1)
+    >>> looks = np.full((3, 6, 1, 1), 9000, dtype="uint16")
+    >>> looks[:, :2, 0, 0] = [[0, 0], [10, 0], [5, 9000]]
     >>> geomedian(looks, np.ones((3, 1, 1), dtype=bool))[:, 0, 0]  # the angles at the point are 120 degrees
-    array([5, 3], dtype=uint16)
+    array([   5,    3, 9000, 9000, 9000, 9000], dtype=uint16)
     """
     looks_of_bands, clear_looks = flat_looks(bands, clear, dtype)
     _, n_bands, height, width = bands.shape
@@ -307,7 +308,7 @@ def _settle(points, estimate):
         if distance > least and _dot(pull, move) < 0:  # too far
             _scale(move, 0.25)
             if _length(move) < _length(step):
-                move[:] = step  # Weiszfeld's never is
+                _copy(step, move)  # Weiszfeld's never is
                 least = np.inf
             _add(last, move, estimate)
             continue
@@ -317,31 +318,33 @@ def _settle(points, estimate):
             strength = _length(step)
             # A look is the geometric median if the others' pull on it is no stronger than it is itself.
             if strength <= ties:
-                estimate[:] = points[look]
+                _copy(points[look], estimate)
                 return
             # One that is only better than the estimate is left for good: near it Newton's steps would go astray.
             if at_look <= distance:
-                last[:], least = points[look], at_look
+                _copy(points[look], last)
+                least = at_look
                 _scale(step, 1 / strength)
                 bend = max(_bend_one(points, last, step), _RIDGE * weight_there)
-                move[:] = step
+                _copy(step, move)
                 _scale(move, min((strength - ties) / bend, least))
                 _scale(step, (strength - ties) / weight_there)
                 _add(last, move, estimate)
                 continue
-        step[:] = pull
+        _copy(pull, step)
         _scale(step, 1 / weight)
         _spread_one(points, estimate, weight, spread)
         slack = 1 - _length(spread.ravel())
         if _length(step) <= max(slack * min(_LIMIT, nearest / 4), _NO_STEP):
             _add(estimate, step, estimate)
             return
-        last[:], least = estimate, distance
-        move[:] = step
+        _copy(estimate, last)
+        least = distance
+        _copy(step, move)
         _solve_one(spread, move)
         _scale(move, min(1.0, least / _length(move)))
         _add(last, move, estimate)
-    estimate[:] = last
+    _copy(last, estimate)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -433,6 +436,12 @@ def _distance(one, other):
 def _scale(vector, factor):
     for i in range(vector.size):
         vector[i] *= factor
+
+
+@njit(cache=True, nogil=True)
+def _copy(vector, target):
+    for i in range(vector.size):  # target[:] = vector takes 2 s more to compile: its error has a text
+        target[i] = vector[i]
 
 
 @njit(cache=True, nogil=True)

@@ -120,7 +120,7 @@ def listening(pid: str = "self") -> set[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").is_file(), reason="needs /proc to list sockets")
-@pytest.mark.parametrize("name", ["threads", "local"])
+@pytest.mark.parametrize("name", ["threads", pytest.param("local", marks=pytest.mark.slow)])
 def test_nothing_listens_beyond_loopback(name):
     loopback = {"0100007F", "00000000000000000000000001000000"}
     with open_cluster(name) as client:
@@ -169,6 +169,7 @@ def test_every_call_is_answered_and_few_are_in_flight(tmp_path):
         assert dict([first, *answers]) == {(n,): n * n for n in range(40)}
 
 
+@pytest.mark.slow
 def test_what_calls_share_travels_once():
     class Coast:
         pickled = 0
