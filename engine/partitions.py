@@ -20,7 +20,7 @@ from engine.errors import SampleError
 from engine.kernels.bins import Histogram, count_values, encode, merge_histograms
 from engine.legend import MANGROVE, OTHER
 from engine.model import Model
-from engine.rows import PIXEL_YEAR, WEIGHT_GRID, combine, feature_values, is_thinned
+from engine.rows import PIXEL_YEAR, WEIGHT_GRID, combine, feature_values, is_thinned, run_task
 from engine.splits import block_ids
 
 Keep = Callable[[pd.DataFrame], np.ndarray]
@@ -72,9 +72,8 @@ class Table:
 
     def compute(self, task: Any) -> Any:
         """Run a task where the table lies."""
-        if self.client is None or not any(dask.is_dask_collection(part) for part in self.parts):
-            return task.compute(scheduler="synchronous")
-        return self.client.compute(task).result()
+        spread = any(dask.is_dask_collection(part) for part in self.parts)
+        return run_task(task, self.client if spread else None)
 
     def distinct(self, values_of: Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
         """Return the distinct values of what a function makes of each partition, sorted."""

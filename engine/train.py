@@ -96,7 +96,7 @@ def train_model(
     Raises
     ------
     SampleError
-        If the table lacks columns, or training rows of either class.
+        If the table lacks columns, training rows of either class, or any row of the regions held out.
     ConfigError
         If ``train.distributed: yes`` is asked without a cluster, or every region is held out.
     """
@@ -118,8 +118,13 @@ def train_model(
     # Folds fitted again to what is trusted would be judged on labels that had a say in what is.
     model = decide_by_folds(work(trusted, base, held), folds, params, threshold)
     if held:
+        outcome = table.outcomes(model, inside(held))
+        if outcome.empty:
+            raise SampleError(
+                "the sample has no row in the held-out regions", fix="sample them too, or set train.hold_out"
+            )
         source = "folds of the land trained on" if threshold is None else "given"
-        metrics = {**_score_held(model, table), "threshold_from": source}
+        metrics = {"scope": HELD_OUT, "threshold_from": source, **score_outcomes(outcome, model.threshold)}
     else:
         metrics = score_folds(folds, params, threshold, asked=len(splits), scope=scope)
     split, random = random_split(base, seed), {"scope": RANDOM_ROWS}
@@ -213,29 +218,6 @@ def fit(
         params=params,
         worker_memory=worker_memory,
     )
-
-
-def score_hold_out(model: Model, sample: Any, *, client: distributed.Client | None = None) -> dict[str, Any]:
-    """Score a model on its held-out regions, un-eroded, against the mask.
-
-    Returns
-    -------
-    dict
-        ``scope`` and what ``score_outcomes`` returns.
-
-    Raises
-    ------
-    SampleError
-        If the sample has no row in a held-out region.
-    """
-    return _score_held(model, Table.of(sample, model.features, client))
-
-
-def _score_held(model: Model, table: Table) -> dict[str, Any]:
-    outcome = table.outcomes(model, inside(model.hold_out))
-    if outcome.empty:
-        raise SampleError("the sample has no row in the held-out regions", fix="sample them too, or set train.hold_out")
-    return {"scope": HELD_OUT, **score_outcomes(outcome, model.threshold)}
 
 
 # --- fitting ---------------------------------------------------------------------------------------------------
