@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.decide import score_folds
+from engine.decide import score_folds, score_outcomes
 from engine.folds import Fold
 from engine.params import TrainParams
 
@@ -58,3 +58,24 @@ def test_folds_that_cannot_tell_about_each_other_are_not_scored_and_say_so(folds
         "scope": "here",
         "problem": "not scored: mangrove and other are not both in two or more parts",
     }
+
+
+def test_scores_name_their_population():
+    # 2 mangrove and 2 other rows; one other row of 8 pixels is taken for mangrove.
+    outcome = pd.DataFrame(
+        {
+            "region": ["a", "a", "b", "b"],
+            "interior": [True, True, True, False],
+            "positive": [True, True, False, False],
+            "probability": np.array([9000, 8000, 7000, 1000], np.uint16),
+            "pixels": [1.0, 1.0, 8.0, 10.0],
+            "rows": [1, 1, 1, 1],
+        }
+    )
+    figures = score_outcomes(outcome, 0.5)
+    assert figures["wall_to_wall"]["precision"] == pytest.approx(0.2)
+    assert figures["as_drawn"]["precision"] == pytest.approx(2 / 3, abs=1e-6)
+    assert figures["wall_to_wall"]["recall"] == figures["wall_to_wall"]["auc"] == 1
+    assert figures["wall_to_wall"]["precision_at_31%"] == pytest.approx(0.31 / (0.31 + 0.69 * 8 / 18), abs=1e-6)
+    assert figures["eroded"]["prevalence"] == pytest.approx(0.2)
+    assert figures["regions"]["a"]["auc"] is None

@@ -10,19 +10,14 @@ import pandas as pd
 import pytest
 import xgboost
 from distributed import Client, LocalCluster
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine import train
 from engine.boost import GRADIENT_GRID, logistic_gradients
-from engine.decide import score_outcomes
 from engine.errors import ConfigError, SampleError
-from engine.folds import apart_from, deal_folds
 from engine.kernels.bins import encode
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING
 from engine.legend import MANGROVE
 from engine.params import TrainParams
-from engine.partitions import Table
 from engine.train import fit, train_model
 from tests.engine.samples import make_sample
 
@@ -224,30 +219,6 @@ def test_one_block_cannot_be_scored_and_says_so():
     assert metrics["random_split"]["wall_to_wall"]["rows"] > 0
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.integers(0, 2**31), st.integers(20, 400), st.integers(300, 4000), st.integers(1, 4), st.integers(2, 5), st.data()
-)
-def test_no_block_is_on_both_sides_of_a_fold(seed, rows, extent_px, parts, folds, data):
-    names = data.draw(st.sampled_from([("Fiji",), ("Cuba1", "Fiji"), ("Cuba1", "Cuba2", "Fiji", "India")]))
-    held = data.draw(st.sampled_from([(), names[1:2]]))
-    sample = make_sample(rows, seed=seed, extent_px=extent_px, regions=names)
-    table = Table.of(sample, ALL_FEATURES, None)
-    _, splits = deal_folds(table, apart_from(table, held), folds, seed)
-    tested = np.zeros(rows, int)
-    for split in splits:
-        sides = {"train": set(), "test": set()}
-        for part in np.array_split(np.arange(rows), parts):
-            frame = sample.iloc[part]
-            blocks = list(zip(frame["zone"], frame["grid_row"] // 333, frame["grid_col"] // 333, strict=True))
-            for side, chosen in (("train", split.train(frame)), ("test", split.test(frame))):
-                sides[side] |= {block for block, kept in zip(blocks, chosen, strict=True) if kept}
-                assert not frame["region"][chosen].isin(held).any()
-            tested[part] += split.test(frame)
-        assert not sides["train"] & sides["test"]
-    assert tested.max(initial=0) <= 1  # scored once, by a model that never saw it
-
-
 # --- calibration, threshold, suspects --------------------------------------------------------------------------
 
 
@@ -341,27 +312,6 @@ def test_thinned_rows_are_trained_on_and_stand_for_no_land():
     assert sum(twice.training_rows.values()) == 2 * sum(once.training_rows.values())
     assert twice.training_prevalence == pytest.approx(once.training_prevalence)
     assert twice.metrics["wall_to_wall"]["rows"] == once.metrics["wall_to_wall"]["rows"] == 2000
-
-
-def test_scores_name_their_population():
-    # 2 mangrove and 2 other rows; one other row of 8 pixels is taken for mangrove.
-    outcome = pd.DataFrame(
-        {
-            "region": ["a", "a", "b", "b"],
-            "interior": [True, True, True, False],
-            "positive": [True, True, False, False],
-            "probability": np.array([9000, 8000, 7000, 1000], np.uint16),
-            "pixels": [1.0, 1.0, 8.0, 10.0],
-            "rows": [1, 1, 1, 1],
-        }
-    )
-    figures = score_outcomes(outcome, 0.5)
-    assert figures["wall_to_wall"]["precision"] == pytest.approx(0.2)
-    assert figures["as_drawn"]["precision"] == pytest.approx(2 / 3, abs=1e-6)
-    assert figures["wall_to_wall"]["recall"] == figures["wall_to_wall"]["auc"] == 1
-    assert figures["wall_to_wall"]["precision_at_31%"] == pytest.approx(0.31 / (0.31 + 0.69 * 8 / 18), abs=1e-6)
-    assert figures["eroded"]["prevalence"] == pytest.approx(0.2)
-    assert figures["regions"]["a"]["auc"] is None
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
