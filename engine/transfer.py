@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
     """uint16, one for each row of the test side: probability x 10 000, not calibrated."""
 
     threshold: int
-    """x 10 000: of highest F1 wall to wall, out of fold on the training side."""
+    """x 10 000: of highest F1 wall to wall, out of fold on the training side (of a single region, of its pixels)."""
 
     rows: int
     """Trained on."""
@@ -88,6 +88,14 @@ def out_of_fold_trials(frame: pd.DataFrame, *, folds: int = 5, seed: int = 0) ->
     if len(parts) < 2:
         raise SampleError("the sample lies in one 10 km block: no land is left to judge on", fix="sample a wider area")
     return [Trial("out of fold", part.kind, 0, part.train, part.test) for part in parts]
+
+
+def fold_outcome(frame: pd.DataFrame, trial: Trial, outcome: Outcome) -> pd.DataFrame:
+    """Return what a trial's model said of the rows it was judged on, as ``engine.decide`` takes it."""
+    side = frame[trial.test]
+    rows = judged_rows(side)
+    said = outcome.mapped[~is_thinned(side)]
+    return rows[["region", "interior", "positive"]].assign(probability=said, pixels=rows["weight"], rows=1)
 
 
 def plan_trials(frame: pd.DataFrame, held_out: Sequence[str], *, seed: int = 0) -> list[Trial]:
@@ -242,15 +250,24 @@ def _threshold_out_of_fold(
 ) -> int:
     """Choose the threshold of highest F1 wall to wall on rows the judged model's siblings never saw."""
     mapped, seen = np.zeros(len(frame), np.uint16), np.zeros(len(frame), bool)
-    for part in region_folds(frame, folds=INNER_FOLDS, seed=seed):
-        boosted, _ = _fit(frame, part.train, features, params, balance)
+    for train, test in _inner_folds(frame, seed):
+        boosted, _ = _fit(frame, train, features, params, balance)
         if boosted is not None:
-            mapped[part.test], seen[part.test] = _mapped_by(boosted, feature_values(frame[part.test], features)), True
+            mapped[test], seen[test] = _mapped_by(boosted, feature_values(frame[test], features)), True
     seen &= ~is_thinned(frame)
     positive = (frame["label"] == MANGROVE).to_numpy()
     if not (positive & seen).any():
-        return PROBABILITY_SCALE // 2  # one block, or mangrove in one fold alone
+        return PROBABILITY_SCALE // 2  # mangrove in one fold alone
     return best_threshold(mapped[seen], positive[seen], frame["weight"].to_numpy()[seen])
+
+
+def _inner_folds(frame: pd.DataFrame, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Deal the regions of a training side to folds, or the pixels of a single one: models of its few blocks are too
+    unlike for one threshold to suit their scores."""
+    if frame["region"].nunique() > 1:
+        return [(part.train, part.test) for part in region_folds(frame, folds=INNER_FOLDS, seed=seed)]
+    fold = row_keys(frame, seed, by=PIXEL) % np.uint64(INNER_FOLDS)
+    return [(fold != one, fold == one) for one in range(INNER_FOLDS)]
 
 
 def trial_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,12 +13,14 @@ import pandas as pd
 
 from engine.boost import Boosted
 from engine.classify import as_asked
+from engine.decide import ONE_SIDED, decide_apart
+from engine.errors import SampleError
 from engine.evaluate import confusion_table, curve_table, error_table, metrics_table, reliability_table
 from engine.evaluate_charts import range_of
 from engine.figures import prediction_map
 from engine.importance import importance_table, permutation_importance, shap_table
 from engine.model import Model
-from engine.params import BoostParams
+from engine.params import BoostParams, TrainParams
 from engine.plan import Plan, TileYear
 from engine.rows import PIXEL, gather_rows, is_thinned, row_keys
 from engine.sample import read_sample
@@ -29,6 +31,7 @@ from engine.transfer import (
     ROWS,
     Outcome,
     Trial,
+    fold_outcome,
     out_of_fold_trials,
     plan_trials,
     run_trial,
@@ -48,6 +51,8 @@ from jobs.train import check_training, fit_model
 
 SHAP_ROWS: Final = 2000
 MOST_MAPS: Final = 30
+
+_DECIDES: Final = ("calibrate", "threshold_rule", "threshold_target")
 
 
 def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> Evaluation:
@@ -101,12 +106,28 @@ def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> E
 
 
 def _judge_by_folds(run: Run, model: Model, frame: pd.DataFrame) -> tuple[str, list[tuple[Model, np.ndarray]]]:
-    """Fit a model to all folds but one in turn, decided by these, as ``mangroves train`` does; return the scope, and
-    each with the rows it never saw."""
+    """Fit a model to all folds but one in turn, calibrated and its threshold chosen by the outcomes of these, as
+    ``mangroves train`` scores folds; return the scope, and each model with the rows it never saw."""
     trials = out_of_fold_trials(frame, seed=run.params.seed)
     fitted = [(trial, outcome) for trial, outcome in _run_trials(run, model, frame, trials, "folds") if outcome]
-    found = [(replace(model, trees=one.boosted.trees, edges=one.boosted.edges), trial.test) for trial, one in fitted]
-    return trials[0].name + ", each by a model of the others", found
+    params = TrainParams(**{name: model.params[name] for name in _DECIDES if name in model.params})
+    try:
+        decided = decide_apart([fold_outcome(frame, trial, one) for trial, one in fitted], params, None)
+    except ValueError as error:
+        raise SampleError(f"folds cannot be judged: {ONE_SIDED}", fix="sample a wider area") from error
+    judges = []
+    for (trial, outcome), by in zip(fitted, decided, strict=True):
+        judge = replace(
+            model,
+            trees=outcome.boosted.trees,
+            edges=outcome.boosted.edges,
+            calibration=by.calibration,
+            curve=by.curve,
+            threshold=by.threshold,
+            training_prevalence=by.prevalence,
+        )
+        judges.append((as_asked(judge, run.params.classify), trial.test))
+    return f"{trials[0].name}, each by a model, a calibration and a threshold of the others", judges
 
 
 def _score_tables(scores: pd.DataFrame, populations: Sequence[str], seed: int) -> dict[str, pd.DataFrame]:
@@ -194,6 +215,8 @@ def _points_of(part: TileYear, rows: pd.DataFrame) -> pd.DataFrame:
 
 def show_evaluation(run: Run, summary: dict[str, Any], folder: Path) -> None:
     """Print the headline and hand the summary over."""
+    if run.params.notice:
+        run.reporter.say(run.params.notice)
     rows = []
     for label, populations in summary["figures"].items():
         for population, regions in populations.items():

@@ -17,7 +17,7 @@ from engine import evaluate_charts as charts
 from engine.evaluate import LEAST_BLOCKS
 from engine.files import replacing, write_text
 from engine.kernels.score import PREVALENCES
-from engine.scores import ALL_REGIONS, labels_of
+from engine.scores import ALL_REGIONS, AS_DRAWN, labels_of
 from engine.transfer import headline, split_table
 
 FIGURES: Final = ("auc", "precision", "recall", "f1", "average_precision", "brier", "calibration_error")
@@ -194,6 +194,12 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
         "regions would give.",
         "",
     ]
+    if AS_DRAWN not in summary["figures"]["mask"]:
+        lines += [
+            f"Of each region and class at most {found.rows_of_each:,} pixels were chosen anew from the sample, weighted"
+            " to stand for all land, so no figure is of rows as drawn.",
+            "",
+        ]
     for label, populations in summary["figures"].items():
         lines += [f"## All regions, against the {label}", "", *_table_of(populations), ""]
         lines += [f"## By region, wall to wall, against the {label}", "", *_table_by_region(populations), ""]

@@ -8,15 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support, roc_auc_score
 
+from engine.boost import fit_boosted, training_weights
 from engine.errors import SampleError
-from engine.rows import first_rows, land_of, standing_for
+from engine.rows import first_rows, land_of, row_keys, standing_for
 from engine.splits import block_ids
 from engine.transfer import (
     REPEATS,
     Outcome,
     Trial,
+    fold_outcome,
     headline,
     out_of_fold_trials,
     plan_trials,
@@ -125,8 +127,9 @@ def test_trial_figures_are_those_of_scikit_learn(tried):
     assert checked > 20
 
 
-def test_a_trials_threshold_never_saw_its_test_side(tried):
-    number = next(n for n, one in enumerate(tried.trials) if one.kind == "all but one")
+@pytest.mark.parametrize("kind", ["all but one", "in region"])
+def test_a_trials_threshold_never_saw_its_test_side(tried, kind):
+    number = next(n for n, one in enumerate(tried.trials) if one.kind == kind)
     trial = tried.trials[number]
     changed = FRAME.copy()
     changed.loc[trial.test, "label"] = 3 - changed.loc[trial.test, "label"]
@@ -134,6 +137,39 @@ def test_a_trials_threshold_never_saw_its_test_side(tried):
     again = outcomes_of(changed, [trial])[0]
     assert again.threshold == tried.outcomes[number].threshold
     assert again.boosted.trees == tried.outcomes[number].boosted.trees
+
+
+def test_a_threshold_of_one_region_suits_it_however_few_its_blocks():
+    here = SAMPLE[SAMPLE["region"] == "Fiji"].assign(zone=48, grid_row=0, grid_col=0)
+    here = here.assign(grid_row=np.arange(len(here)) // 100 * 333 + np.arange(len(here)) % 100, thinned=False)
+    side = np.arange(len(here)) % 2 == 0
+    outcome = run_trial(here, FEATURES, FEW, "map", np.packbits(side), np.packbits(~side), 0)
+    # Halves of the training side by pixel, each scored by a model of the other.
+    side = here[side].reset_index(drop=True)
+    half = row_keys(side, 0, by=("zone", "grid_row", "grid_col")) % np.uint64(2)
+    scores, positive = np.empty(len(side)), (side["label"] == 2).to_numpy()
+    for one in (0, 1):
+        rows = side[half != one]
+        ones, interior = (rows["label"] == 2).to_numpy(), rows["interior"].to_numpy()
+        weight = training_weights(ones, rows["weight"].to_numpy(), interior, np.zeros(len(rows), bool), "map")
+        values = np.ascontiguousarray(rows[list(FEATURES)].to_numpy(np.int32).T)
+        fitted = fit_boosted(values[:, weight > 0], ones[weight > 0], weight[weight > 0], FEW)
+        scores[half == one] = fitted.predict(
+            np.ascontiguousarray(side.loc[half == one, list(FEATURES)].to_numpy(np.int32).T)
+        )
+    codes = np.rint(scores * 10_000)
+    f1 = {code: f1_score(positive, codes >= code, sample_weight=side["weight"]) for code in np.unique(codes)}
+    assert f1[outcome.threshold] == pytest.approx(max(f1.values()))
+
+
+def test_what_folds_are_decided_by_is_what_their_models_said(tried):
+    number = next(n for n, one in enumerate(tried.trials) if one.kind == "all but one")
+    counted = fold_outcome(FRAME, tried.trials[number], tried.outcomes[number])
+    rows = FRAME[tried.trials[number].test]
+    assert counted["probability"].tolist() == tried.outcomes[number].mapped.tolist()
+    assert counted["pixels"].tolist() == rows["weight"].tolist()
+    assert counted["positive"].tolist() == (rows["label"] == 2).tolist()
+    assert set(counted) == {"region", "interior", "positive", "probability", "pixels", "rows"}
 
 
 def test_the_headline_is_the_median_and_the_worst_region(tried):

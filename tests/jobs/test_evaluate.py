@@ -16,6 +16,8 @@ from engine.model import load_model
 from tests.jobs.calls import Job
 
 NOTICE = "SIMULATED for a test"
+BOTH = ("prevalence", "auc", "brier", "calibration_error")
+"""Figures of both classes; the others are of mangrove where they do not say of which."""
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,47 @@ def test_figures_of_the_summary_are_recomputed_from_the_scores(evaluated):
 
 
 @pytest.mark.slow
+def test_the_page_shows_the_figures_of_the_tables(evaluated):
+    job, answer = evaluated
+    folder = job.run / "evaluate"
+    sections = (folder / "README.md").read_text(encoding="utf-8").split("\n## ")
+    metrics = pd.read_parquet(folder / "metrics.parquet").set_index(
+        ["label", "population", "region", "class", "figure"]
+    )
+
+    def shown(label: str, population: str, region: str, figure: str) -> str:
+        name = figure.removeprefix("other ").replace(" ", "_")
+        kind = "other" if figure.startswith("other ") else "both" if name in BOTH else "mangrove"
+        value, low, high = metrics.loc[(label, population, region, kind, name), ["value", "low", "high"]]
+        if not np.isfinite(value):
+            return "-"
+        return f"{value:.3f}" + (f" ({low:.3f}-{high:.3f})" if np.isfinite(low) else "")
+
+    checked = 0
+    for label in ("mask", "truth"):
+        for title, of in (("All regions", "populations"), ("By region, wall to wall", "figures")):
+            [section] = [one for one in sections if one.startswith(f"{title}, against the {label}")]
+            header, _, *lines = [
+                [cell.strip() for cell in line.strip("|").split("|")]
+                for line in section.splitlines()
+                if line[:1] == "|"
+            ]
+            for line in lines:
+                for column, cell in zip(header[1:], line[1:], strict=True):
+                    where = (
+                        (column, "all regions", line[0]) if of == "populations" else ("wall to wall", line[0], column)
+                    )
+                    assert cell == shown(label, *where), (label, *where)
+                    checked += 1
+    assert checked > 100
+    table = pd.read_parquet(folder / "trial_figures.parquet")
+    for split in json.loads(answer.out)["splits"]:
+        same = table[(table["kind"] == split["kind"]) & (table["name"] == split["name"])]
+        same = same[(same["region"] == "all regions") & (same["label"] == split["label"])]
+        assert split["auc"] == pytest.approx(same["auc"].item(), abs=1e-6)
+
+
+@pytest.mark.slow
 def test_errors_against_truth_are_parted_by_the_class_of_truth(evaluated):
     job, _ = evaluated
     rows = pd.read_parquet(job.run / "evaluate" / "scores.parquet")
@@ -114,9 +157,16 @@ def test_without_a_hold_out_regions_are_judged_by_models_of_the_others(job):
     job.config["years"] = [2016]
     answer = job.call("evaluate", "--json")
     assert answer.code == 0, answer.err
-    assert json.loads(answer.out)["scope"].startswith("transfer: folds of regions")
+    summary = json.loads(answer.out)
+    assert (
+        summary["scope"] == "transfer: folds of regions, each by a model, a calibration and a threshold of the others"
+    )
+    assert set(summary["figures"]["mask"]) == {"wall to wall", "eroded"}, "the scored rows were chosen anew"
     rows = pd.read_parquet(job.run / "evaluate" / "scores.parquet")
+    low, high = sorted(summary["thresholds"])
+    assert low <= rows.loc[rows["mapped"], "probability"].min() <= high + 1e-9
     assert set(rows["region"]) == {"sim-India", "sim-Vietnam2"}
     page = (job.run / "evaluate" / "README.md").read_text(encoding="utf-8")
     assert "map_sim-India.png" in page
     assert "map_sim-Vietnam2.png" in page
+    assert "no figure is of rows as drawn" in page
