@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from engine.charts import CLASS_COLOURS, GREY, INK, chart
 
@@ -42,7 +43,7 @@ def confusion_chart(path: Path, confusion: pd.DataFrame, *, thresholds: Sequence
                         cell = cells.loc[(actual, predicted)]
                         span = "" if np.isnan(cell["low"]) else f"\n{cell['low']:.1%} to {cell['high']:.1%}"
                         text = f"{cell['share']:.1%}{span}\n{cell['weight']:,.0f}"
-                        colour = "white" if cell["share"] > 0.7 else INK
+                        colour = "white" if cell["share"] > 0.8 else INK
                         one.text(x, y, text, ha="center", va="center", size=6.5, color=colour)
                 one.set_xticks([0, 1], classes)
                 one.set_yticks([0, 1], classes, rotation=90, va="center")
@@ -80,6 +81,7 @@ def regions_chart(path: Path, metrics: pd.DataFrame, *, label: str, notice: str 
             colours = [INK if region == _ALL else CLASS_COLOURS["mangrove"] for region in order]
             one.scatter(of["value"], y, c=colours, s=14, zorder=3)
             one.set_yticks(y, order)
+            one.set_ylim(-0.5, len(order) - 0.5)
             one.set(title=f"{name} of mangrove" if kind == "mangrove" else name, xlim=_span(of, ["value", "low"]))
 
 
@@ -163,7 +165,7 @@ def curves_chart(
             title="where another share of the land is mangrove",
             xlabel="mangrove share",
             ylim=(0, 1.01),
-            xlim=(-0.4, len(at_share) - 0.5),
+            xlim=(-0.6, len(at_share) - 0.5),
         )
 
 
@@ -367,7 +369,9 @@ def errors_chart(path: Path, errors: pd.DataFrame, *, label: str, notice: str = 
     table = pd.concat([_few_values(table[table["by"] == by]) for by in ways])
     regions = [_ALL, *sorted(set(table["region"]) - {_ALL})]
     title = f"What errors are made of, wall to wall, against the {label}"
-    size = (3.2 + 1.9 * len(ways), 1.6 + 2 * (0.55 + _ROW * len(regions)))
+    values = {by: _in_order(table.loc[table["by"] == by, "value"].unique()) for by in ways}
+    lines = max(_legend_lines(len(names)) for names in values.values())
+    size = (3.2 + 1.9 * len(ways), 1.1 + 0.16 * lines + 2 * (0.55 + _ROW * len(regions)))
     with chart(path, title=title, notice=notice, size=size, rows=2, cols=len(ways), sharex=True, sharey=True) as axes:
         for row, error in zip(axes, ("false alarm", "miss"), strict=True):
             for one, by in zip(row, ways, strict=True):
@@ -376,7 +380,7 @@ def errors_chart(path: Path, errors: pd.DataFrame, *, label: str, notice: str = 
                     table[(table["error"] == error) & (table["by"] == by)],
                     by,
                     regions,
-                    list(_in_order(table.loc[table["by"] == by, "value"].unique())),
+                    values[by],
                 )
                 one.set_title(f"{error}s by {by}" if error != "miss" else f"misses by {by}")
                 one.set_yticks(range(len(regions)), regions)
@@ -385,15 +389,21 @@ def errors_chart(path: Path, errors: pd.DataFrame, *, label: str, notice: str = 
         for one in axes[1]:
             one.set_xlabel("share of the errors")
             handles, names = one.get_legend_handles_labels()
+            below = ScaledTranslation(0, -0.4, one.figure.dpi_scale_trans)  # inches: axes may have any height
             one.legend(
                 handles,
                 names,
                 loc="upper center",
-                bbox_to_anchor=(0.5, -0.5 / (0.2 + _ROW * len(regions))),
-                ncols=2 if len(names) > 3 else len(names),
+                bbox_to_anchor=(0.5, 0),
+                bbox_transform=one.transAxes + below,
+                ncols=-(-len(names) // _legend_lines(len(names))),
                 handlelength=0.8,
                 columnspacing=0.8,
             )
+
+
+def _legend_lines(names: int) -> int:
+    return 1 if names <= 3 else -(-names // 2)
 
 
 def _few_values(cells: pd.DataFrame) -> pd.DataFrame:

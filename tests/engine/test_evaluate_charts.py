@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,6 +68,113 @@ def test_splits_are_compared_over_all_regions():
     assert table["leave one region out"] == 0.87
     assert table["random rows, optimistic"] == 0.99
     assert len(table) == 3
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """Collect the axes of every chart drawn."""
+    seen, chart = [], charts.chart
+
+    @contextmanager
+    def spy(*args, **options):
+        with chart(*args, **options) as drawn:
+            seen.append(drawn)
+            yield drawn
+
+    monkeypatch.setattr(charts, "chart", spy)
+    return seen
+
+
+def test_confusion_matrices_hold_the_shares_of_the_table(tmp_path, axes):
+    table = confusion_table(scores(), draws=20)
+    charts.confusion_chart(tmp_path / "a.png", table, thresholds=(0.4, 0.5))
+    cells = table[table["region"] == "all regions"].set_index(["population", "actual", "predicted"])
+    for one, population in zip(axes[0][0], ("wall to wall", "as drawn", "eroded"), strict=True):
+        expected = [cells.loc[(population, a, p)] for a in ("mangrove", "other") for p in ("mangrove", "other")]
+        assert one.images[0].get_array().ravel().tolist() == [cell["share"] for cell in expected]
+        assert [text.get_text().splitlines()[0] for text in one.texts] == [f"{cell['share']:.1%}" for cell in expected]
+    assert "mangrove from 0.40 to 0.50" in axes[0][0, 0].figure.get_suptitle()
+
+
+def test_points_and_lines_of_regions_are_figures_and_intervals(tmp_path, axes):
+    table = metrics_table(scores(), draws=20)
+    charts.regions_chart(tmp_path / "a.png", table, label="mask")
+    of = table[(table["population"] == "wall to wall") & (table["figure"] == "recall") & (table["class"] == "mangrove")]
+    panel = axes[0][0, 2]
+    order = [label.get_text() for label in axes[0][0, 0].get_yticklabels()]
+    assert order[-1] == "all regions"
+    of = of.set_index("region").loc[order]
+    assert panel.collections[0].get_offsets()[:, 0].tolist() == of["value"].tolist()
+    np.testing.assert_array_equal([line.get_xdata() for line in panel.lines], of[["low", "high"]])
+
+
+def test_curves_are_the_tables_and_the_dot_is_what_was_reached(tmp_path, axes):
+    rows = scores()
+    curves, reliability, metrics = curve_table(rows), reliability_table(rows, draws=20), metrics_table(rows, draws=20)
+    charts.curves_chart(tmp_path / "a.png", curves, reliability, metrics, label="mask", thresholds=(0.4, 0.5))
+    panels = axes[0]
+
+    def whole(table):
+        return table[(table["population"] == "wall to wall") & (table["region"] == "all regions")]
+
+    recall = next(line for line in panels[0, 0].lines if line.get_label() == "recall")
+    np.testing.assert_array_equal(recall.get_ydata(), whole(curves)["recall"])
+    assert [line.get_xdata()[0] for line in panels[0, 0].lines[-2:]] == [0.4, 0.5]
+    reached = rows[rows["mapped"]]
+    precision = np.average(reached["positive"], weights=reached["weight"])
+    share = reached.loc[reached["positive"], "weight"].sum() / rows.loc[rows["positive"], "weight"].sum()
+    assert panels[0, 1].collections[-1].get_offsets()[0].tolist() == pytest.approx([share, precision])
+    np.testing.assert_array_equal(panels[1, 0].lines[-1].get_ydata(), whole(reliability)["share"])
+    at = whole(metrics)[whole(metrics)["figure"].str.startswith("precision_at")]
+    np.testing.assert_array_equal(panels[1, 1].lines[0].get_ydata(), at["value"])
+
+
+@pytest.mark.parametrize("regions", [("a",), REGIONS, tuple("abcdefghijklmno")], ids=len)
+def test_bars_of_errors_are_their_shares_and_no_legend_hides_the_notice(tmp_path, axes, regions):
+    kinds = [f"kind {number}" for number in range(12)]
+    rows = scores(regions, truth=RNG.random(240) < 0.5, truth_class=np.array(kinds)[np.arange(240) % 12])
+    table = error_table(rows)
+    charts.errors_chart(tmp_path / "a.png", table, label="truth", notice="SIMULATED")
+    panel = axes[0][0, 0]
+    shown = table[(table["label"] == "truth") & (table["error"] == "false alarm") & (table["by"] == "truth class")]
+    of = shown[shown["region"] == "all regions"].set_index("value")["share"]
+    widths = {bars.get_label(): bars[0].get_width() for bars in panel.containers}
+    rest = widths.pop("all others")
+    assert widths == pytest.approx(of[list(widths)].to_dict())
+    assert rest + sum(widths.values()) == pytest.approx(1)
+    figure = panel.figure
+    notice = next(text for text in figure.texts if text.get_text() == "SIMULATED").get_window_extent()
+    for one in axes[0][1]:
+        assert one.get_legend().get_window_extent().y0 >= notice.y1
+
+
+def test_bars_of_importance_are_the_table(tmp_path, axes):
+    table = pd.DataFrame({"feature": ["red", "ndvi", "bands"], "is_group": [False, False, True]})
+    table = table.assign(auc_drop=[0.3, 0.2, 0.4], auc_drop_sd=0.01, shap=[0.5, 0.7, 0.9])
+    charts.importance_chart(tmp_path / "a.png", table, title="importance")
+    for one, column in zip(axes[0][0], ("auc_drop", "shap"), strict=True):
+        assert [bar.get_width() for bar in one.patches] == table[column].tolist()
+
+
+def test_lines_of_learning_are_the_means_of_repeats(tmp_path, axes):
+    table = pd.concat([figures(), figures().assign(repeat=1, auc=lambda t: t["auc"] / 2)])
+    charts.learning_chart(tmp_path / "a.png", table, label="mask")
+    of = table[(table["kind"] == "samples") & (table["region"] == "all regions")]
+    expected = of.groupby(of["name"].astype(int))["auc"].mean()
+    line = axes[0][0, 0].lines[0]
+    assert line.get_xdata().tolist() == expected.index.tolist()
+    assert line.get_ydata().tolist() == expected.tolist()
+
+
+def test_dots_of_left_out_regions_and_of_splits_are_the_table(tmp_path, axes):
+    charts.leave_one_out_chart(tmp_path / "a.png", figures(), label="mask")
+    panel = axes[0][0, 0]
+    order = [label.get_text() for label in panel.get_yticklabels()]
+    dots = dict(zip(order, panel.collections[-1].get_offsets()[:, 0].tolist(), strict=True))
+    assert (dots["a"], dots["b"]) == (0.9, 0.85)
+    splits = split_table(figures())
+    charts.splits_chart(tmp_path / "b.png", splits, label="mask")
+    assert sorted(axes[1][0, 0].collections[0].get_offsets()[:, 0]) == sorted(splits["auc"])
 
 
 def is_png(path):
