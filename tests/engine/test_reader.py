@@ -221,20 +221,20 @@ def neighbour(folder: Path, day: int, **options: Any) -> Scene:
     return write_scene(folder, day=utc(2019, 6, day), zone=49, corner=corner, wrs=(124, 53), **options)
 
 
-@pytest.mark.parametrize("block_px", [None, 256, 100, 64, 17])
-def test_no_tile_is_decoded_twice_and_none_without_a_clear_pixel(tmp_path, decoded, block_px):
+@pytest.fixture(scope="module")
+def cloudy_scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Scene], Access, int]:
+    """Scenes of small tiles, most of them under cloud, and how many of these must be decoded."""
+    folder = tmp_path_factory.mktemp("cloudy")
     options = {"cloud": 0.9, "tile_px": 32}
     scenes = [
-        write_scene(tmp_path, day=utc(2019, month, 3), corner=(-32711 + 9 * month, 16430 + 13 * month), **options)
+        write_scene(folder, day=utc(2019, month, 3), corner=(-32711 + 9 * month, 16430 + 13 * month), **options)
         for month in range(1, 4)
     ]
-    scenes += [neighbour(tmp_path, 5, **options), neighbour(tmp_path, 6, shape=(170, 140), **options)]
+    scenes += [neighbour(folder, 5, **options), neighbour(folder, 6, shape=(170, 140), **options)]
     for number, scene in enumerate(scenes):
         with rasterio.open(scene.assets["qa_pixel"], "r+") as file:  # no tile like another: water here and there
             water = np.random.default_rng(number).integers(0, 2, (1, *scene.shape)).astype("uint16")
             file.write(file.read() ^ water << 7)
-    composite_block(scenes, TILE.geobox, CubeParams(), trusting(tmp_path), block_px=block_px)
-    assert max(decoded.values()) == 1
     # Quality words of every tile under the grid, bands of those with a clear pixel.
     expected = 0
     for scene in scenes:
@@ -244,6 +244,14 @@ def test_no_tile_is_decoded_twice_and_none_without_a_clear_pixel(tmp_path, decod
         for assets, pixels in ((2, rows >= 0), (len(BANDS), clear)):
             expected += assets * len({*zip(rows[pixels] // 32, cols[pixels] // 32, strict=True)})
         assert 0 < clear.sum() < (rows >= 0).sum() / 5
+    return scenes, trusting(folder), expected
+
+
+@pytest.mark.parametrize("block_px", [None, 256, 100, 64, 17])
+def test_no_tile_is_decoded_twice_and_none_without_a_clear_pixel(cloudy_scenes, decoded, block_px):
+    scenes, access, expected = cloudy_scenes
+    composite_block(scenes, TILE.geobox, CubeParams(), access, block_px=block_px)
+    assert max(decoded.values()) == 1
     assert decoded.total() == expected
 
 
@@ -257,14 +265,21 @@ def test_of_a_wholly_cloudy_scene_only_the_quality_words_are_opened(tmp_path, sc
     assert array_sha256(layers) == array_sha256(composite_block(scenes, TILE.geobox, CubeParams(), access)[0])
 
 
+@pytest.fixture(scope="module")
+def scenes_of_two_zones(scenes: list[Scene], access: Access, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Scenes of two zones, what may be read, and a digest of their layers read whole."""
+    folder = tmp_path_factory.mktemp("two zones")
+    scenes = [*scenes, neighbour(folder, 5), neighbour(folder, 6, tile_px=64)]
+    trust = access.trust.with_roots(folder)
+    return scenes, trust, array_sha256(composite_block(scenes, TILE.geobox, CubeParams(), Access(trust))[0])
+
+
 @pytest.mark.parametrize("block_px", [300, 100, 17])
 @pytest.mark.parametrize("requests", [1, 3])
-def test_neither_strips_nor_requests_change_a_value(scenes, access, tmp_path, block_px, requests):
-    scenes = [*scenes, neighbour(tmp_path, 5), neighbour(tmp_path, 6, tile_px=64)]
-    trust = access.trust.with_roots(tmp_path)
-    whole, _ = composite_block(scenes, TILE.geobox, CubeParams(), Access(trust))
+def test_neither_strips_nor_requests_change_a_value(scenes_of_two_zones, block_px, requests):
+    scenes, trust, whole = scenes_of_two_zones
     strips, _ = composite_block(scenes, TILE.geobox, CubeParams(), Access(trust, requests=requests), block_px=block_px)
-    assert array_sha256(strips) == array_sha256(whole)
+    assert array_sha256(strips) == whole
 
 
 # Faults.

@@ -163,12 +163,11 @@ def test_a_time_budget_asks_no_more_and_says_that_it_does_not_repeat():
 # --- wherever it runs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_number_of_threads_does_not_matter(study, threads):
+def test_the_number_of_threads_does_not_matter(study):
     with (
         LocalCluster(
             n_workers=1,
-            threads_per_worker=threads,
+            threads_per_worker=3,
             processes=False,
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
