@@ -125,7 +125,7 @@ class Candidate:
     name: str
     about: str
     stages: tuple[str, ...]
-    """Transforms in their order: of ``_STAGES``."""
+    """Transforms in their order: ``bands`` and ``region`` of this module, others of scikit-learn."""
 
     algorithm: str
     space: Mapping[str, BaseDistribution]

@@ -83,7 +83,7 @@ class Search:
     Raises
     ------
     ConfigError
-        If a candidate is not known, or the budget is less than a trial each.
+        As ``candidates_of``.
     SampleError
         If the table lacks columns, or classes to fit and score.
     StoreError
@@ -104,16 +104,7 @@ class Search:
         notice: str = "",
     ) -> None:
         self.params, self.client, self.notice, self._seed = params, client, notice, seed
-        self.names = _names(params)
-        if params.trials < len(self.names):
-            raise ConfigError(
-                f"tune.trials is {params.trials}, fewer than the {len(self.names)} candidates",
-                fix="raise tune.trials, or name fewer tune.candidates",
-            )
-        if params.objective in LOSSES and balance != "map":
-            raise ConfigError(
-                f"objective {params.objective} needs probabilities at map prevalence", fix="set train.balance to map"
-            )
+        self.names = candidates_of(params, balance)
         columns = [*features, "label", "weight", "region", "interior", *PIXEL_YEAR]
         frame, _ = gather_rows(sample, columns, most=params.rows, seed=seed, client=client)
         self.work = Work.of(frame, features, params, balance, hold_out, seed)
@@ -158,13 +149,16 @@ class Search:
         return fmean(trial.folds[self.params.objective])
 
     def trials(self) -> Iterator[Trial]:
-        """Run the search: yield every trial as it finishes, first those finished by an earlier command."""
+        """Run the search: yield every trial as it finishes, of each batch first those finished by an earlier command.
+
+        The first batch is asked for however little time there is.
+        """
         started = time.monotonic()
         batch = 0
         while len(self._told) < self.params.trials:
             late = self.params.minutes is not None and time.monotonic() - started > 60 * self.params.minutes
             first, last = len(self._told), min(len(self._told) + self.params.batch, self.params.trials)
-            if late and not all(self._ledger.has(number) for number in range(first, last)):
+            if batch and late and not all(self._ledger.has(number) for number in range(first, last)):
                 self._out_of_time = True
                 return
             asked = self._ask(batch, range(first, last))
@@ -311,12 +305,28 @@ class Search:
         return run_bounded(self.client, function, calls)
 
 
-def _names(params: TuneParams) -> tuple[str, ...]:
-    """Return the candidates to try, the baseline first, in the order of the list of all."""
+def candidates_of(params: TuneParams, balance: str) -> tuple[str, ...]:
+    """Return the candidates to try, the baseline first, in the order of the list of all.
+
+    Raises
+    ------
+    ConfigError
+        If one is not known, the budget is less than a trial each, or the objective does not go with the weights.
+    """
     named = set(params.candidates or CANDIDATES)
     for name in sorted(named):
         find_candidate(name)
-    return tuple(name for name in CANDIDATES if name in named or name == BASELINE)
+    names = tuple(name for name in CANDIDATES if name in named or name == BASELINE)
+    if params.trials < len(names):
+        raise ConfigError(
+            f"tune.trials is {params.trials}, fewer than the {len(names)} candidates",
+            fix="raise tune.trials, or name fewer tune.candidates",
+        )
+    if params.objective in LOSSES and balance != "map":
+        raise ConfigError(
+            f"objective {params.objective} needs probabilities at map prevalence", fix="set train.balance to map"
+        )
+    return names
 
 
 def _suggest(question: optuna.Trial, key: str, of: optuna.distributions.BaseDistribution) -> Any:

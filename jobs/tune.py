@@ -14,7 +14,7 @@ from engine.params import TuneParams
 from engine.plan import Plan
 from engine.sample import read_sample
 from engine.train import hold_out_regions
-from engine.tune import Search
+from engine.tune import Search, candidates_of
 from engine.tune_trials import Trial
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
@@ -66,15 +66,21 @@ def search_classifier(run: Run, plan: Plan, params: TuneParams, *, anew: bool = 
 
 
 def say_best(run: Run, search: Search, trials: Iterable[Trial]) -> Iterator[Trial]:
-    """Yield trials, and say of each batch whether it brought the best so far."""
+    """Yield trials, and say after each batch whether it brought the best so far."""
     said = None
-    for trial in trials:
+
+    def say() -> None:
+        nonlocal said
         best = search.best
         if best is not None and best.number != said:
             said = best.number
             value = search.mean(best)
             run.reporter.say(f"tune      best so far: {best.candidate}, {search.params.objective} {value:.4f}")
+
+    for trial in trials:
+        say()
         yield trial
+    say()  # of the last batch
 
 
 def show_leaderboard(run: Run, study: Study) -> None:
@@ -100,15 +106,17 @@ def command(options: Options, trials: int | None, minutes: float | None, new_sea
         check_training(run)
         given = {key: value for key, value in (("trials", trials), ("minutes", minutes)) if value is not None}
         params = run.params.tune.model_copy(update=given)
+        candidates_of(params, run.params.train.balance)  # a mistake is told before the cubes are made
         plan = plan_run(run, find_scenes(run))
         build_cubes(run, plan)
         study = search_classifier(run, plan, params, anew=new_search)
         show_leaderboard(run, study)
         folder = run.folder / "tune"
+        board = study.leaderboard.astype(object)
         result = {
             "tune": str(folder),
             "best": study.best,
-            "leaderboard": study.leaderboard.to_dict("records"),
+            "leaderboard": board.where(board.notna(), None).to_dict("records"),  # JSON knows no NaN
             "notes": list(study.notes),
         }
         run.reporter.result(

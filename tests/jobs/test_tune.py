@@ -71,6 +71,17 @@ def test_what_is_seen_names_population_label_notice_and_the_best_so_far(tuned):
     assert "5/5" in answer.err
 
 
+def test_without_a_hold_out_its_figures_are_null_and_one_batch_is_enough_to_say_the_best(job):
+    job.config |= {"years": [2016], "tune": SMALL | {"candidates": ["cart"], "trials": 1}}
+    job.config["train"]["hold_out"] = []
+    answer = job.call("tune", "--json")
+    assert answer.code == 0, answer.err
+    assert "best so far: cart, auc 0." in answer.err
+    (row,) = json.loads(answer.out, parse_constant=pytest.fail)["leaderboard"]
+    assert row["hold_out_auc"] is None
+    assert 0 < row["auc_mean"] <= 1
+
+
 @pytest.mark.slow
 def test_training_takes_the_best_parameters(tuned):
     best = json.loads((tuned.run / "tune" / "best.json").read_text())["train"]
@@ -98,11 +109,13 @@ def test_settings_of_another_search_are_refused_until_it_is_set_aside(archive, t
         (("--trials", "2"), "tune.trials is 2, fewer than the 3 candidates"),
         (("--set", "tune.candidates=[svm]"), "no candidate 'svm'; known are cart, "),
         (("--set", "train.from=study"), "tune needs train.from: here"),
+        (("--set", "tune.objective=brier", "--set", "train.balance=classes"), "objective brier needs probabilities"),
     ],
 )
-def test_mistakes_are_told_in_a_line(job, arguments, told):
+def test_mistakes_are_told_in_a_line_and_before_the_cubes(job, arguments, told):
     job.config["tune"] = SMALL
     assert told in job.call("tune", *arguments).error
+    assert not (job.run / "cube").exists()
 
 
 @pytest.mark.parametrize("arguments", [("--trials", "0"), ("--minutes", "0"), ("--trials", "many")])
