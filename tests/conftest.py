@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.object_store import azure_server, bucket, container, place, s3_server  # noqa: F401 fixtures
 
 # Before OpenMP is loaded: on a busy machine two threads that spin for each other take minutes for what one does in 2 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+settings.register_profile("tests", deadline=None)  # how long an example takes is a matter of the machine
+settings.load_profile("tests")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
