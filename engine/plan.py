@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -92,7 +92,8 @@ class Plan:
     """Stated bound on the memory of one task, process included."""
 
     read_bytes: int
-    """Estimated compressed bytes to read."""
+    """Estimated compressed bytes to read, at most: a year sampled by thinned composites is read twice where every block
+    has rows."""
 
     keep_scenes: bool = False
     """Whether the masked looks are kept beside the cubes."""
@@ -176,6 +177,7 @@ def make_plan(
     worker_bytes: int | None = None,
     keep_scenes: bool = False,
     requests: int = REQUESTS,
+    read_again: Collection[int] = (),
 ) -> Plan:
     """Cut an area into tile-years, give each its scenes, and check that a worker can hold one.
 
@@ -193,6 +195,8 @@ def make_plan(
         ``cube.keep: scenes``: a task then holds all looks of a tile, whatever the block.
     requests : int
         Byte ranges a task asks for at once.
+    read_again : collection of int
+        Years of which scenes are read once more, for thinned composites.
 
     Raises
     ------
@@ -219,7 +223,8 @@ def make_plan(
         bounds = {part.key: _bytes_of(part, size, keep_scenes, requests) for part in tile_years}
         bound = max(bounds.values())
         if worker_bytes is None or bound <= worker_bytes:
-            return Plan(tuple(tile_years), size, bound, _read_bytes(tile_years), keep_scenes)
+            again = [part for part in tile_years if part.year in read_again]
+            return Plan(tuple(tile_years), size, bound, _read_bytes(tile_years) + _read_bytes(again), keep_scenes)
     largest = next(part for part in tile_years if bounds[part.key] == bound)
     raise PlanError(
         f"one task needs {bound / 1e9:.2f} GB ({largest.looks} looks of blocks of {size} rows), "

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import click
 
 from engine.cluster import worker_bytes, worker_count
+from engine.errors import MaskError
+from engine.masks import labelled_years
 from engine.plan import DEFAULT_MB_PER_SECOND, Plan, check_disk, make_plan
 from engine.scenes import Scene
 from jobs.context import Options, Run, open_run, run_options
@@ -25,11 +27,23 @@ def plan_run(run: Run, scenes: Sequence[Scene]) -> Plan:
             worker_bytes=memory,
             keep_scenes=cube.keep == "scenes",
             requests=cube.requests,
+            read_again=_thinned_years(run),
         )
         if run.params.store is None:
             check_disk(plan, run.folder)
         counts.update(tiles=len(plan.tiles), tile_years=len(plan.tile_years), block_px=plan.block_px)
     return plan
+
+
+def _thinned_years(run: Run) -> list[int]:
+    """Return the years that thinned composites are drawn of."""
+    params = run.params
+    if params.train.source != "here" or not params.sample.thinned:
+        return []
+    try:
+        return list(labelled_years(params.labels, params.sample.years or params.years))
+    except MaskError:
+        return []  # none is labelled; what needs labels tells it
 
 
 @click.command("plan")

@@ -64,6 +64,16 @@ def test_keeping_the_looks_is_counted_in_memory_and_on_disk(scenes):
         make_plan(area, year, scenes, worker_bytes=10**8, keep_scenes=True)
 
 
+def test_what_thinned_composites_read_again_is_counted(scenes):
+    area = Area((Region("a", MultiPolygon([box(104.9, 8.7, 105.2, 9.0)])),))
+    year = {2019: (utc(2019, 1, 1), utc(2020, 1, 1))}
+    once, twice, other = (
+        make_plan(area, year, scenes, read_again=years).read_bytes for years in ((), (2019,), (2018,))
+    )
+    assert twice == 2 * once > 0
+    assert other == once
+
+
 def test_a_block_is_as_tall_as_fits_the_worker():
     bounds = [task_bytes(40, rows) for rows in (2048, 1024, 512, 256)]
     assert bounds == sorted(bounds, reverse=True)
