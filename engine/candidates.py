@@ -321,7 +321,7 @@ def _estimator(algorithm: str, own: Mapping[str, Any], seed: int, rows: int) -> 
         alpha=own["alpha"],
         learning_rate_init=own["learning_rate"],
         batch_size=int(np.clip(rows // 64, *_BATCH_ROWS)),
-        random_state=seed,
+        random_state=np.random.RandomState(seed),  # of a number, every epoch would take the rows in one order
     )
 
 
