@@ -142,7 +142,9 @@ class Figures:
             named = np.full(np.count_nonzero(seen), region, dtype=object)
             layers.append((probability[seen], mapped[seen] == MANGROVE, true[1][seen] > 0, named))
         codes, found, positive, of = (np.concatenate(column) for column in zip(*layers, strict=True))
-        return _figures(codes / PROBABILITY_SCALE, found, positive, np.ones(codes.size), of)
+        whole = np.ones(codes.size)
+        most = rates(codes >= best_threshold(codes, positive, whole), positive, whole).f1
+        return _figures(codes / PROBABILITY_SCALE, found, positive, whole, of) | {"f1_most": most}
 
     # --- models beside each other, on the rows of the hold-out
 
@@ -303,7 +305,7 @@ class Figures:
             platform.replace("landsat-", "l"): self.score_maps(platform, "sensors", year)
             for platform, year in SENSOR_YEARS.items()
         }
-        result = {f"{short}_{name}": one[name] for short, one in scores.items() for name in ("f1", "auc")}
+        result = {f"{short}_{name}": one[name] for short, one in scores.items() for name in ("f1", "f1_most", "auc")}
         here = scores.pop("l8")
         for short, one in scores.items():
             drops = [here["regions"][name] - f1 for name, f1 in one["regions"].items()]

@@ -106,7 +106,7 @@ def test_the_drop_of_a_sensor_is_from_landsat_8_in_the_same_regions(monkeypatch)
     monkeypatch.setattr(
         Figures,
         "score_maps",
-        lambda self, run, world, year: {"f1": f1[run][0], "auc": 0.98, "regions": f1[run][1]},
+        lambda self, run, world, year: {"f1": f1[run][0], "f1_most": 0.95, "auc": 0.98, "regions": f1[run][1]},
     )
     found = figures.sensors()
     assert found["l5_f1_drop"] == pytest.approx(0.02)
