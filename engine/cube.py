@@ -16,9 +16,10 @@ from odc.geo.geobox import GeoBox
 from engine.errors import EngineError, SceneError, TrustError
 from engine.kernels.composite import annual_layers, empty_layers
 from engine.kernels.features import WATER_MISSING
+from engine.kernels.harmonise import harmonise
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
 from engine.kernels.quality import clear_mask, settle_look
-from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
+from engine.landsat import BANDS, FILL_DN, OFFSET, OLI, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
 from engine.params import CubeParams
 from engine.places import Place
 from engine.plan import LOOKS_AT_ONCE, TileYear
@@ -54,12 +55,15 @@ _ATTRS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+_PLAIN: Final = CubeParams()
+
+
 def read_looks(
     scenes: Sequence[Scene],
     geobox: GeoBox,
     access: Access,
+    params: CubeParams = _PLAIN,
     *,
-    reject_cloud_confidence: bool = False,
     skip_bad: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[dict[str, Any]]]:
     """Read a block of scenes and fuse those of one pass into one look, the first clear scene winning.
@@ -71,8 +75,8 @@ def read_looks(
     geobox : GeoBox
         The block.
     access : Access
-    reject_cloud_confidence : bool
-        See ``kernels.quality.clear_mask``.
+    params : CubeParams
+        How looks are masked and harmonised.
     skip_bad : bool
         Go on without a scene that cannot be read.
 
@@ -95,7 +99,7 @@ def read_looks(
     bands = np.zeros((len(looks), len(BANDS), *geobox.shape), dtype=np.uint16)
     clear = np.zeros((len(looks), *geobox.shape), dtype=bool)
     with BlockReader(geobox, access) as reader:
-        lost = _read_rows(reader, scenes, slice(0, geobox.shape[0]), bands, clear, reject_cloud_confidence, skip_bad)
+        lost = _read_rows(reader, scenes, slice(0, geobox.shape[0]), bands, clear, params, skip_bad)
     return bands, clear, looks, lost
 
 
@@ -105,13 +109,13 @@ def _read_rows(
     rows: slice,
     bands: np.ndarray,
     clear: np.ndarray,
-    reject_cloud_confidence: bool,
+    params: CubeParams,
     skip_bad: bool,
 ) -> list[dict[str, Any]]:
     """Read rows of looks into ``bands`` (look, 6, y, x) and ``clear`` (look, y, x), which is all False."""
 
     def add(look: int, scene: Scene) -> None:
-        _add_scene(reader, scene, rows, reject_cloud_confidence, bands[look], clear[look])
+        _add_scene(reader, scene, rows, params, bands[look], clear[look])
 
     return _each_scene(reader, scenes, add, skip_bad)
 
@@ -151,7 +155,7 @@ def _add_scene(
     reader: BlockReader,
     scene: Scene,
     rows: slice,
-    reject_cloud_confidence: bool,
+    params: CubeParams,
     bands: np.ndarray,
     clear: np.ndarray,
 ) -> None:
@@ -164,7 +168,9 @@ def _add_scene(
         reader.read(files_of(scene, (QA_PIXEL, QA_RADSAT)), rows, words)
         with reader.spent.on("mask"):
             usable = clear_mask(
-                *words, unusable_radsat=scene.sensor.unusable_radsat, reject_cloud_confidence=reject_cloud_confidence
+                *words,
+                unusable_radsat=scene.sensor.unusable_radsat,
+                reject_cloud_confidence=params.reject_cloud_confidence,
             )
             usable &= ~clear
     if not usable.any():
@@ -176,6 +182,8 @@ def _add_scene(
         raise
     with reader.spent.on("mask"):
         settle_look(bands, usable, clear)
+        if params.harmonise == "roy" and scene.sensor is not OLI:
+            harmonise(bands, usable)
 
 
 def clear_pixels(
@@ -273,8 +281,8 @@ def _composite(
         scenes,
         geobox,
         access,
+        params,
         block_px=block_px,
-        reject_cloud_confidence=params.reject_cloud_confidence,
         skip_bad=skip_bad,
         spent=spent,
     )
@@ -299,9 +307,9 @@ def read_strips(
     scenes: Sequence[Scene],
     geobox: GeoBox,
     access: Access,
+    params: CubeParams = _PLAIN,
     *,
     block_px: int | None = None,
-    reject_cloud_confidence: bool = False,
     skip_bad: bool = False,
     spent: Spent | None = None,
 ) -> Generator[tuple[slice, np.ndarray, np.ndarray, list[dict[str, Any]]]]:
@@ -309,10 +317,8 @@ def read_strips(
 
     Parameters
     ----------
-    scenes, geobox, access, block_px, skip_bad, spent
+    scenes, geobox, access, params, block_px, skip_bad, spent
         As of ``composite_block``.
-    reject_cloud_confidence : bool
-        See ``kernels.quality.clear_mask``.
 
     Yields
     ------
@@ -338,7 +344,7 @@ def read_strips(
             bands = band_memory[: looks * len(BANDS) * math.prod(shape)].reshape(looks, len(BANDS), *shape)
             clear = clear_memory[: looks * math.prod(shape)].reshape(looks, *shape)
             clear[:] = False
-            lost = _read_rows(reader, scenes, rows, bands, clear, reject_cloud_confidence, skip_bad)
+            lost = _read_rows(reader, scenes, rows, bands, clear, params, skip_bad)
             yield rows, bands, clear, lost
 
 

@@ -82,6 +82,17 @@ SENSORS: Final = {
 
 PLATFORMS: Final = tuple(SENSORS)
 
+ROY_RMA: Final = {
+    "blue": (0.9785, -0.0095),
+    "green": (0.9542, -0.0016),
+    "red": (0.9825, -0.0022),
+    "nir08": (1.0073, -0.0021),
+    "swir16": (1.0171, -0.0030),
+    "swir22": (0.9949, 0.0029),
+}
+"""Slope and intercept of OLI = slope * ETM+ + intercept, surface reflectance, by reduced major axis regression (Roy et
+al. 2016, doi 10.1016/j.rse.2015.12.024, table 2). Fitted to ETM+ over the conterminous US before Collection 2."""
+
 SLC_FAILURE: Final = dt.date(2003, 5, 31)
 """From this day ETM+ scenes have wedge-shaped gaps (about 22 % of a scene)."""
 

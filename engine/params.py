@@ -123,6 +123,10 @@ class CubeParams(Params):
     reject_cloud_confidence: bool = False
     """Also reject pixels whose QA cloud confidence is medium or high."""
 
+    harmonise: Literal["none", "roy"] = "none"
+    """``roy`` brings looks of Landsat 4, 5 and 7 to what 8 and 9 would have seen (Roy et al. 2016): for a model trained
+    on Landsat 8 and 9 alone. One trained on all sensors has seen the values of each."""
+
     min_looks_range: Annotated[int, Field(ge=2)] = 8
     """Clear looks below which percentiles, ranges, deviations and water frequency are missing, as they drift with
     that number."""

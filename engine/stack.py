@@ -12,8 +12,9 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from engine.errors import PlanError
+from engine.kernels.harmonise import harmonise
 from engine.kernels.quality import clear_mask, drop_fill
-from engine.landsat import BANDS, QA_PIXEL, QA_RADSAT, SENSORS
+from engine.landsat import BANDS, OLI, QA_PIXEL, QA_RADSAT, SENSORS
 from engine.params import CubeParams
 from engine.ranges import Access
 from engine.reader import StackReader, fill_of
@@ -217,6 +218,42 @@ def _mask_block(
     return bands * clear[..., None]
 
 
+def harmonise_looks(masked: xr.DataArray) -> xr.DataArray:
+    """Bring what TM and ETM+ saw to what OLI would have seen, lazily.
+
+    Parameters
+    ----------
+    masked : DataArray of uint16, dims (time, band, y, x)
+        From ``mask_clouds``.
+
+    Returns
+    -------
+    DataArray of uint16, dims (time, band, y, x)
+        See ``kernels.harmonise``.
+    """
+    others = xr.DataArray([SENSORS[str(p)] is not OLI for p in masked["platform"].values], dims="time")
+    changed = xr.apply_ufunc(
+        _harmonise_block,
+        masked,
+        others,
+        input_core_dims=[["band"], []],
+        output_core_dims=[["band"]],
+        dask="parallelized",
+        dask_gufunc_kwargs={"allow_rechunk": True},
+        output_dtypes=[np.uint16],
+        keep_attrs=True,
+    )
+    return changed.transpose("time", "band", "y", "x")
+
+
+def _harmonise_block(bands: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Harmonise one chunk; ``bands`` is (time, y, x, band)."""
+    changed = np.array(np.moveaxis(bands, -1, 1), order="C")
+    for number in np.flatnonzero(others):
+        harmonise(changed[number], np.ones(changed.shape[2:], bool))
+    return np.moveaxis(changed, 1, -1)
+
+
 def fuse_observations(masked: xr.DataArray) -> xr.DataArray:
     """Fuse the scenes of one pass into one look: per pixel the first clear scene wins, lazily.
 
@@ -262,4 +299,5 @@ def stack_looks(scenes: Sequence[Scene], geobox: GeoBox, params: CubeParams, acc
         0 where not clear.
     """
     stack = stack_items(scenes, geobox, access=access)
-    return fuse_observations(mask_clouds(stack, reject_cloud_confidence=params.reject_cloud_confidence))
+    masked = mask_clouds(stack, reject_cloud_confidence=params.reject_cloud_confidence)
+    return fuse_observations(harmonise_looks(masked) if params.harmonise == "roy" else masked)

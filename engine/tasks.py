@@ -159,7 +159,7 @@ def sample_task(
             geobox=tile.geobox,
             access=draw.access,
             block_px=draw.block_px,
-            reject_cloud_confidence=draw.cube.reject_cloud_confidence,
+            params=draw.cube,
             skip_bad=draw.skip_bad,
             spent=spent,
         )

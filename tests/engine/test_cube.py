@@ -13,6 +13,7 @@ import xarray as xr
 from engine.cube import build_tile_year, clear_pixels, composite_block, read_looks, reduce_looks
 from engine.errors import SceneError
 from engine.kernels.geomedian import geomedian
+from engine.kernels.harmonise import harmonise
 from engine.kernels.quality import clear_mask
 from engine.landsat import BANDS
 from engine.params import CubeParams
@@ -90,6 +91,23 @@ def test_the_lazy_stack_equals_the_fused_task_to_the_last_digit(scenes, access):
     eager, _ = composite_block(scenes, TILE.geobox, PARAMS, access)
     reduced = reduce_looks(lazy, PARAMS)
     assert array_sha256(reduced) == array_sha256(eager)
+
+
+def test_harmonised_looks_are_those_of_tm_and_etm_and_in_the_lazy_stack_too(scenes, access):
+    scenes = [replace(scene, platform=f"landsat-{(5, 7, 8)[n % 3]}") for n, scene in enumerate(scenes)]
+    roy = CubeParams(harmonise="roy")
+    plain, clear, looks, _ = read_looks(scenes, TILE.geobox, access)
+    bands, clear_too, _, _ = read_looks(scenes, TILE.geobox, access, roy)
+    assert np.array_equal(clear, clear_too)
+    for look, before, after, seen in zip(looks, plain, bands, clear, strict=True):
+        expected = before.copy()
+        if not look.startswith("landsat-8"):
+            harmonise(expected, seen)
+        assert np.array_equal(after, expected), look
+    eager, _ = composite_block(scenes, TILE.geobox, roy, access)
+    lazy = reduce_looks(stack_looks(scenes, TILE.geobox, roy, access), roy)
+    plain_layers, _ = composite_block(scenes, TILE.geobox, PARAMS, access)
+    assert array_sha256(lazy) == array_sha256(eager) != array_sha256(plain_layers)
 
 
 def test_stack_and_cube_agree_with_odc_stac(scenes, access):
