@@ -10,15 +10,15 @@ setup:          ## make .venv with the locked versions
 demo: setup     ## map a simulated world end to end, about 3 minutes on 2 cores
 	@.venv/bin/mangroves run --demo
 
-test: setup     ## lint, types, fast tests, then slow tests
+test: setup     ## lint, types, fast tests (two files at a time), then slow tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -q -m "not slow and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
 	.venv/bin/python -m pytest -q -m "slow and not network"
 
 test-fast: setup ## the fast tests alone
-	.venv/bin/python -m pytest -q -m "not slow and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
 
 bench: setup    ## compare with peers on a simulated archive, under 10 minutes; ratios to bench.json
 	.venv/bin/python -m benchmarks compare --json bench.json
