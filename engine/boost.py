@@ -56,6 +56,8 @@ class Boosted:
     def predict(self, values: np.ndarray) -> np.ndarray:
         """Return the probability of the positive class, float32 (row,), of int32 features (feature, row)."""
         codes = np.ascontiguousarray(encode(values, self.edges).T)
+        if not len(codes):
+            return np.empty(0, np.float32)  # XGBoost gives (0, 0)
         return self.booster.inplace_predict(codes, missing=MISSING_CODE)
 
     @cached_property

@@ -94,10 +94,10 @@ _RULES: Final = {
 _POPULATIONS: Final = {"wall_to_wall": "wall to wall", "as_drawn": "as drawn", "eroded": "eroded, wall to wall"}
 _SCOPES: Final = {
     HELD_OUT: "regions that had no part in training, calibration or threshold",
-    REGION_FOLDS: "each region by a model that never saw it, calibrated, and its threshold chosen, by the other folds; "
-    "the model of this card learnt from all of them",
+    REGION_FOLDS: "each region by a model that never saw it, calibrated, and its threshold chosen, by the other folds "
+    "(scored by models that did); the model of this card learnt from all of them",
     IN_REGION: "each 10 km block by a model of other blocks of the region, calibrated, and its threshold chosen, by "
-    "the other folds; the model of this card learnt from all of them",
+    "the other folds (scored by models that saw it); the model of this card learnt from all of them",
     RANDOM_ROWS: "rows whose neighbours were trained on; only to show what a random split would claim",
 }
 """What the figures of a scope are of."""
@@ -202,11 +202,12 @@ def card_text(model: Model, *, facts: Facts | None = None) -> str:
     ]
     learnt += [f"**Sensors**: {_names(sensors)}"] * bool(sensors)
     learnt += [f"**Composite**: {_plain(composite)}"] * bool(composite)
-    drawn = sum(model.training_rows.values())
+    rows = sum(model.training_rows.values())
     learnt += [
-        f"**Rows**: {drawn:,}, of which "
+        f"**Rows**: {rows:,} trained on, of which "
         + ", ".join(f"{count:,} {_plain(name)}" for name, count in sorted(model.training_rows.items()))
-        + f"; as drawn {model.training_rows.get('mangrove', 0) / max(drawn, 1):.1%} mangrove",
+        + f" ({model.training_rows.get('mangrove', 0) / max(rows, 1):.1%} mangrove); pixels as thinned composites show "
+        "them are rows too, class edges are not",
         f"**Prevalence**: {model.training_prevalence:.2%} of the land these rows stand for is mangrove; probabilities "
         "are at this share",
         f"**Features** ({len(model.features)}): {', '.join(f'`{_plain(name)}`' for name in model.features)}",

@@ -98,7 +98,10 @@ def decide_by_folds(model: Model, folds: Sequence[Fold], params: TrainParams, th
 def score_folds(
     folds: Sequence[Fold], params: TrainParams, threshold: float | None, *, asked: int, scope: str
 ) -> dict[str, Any]:
-    """Score each fold as new land: calibrated, and its threshold chosen, by the other folds alone.
+    """Score each fold as new land: calibrated, and its threshold chosen, by the outcomes of the other folds alone.
+
+    Not quite new: the models that scored the other folds learnt this fold's labels. Trees that are fitted to a fold
+    are never asked about it.
 
     Parameters
     ----------
@@ -136,7 +139,7 @@ def score_folds(
 
 
 def decide_apart(outcomes: Sequence[pd.DataFrame], params: TrainParams, threshold: float | None) -> list[Decided]:
-    """Decide for each fold by the outcomes of the other folds alone.
+    """Decide for each fold by the outcomes of the other folds alone, see ``score_folds``.
 
     Parameters
     ----------

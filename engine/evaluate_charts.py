@@ -13,20 +13,20 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from engine.charts import CLASS_COLOURS, GREY, INK, chart
+from engine.scores import ALL_REGIONS
 
 _AUC: Final = "#0072b2"
 _F1: Final = "#d55e00"
 _PRECISION: Final = "#0072b2"
 _RECALL: Final = "#009e73"
 _HUES: Final = ("#00725a", "#56b4e9", "#e69f00", "#cc79a7", "#0072b2", "#d55e00", "#f0e442", "#999999", "#444444")
-_ALL: Final = "all regions"
 _REST: Final = "all others"
 _ROW: Final = 0.17  # inches a line of a chart needs
 
 
 def confusion_chart(path: Path, confusion: pd.DataFrame, *, thresholds: Sequence[float], notice: str = "") -> None:
     """Draw the confusion matrix of all regions for each population and label."""
-    table = confusion[confusion["region"] == _ALL]
+    table = confusion[confusion["region"] == ALL_REGIONS]
     populations, labels = list(table["population"].unique()), list(table["label"].unique())
     title = f"Confusion matrices, all regions, mangrove from {range_of(thresholds)}; shares of the actual class"
     size = (2.5 * len(populations), 0.55 + 2.3 * len(labels))
@@ -78,7 +78,7 @@ def regions_chart(path: Path, metrics: pd.DataFrame, *, label: str, notice: str 
             y = np.arange(len(order))
             for at, low, high in zip(y, of["low"], of["high"], strict=True):
                 one.plot([low, high], [at, at], color=GREY, linewidth=1)
-            colours = [INK if region == _ALL else CLASS_COLOURS["mangrove"] for region in order]
+            colours = [INK if region == ALL_REGIONS else CLASS_COLOURS["mangrove"] for region in order]
             one.scatter(of["value"], y, c=colours, s=14, zorder=3)
             one.set_yticks(y, order)
             one.set_ylim(-0.5, len(order) - 0.5)
@@ -87,8 +87,8 @@ def regions_chart(path: Path, metrics: pd.DataFrame, *, label: str, notice: str 
 
 def _by_value(values: pd.Series) -> list[str]:
     """Return regions from the worst, at the bottom of a chart, to the best, and all of them at the very top."""
-    rest = values.drop(_ALL, errors="ignore").sort_values(na_position="first", kind="stable")
-    return [*map(str, rest.index), _ALL]
+    rest = values.drop(ALL_REGIONS, errors="ignore").sort_values(na_position="first", kind="stable")
+    return [*map(str, rest.index), ALL_REGIONS]
 
 
 def _span(table: pd.DataFrame, columns: Sequence[str]) -> tuple[float, float]:
@@ -112,7 +112,7 @@ def curves_chart(
         return table[(table["population"] == "wall to wall") & (table["label"] == label)]
 
     curves, reliability, metrics = of(curves), of(reliability), of(metrics)
-    whole = curves[curves["region"] == _ALL]
+    whole = curves[curves["region"] == ALL_REGIONS]
     title = f"Wall to wall, against the {label}; thick: all regions, thin: each"
     with chart(path, title=title, notice=notice, size=(8, 6.6), rows=2, cols=2) as axes:
         one = axes[0, 0]
@@ -126,7 +126,7 @@ def curves_chart(
         one.set(title="precision and recall against threshold", xlabel="threshold", xlim=(0, 1), ylim=(0, 1.01))
         one = axes[0, 1]
         for region, some in curves.groupby("region"):
-            if region != _ALL:
+            if region != ALL_REGIONS:
                 one.plot(some["recall"], some["precision"], color=GREY, linewidth=0.5, alpha=0.6)
         one.plot(whole["recall"], whole["precision"], color=_PRECISION, linewidth=1.8)
         recall, precision = (_figure(metrics, "mangrove", figure) for figure in ("recall", "precision"))
@@ -135,9 +135,9 @@ def curves_chart(
         one = axes[1, 0]
         one.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
         for region, some in reliability.groupby("region"):
-            if region != _ALL:
+            if region != ALL_REGIONS:
                 one.plot(some["probability"], some["share"], color=GREY, linewidth=0.5, alpha=0.6)
-        some = reliability[reliability["region"] == _ALL]
+        some = reliability[reliability["region"] == ALL_REGIONS]
         one.plot(some["probability"], some["share"], color=_AUC, marker="o", markersize=3, linewidth=1.6)
         one.vlines(some["probability"], some["low"], some["high"], color=_AUC, linewidth=0.8)
         parts = one.twinx()
@@ -152,7 +152,7 @@ def curves_chart(
         one.set_title(f"reliability, ECE {error:.3f}; bars: share of the land")
         one = axes[1, 1]
         for figure, colour, name, shift in (("precision", _PRECISION, "precision", -0.06), ("f1", _F1, "F1", 0.06)):
-            at_share = metrics[metrics["figure"].str.startswith(f"{figure}_at_") & (metrics["region"] == _ALL)]
+            at_share = metrics[metrics["figure"].str.startswith(f"{figure}_at_") & (metrics["region"] == ALL_REGIONS)]
             x = np.arange(len(at_share)) + shift
             one.vlines(x, at_share["low"], at_share["high"], color=colour, linewidth=1)
             one.plot(x, at_share["value"], color=colour, marker="o", markersize=4, label=name)
@@ -170,7 +170,8 @@ def curves_chart(
 
 
 def _figure(metrics: pd.DataFrame, kind: str, figure: str) -> float:
-    found = metrics[(metrics["class"] == kind) & (metrics["figure"] == figure) & (metrics["region"] == _ALL)]["value"]
+    rows = (metrics["class"] == kind) & (metrics["figure"] == figure) & (metrics["region"] == ALL_REGIONS)
+    found = metrics[rows]["value"]
     return float(found.iloc[0]) if len(found) else float("nan")
 
 
@@ -178,9 +179,10 @@ def transfer_matrix(figures: pd.DataFrame, figure: str, label: str) -> pd.DataFr
     """Return the cross-region matrix of ``engine.transfer.trial_figures``: a row trained on, a column judged on.
 
     The last row is all but the region judged on; the diagonal is the region's own blocks, each judged by the others.
+    Without rows and columns where no region of both classes is judged by a model of another.
     """
     # A region of one class has no AUC, and an F1 of 0 that says nothing of the model.
-    of = figures[(figures["label"] == label) & (figures["region"] != _ALL) & figures["auc"].notna()]
+    of = figures[(figures["label"] == label) & (figures["region"] != ALL_REGIONS) & figures["auc"].notna()]
     pairs = of[of["kind"] == "one region"].pivot(index="name", columns="region", values=figure)
     regions = sorted({*pairs.index, *pairs.columns})
     matrix = pairs.reindex(index=regions, columns=regions)
@@ -188,7 +190,8 @@ def transfer_matrix(figures: pd.DataFrame, figure: str, label: str) -> pd.DataFr
     rest = of[(of["kind"] == "all but one") & (of["name"] == of["region"])].set_index("region")[figure]
     for region in regions:
         matrix.loc[region, region] = own.get(region, np.nan)
-    matrix.loc["all but this"] = rest.reindex(regions)
+    if regions:
+        matrix.loc["all but this"] = rest.reindex(regions)
     return matrix
 
 
@@ -343,7 +346,7 @@ def _spread(values: np.ndarray, bins: int = 80) -> np.ndarray:
 
 def learning_chart(path: Path, learning: pd.DataFrame, *, label: str, notice: str = "") -> None:
     """Draw AUC and F1 against rows and regions trained on."""
-    table = learning[(learning["label"] == label) & (learning["region"] == _ALL)]
+    table = learning[(learning["label"] == label) & (learning["region"] == ALL_REGIONS)]
     title = f"Learning curves, wall to wall on the same land, against the {label}; bands: repeats"
     kinds = [("samples", "rows of each region and class"), ("regions", "regions trained on")]
     kinds = [(kind, name) for kind, name in kinds if (table["kind"] == kind).any()]
@@ -367,7 +370,7 @@ def errors_chart(path: Path, errors: pd.DataFrame, *, label: str, notice: str = 
     table = errors[errors["label"] == label]
     ways = list(table["by"].unique())
     table = pd.concat([_few_values(table[table["by"] == by]) for by in ways])
-    regions = [_ALL, *sorted(set(table["region"]) - {_ALL})]
+    regions = [ALL_REGIONS, *sorted(set(table["region"]) - {ALL_REGIONS})]
     title = f"What errors are made of, wall to wall, against the {label}"
     values = {by: _in_order(table.loc[table["by"] == by, "value"].unique()) for by in ways}
     lines = max(_legend_lines(len(names)) for names in values.values())
@@ -408,7 +411,7 @@ def _legend_lines(names: int) -> int:
 
 def _few_values(cells: pd.DataFrame) -> pd.DataFrame:
     """Join the values that matter least, so that no two share a colour."""
-    weight = cells[cells["region"] == _ALL].groupby("value")["weight"].sum()
+    weight = cells[cells["region"] == ALL_REGIONS].groupby("value")["weight"].sum()
     if len(weight) <= len(_HUES):
         return cells
     kept = set(weight.sort_values(ascending=False, kind="stable").index[: len(_HUES) - 1])

@@ -23,7 +23,7 @@ from engine.kernels.robust import Bulk, fit_bulk, split_rows, squared_distance
 from engine.kernels.separability import jeffries_matusita, matusita_of_densities, weighted_moments
 from engine.landsat import BANDS, OFFSET, SCALE
 from engine.legend import CLASSES, MANGROVE, OTHER, names
-from engine.rows import PIXEL, row_keys
+from engine.rows import PIXEL, WEIGHT_GRID, row_keys
 
 ALL: Final = "all regions"
 """Name of what is told of all regions together, each counting by the pixels it stands for; absent of a single one."""
@@ -184,17 +184,19 @@ def _smallest(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
 
 
 def _count(part: pd.DataFrame) -> pd.DataFrame:
-    groups = part.groupby(["region", "year", "label"], sort=True)
-    sums = {"rows": ("weight", "size"), "interior": ("interior", "sum"), "pixels": ("weight", "sum")}
+    # As whole numbers, weights add up to the same in any order.
+    counted = part.assign(units=np.rint(part["weight"] * WEIGHT_GRID).astype(np.int64))
+    groups = counted.groupby(["region", "year", "label"], sort=True)
+    sums = {"rows": ("weight", "size"), "interior": ("interior", "sum"), "pixels": ("units", "sum")}
     return groups.agg(**sums).reset_index()
 
 
 def _sum_counts(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not parts:
         raise SampleError("the sample has no part", fix="draw it with mangroves sample")
-    # By exact sums, as the order of parts must not matter.
-    whole = pd.concat(parts).sort_values(["region", "year", "label", "pixels"], kind="stable")
-    table = whole.groupby(["region", "year", "label"], sort=True)[["rows", "interior", "pixels"]].sum().reset_index()
+    groups = pd.concat(parts).groupby(["region", "year", "label"], sort=True)
+    table = groups[["rows", "interior", "pixels"]].sum().reset_index()
+    table["pixels"] /= WEIGHT_GRID
     table["class"] = table.pop("label").map(CLASS_NAMES)
     return table[["region", "year", "class", "rows", "interior", "pixels"]]
 

@@ -78,7 +78,7 @@ class Model:
     """Mangrove share of the land the training rows stand for (their weights), so of the mapped land."""
 
     training_rows: dict[str, int]
-    """Rows drawn by class name."""
+    """Rows trained on by class name: further views of thinned composites with them, class edges not."""
 
     masks: tuple[dict[str, Any], ...] = ()
     """Whose labels it learnt: name, year, licence and citation of each mask, the years it labels, and which of
@@ -147,7 +147,8 @@ class Model:
         return probability >= threshold_code(self.threshold)
 
     def at_prevalence(self, prevalence: float) -> Model:
-        """Return the model for land of which another share is mangrove: probabilities and threshold move.
+        """Return the model for land of which another share is mangrove: probabilities move, and the threshold by its
+        rule, but not one that was given.
 
         Raises
         ------
@@ -161,12 +162,13 @@ class Model:
             )
         old = self.training_prevalence
         rule, target = self.params.get("threshold_rule", "f1"), self.params.get("threshold_target", 0.9)
+        given = (self.metrics.get("decision") or {}).get("rule") == "given"
         curve = self.curve.at_prevalence(old, prevalence)
         return replace(
             self,
             calibration=self.calibration.at_prevalence(old, prevalence),
             curve=curve,
-            threshold=decide(curve, rule, target, prevalence).threshold,
+            threshold=self.threshold if given else decide(curve, rule, target, prevalence).threshold,
             training_prevalence=prevalence,
         )
 

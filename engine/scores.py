@@ -39,7 +39,12 @@ def needed_columns(available: Iterable[str], features: Sequence[str]) -> list[st
         If one it needs is missing.
     """
     here = set(available)
-    for name in (*features, *_NEEDED):
+    if lacking := [name for name in features if name not in here]:
+        raise SampleError(
+            f"sample lacks the model's feature {lacking[0]!r}",
+            fix="set train.features to what the model was trained with; the sample is then drawn again",
+        )
+    for name in _NEEDED:
         if name not in here:
             raise SampleError(f"sample lacks column {name!r}", fix="draw it again with `mangroves sample`")
     return list(dict.fromkeys((*features, *_NEEDED, *(n for n in (*_ALONG, "thinned", "mndwi") if n in here))))

@@ -177,10 +177,11 @@ def _figures(probability: np.ndarray, rows: Rows) -> dict[str, float]:
     steps = _steps(probability)
     likely = np.clip(probability.astype(np.float64), _LEAST_LOG, 1 - _LEAST_LOG)
     loss = -np.log(np.where(positive, likely, 1 - likely))
+    some = positive.any()
     return {
         "auc": auc(probability, positive, weight),
         "average_precision": average_precision(probability, positive, weight),
-        "f1": rates(steps >= best_threshold(steps, positive, weight), positive, weight).f1,
+        "f1": rates(steps >= best_threshold(steps, positive, weight), positive, weight).f1 if some else math.nan,
         "brier": brier(probability, positive, weight),
         "logloss": float((weight * loss).sum() / weight.sum()),
     }

@@ -26,6 +26,7 @@ from engine.rows import PIXEL, gather_rows, is_thinned, row_keys
 from engine.sample import read_sample
 from engine.scores import ALL_REGIONS, AS_DRAWN, POPULATIONS, needed_columns, score_sample, score_table, unseen_rows
 from engine.simulate import Archive, add_truth, read_archive
+from engine.splits import HELD_OUT
 from engine.store import open_store
 from engine.transfer import (
     ROWS,
@@ -84,7 +85,8 @@ def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> E
     frame = judged(frame)
     unseen = unseen_rows(model, frame)
     if unseen.any():
-        scope = "transfer: " + ("held-out regions" if model.hold_out else "regions the model was not trained on")
+        held = frame.loc[unseen, "region"].isin(model.hold_out).all()
+        scope = HELD_OUT if held else "transfer: land the model was not trained on"
         scores, populations = judged(score_sample(sample, model, run.client)), POPULATIONS
         judges = [(model, unseen)]
     else:

@@ -44,7 +44,7 @@ class Evaluation:
 def write_evaluation(
     folder: Path, found: Evaluation, *, tags: dict[str, str], maps: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """Write tables, charts, page and summary; return the summary.
+    """Write tables, charts, page and summary, and remove those of an earlier evaluation; return the summary.
 
     Parameters
     ----------
@@ -62,6 +62,10 @@ def write_evaluation(
     pictures = [*draw_charts(folder, found, notice), *maps]
     write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     write_text(folder / "README.md", page(found, summary, pictures))
+    written = {*(f"{name}.parquet" for name in found.tables), *(name for _, name in pictures)}
+    for path in folder.iterdir():
+        if path.suffix in (".parquet", ".png") and path.name not in written:
+            path.unlink()
     return summary
 
 
@@ -149,7 +153,7 @@ def draw_charts(folder: Path, found: Evaluation, notice: str) -> list[tuple[str,
                 label=label,
                 notice=notice,
             )
-            for figure in ("auc", "f1"):
+            for figure in ("auc", "f1") if len(charts.transfer_matrix(of, "auc", label).columns) else ():
                 charts.transfer_chart(
                     place(f"Trained here, judged there: {figure.upper()}, {label}", f"transfer_{figure}{end}"),
                     of,

@@ -153,7 +153,7 @@ def training_params(run: Run) -> TrainParams:
         trees = BoostParams.model_validate(best["train"]).model_dump()
         unseen, features = set(best["hold_out"]), list(best["features"])
     except FileNotFoundError:
-        raise ConfigError("train.tuned: there was no search yet", fix="run `mangroves tune` first") from None
+        raise ConfigError("train.tuned: no search of xgboost yet", fix="run `mangroves tune` first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"train.tuned: {path} is not what `mangroves tune` writes", fix="search again") from error
     if seen := sorted(set(hold_out_regions(train, [region.name for region in run.area.regions])) - unseen):
@@ -251,13 +251,15 @@ def describe_decision(metrics: dict[str, Any]) -> Iterator[str]:
     """Yield in words how a model was calibrated, where its threshold comes from, and which labels it doubts."""
     calibration, decision, doubt = (metrics.get(name) or {} for name in ("calibration", "decision", "suspects"))
     if "problem" in calibration:
-        yield f"not calibrated: {calibration['problem']}"
+        yield str(calibration["problem"])
     elif calibration:
         yield (
             f"calibrated ({calibration['method']}) on {calibration['folds']} parts: calibration error "
             f"{calibration['ece_before']:.3f} before, {calibration['ece_after']:.3f} after, against the mask"
         )
-    if "rule" in decision:
+    if decision.get("rule") == "none":
+        yield f"mangrove from a probability of 0.50, chosen by nothing: {decision['reason']}"
+    elif decision:
         target = f" {decision['target']:g}" if "target" in decision else ""
         missed = "" if decision["reached"] else ", which none reaches: this one comes nearest"
         yield f"mangrove from a probability of {decision['threshold']:.2f}, by {decision['rule']}{target}{missed}"

@@ -119,6 +119,7 @@ def command(options: Options, trials: int | None, minutes: float | None, new_sea
             "leaderboard": board.where(board.notna(), None).to_dict("records"),  # JSON knows no NaN
             "notes": list(study.notes),
         }
-        run.reporter.result(
-            result, f"leaderboard, trials and best.json in {folder}; train with them by --set train.tuned=true"
-        )
+        said = f"leaderboard and trials in {folder}"
+        if study.best is not None:
+            said += ", and best.json: train with it by --set train.tuned=true"
+        run.reporter.result(result, said)

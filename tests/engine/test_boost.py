@@ -50,3 +50,8 @@ def test_weights_by_hand():
     np.testing.assert_allclose(of["map"], [8, 0, 4, 4])
     np.testing.assert_allclose(of["classes"], [8, 0, 4, 4])
     np.testing.assert_allclose(of["drawn"], [1, 0, 1, 1])
+
+
+def test_no_rows_have_no_probability():
+    found = fit_boosted(values(SAMPLE), POSITIVE, WEIGHT, BoostParams(rounds=2))
+    assert found.predict(values(SAMPLE[:0])).shape == (0,)

@@ -63,6 +63,10 @@ def test_a_region_of_one_class_is_blank_in_the_matrix():
     assert matrix.loc["a", "b"] == pytest.approx(0.6)
 
 
+def test_the_matrix_is_empty_where_no_region_has_both_classes():
+    assert charts.transfer_matrix(figures().assign(auc=np.nan), "auc", "mask").empty
+
+
 def test_splits_are_compared_over_all_regions():
     table = split_table(figures()).set_index("split")["auc"]
     assert table["leave one region out"] == 0.87

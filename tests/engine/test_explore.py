@@ -93,7 +93,7 @@ def test_no_more_rows_are_kept_than_asked_and_they_stand_for_all_pixels(drawn):
     assert set(kept.groupby(["region", "label"]).size()) == {60}
     assert kept.attrs["rows"] == 60
     pixels = drawn.groupby(["region", "label"])["weight"].sum()
-    np.testing.assert_allclose(kept.groupby(["region", "label"])["weight"].sum(), pixels)
+    np.testing.assert_allclose(kept.groupby(["region", "label"])["weight"].sum(), pixels, rtol=1e-4)
     fewer, _ = gather_rows([drawn.iloc[:450], drawn.iloc[450:]], rows=60, seed=1, most=200)
     assert fewer.attrs["rows"] == LEAST_ROWS
     assert set(fewer.groupby(["region", "label"]).size()) == {LEAST_ROWS}
@@ -106,7 +106,7 @@ def test_counts_are_of_all_rows(drawn):
         chosen = drawn[(drawn["region"] == row.region) & (drawn["year"] == row.year)]
         chosen = chosen[chosen["label"] == CLASSES[row[3]]]
         assert (row.rows, row.interior) == (len(chosen), chosen["interior"].sum())
-        assert row.pixels == pytest.approx(chosen["weight"].sum())
+        assert row.pixels == pytest.approx(chosen["weight"].sum(), abs=len(chosen) / 2**13)
     assert counts["rows"].sum() == len(drawn)
 
 

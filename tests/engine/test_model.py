@@ -272,3 +272,13 @@ def test_a_model_whose_trees_are_too_large_is_left_to_xgboost_and_says_so():
     with pytest.warns(UserWarning, match="classified by XGBoost, which is slower: tree 0 has .* leaves, more than 256"):
         found = model.predict_codes(codes)
     assert found.shape == (50,)
+
+
+def test_a_threshold_that_was_given_stays_at_another_prevalence():
+    given = train_model(
+        make_sample(1200), params=TrainParams(rounds=4, max_depth=3, features="composite"), threshold=0.8
+    )
+    moved = given.model.at_prevalence(0.2)
+    assert moved.threshold == 0.8
+    assert moved.training_prevalence == 0.2
+    assert MODEL.at_prevalence(0.2).threshold != MODEL.threshold

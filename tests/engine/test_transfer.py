@@ -212,3 +212,14 @@ def test_one_block_leaves_nothing_to_judge_on():
     with pytest.raises(SampleError, match="one 10 km block"):
         out_of_fold_trials(frame)
     assert plan_trials(frame, ()) == []
+
+
+def test_a_sensor_of_one_region_and_a_year_of_another_are_judged_where_they_are():
+    alone = (FRAME["region"] == "Cuba1").to_numpy()
+    odd = FRAME.assign(sensor=np.where(alone, "L5", "L8"), year=np.where(alone, 2015, 2020))
+    trials = [trial for trial in plan_trials(odd, ()) if trial.kind in ("sensor", "year")]
+    assert {trial.kind for trial in trials} == {"sensor", "year"}
+    assert all(trial.test.any() for trial in trials)
+    outcomes = outcomes_of(odd, trials)
+    said = [trial_scores(n, trials[n], one) for n, one in enumerate(outcomes) if one]
+    assert len(pd.concat(said)) == sum(int(trials[n].test.sum()) for n, one in enumerate(outcomes) if one)

@@ -161,6 +161,13 @@ def test_a_time_budget_asks_no_more_and_says_that_it_does_not_repeat():
     assert "A time budget does not repeat: 60 minutes, kept." in once.finish().notes
 
 
+def test_a_hold_out_without_mangrove_has_no_f1_to_tell():
+    other = FRAME[(FRAME["region"] != "Fiji") | (FRAME["label"] == 1)].reset_index(drop=True)
+    board = found(other, QUICK.model_copy(update={"trials": 4})).leaderboard
+    assert board[["hold_out_auc", "hold_out_recall"]].isna().all().all()
+    assert board["auc_mean"].notna().all()
+
+
 # --- wherever it runs ------------------------------------------------------------------------------------------
 
 
