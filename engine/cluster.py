@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -279,7 +280,9 @@ def run_bounded(
     running = as_completed([], with_results=False)
     source = iter(calls)
     # As tasks of their own, not scattered: what a worker that dies had of them is made anew.
-    sent = {id(thing): client.submit(_same, thing, pure=False) for thing in shared if thing is not None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")  # once, and on purpose
+        sent = {id(thing): client.submit(_same, thing, pure=False) for thing in shared if thing is not None}
 
     def submit_next() -> bool:
         arguments = next(source, None)

@@ -28,8 +28,8 @@ def confusion_chart(path: Path, confusion: pd.DataFrame, *, thresholds: Sequence
     """Draw the confusion matrix of all regions for each population and label."""
     table = confusion[confusion["region"] == ALL_REGIONS]
     populations, labels = list(table["population"].unique()), list(table["label"].unique())
-    title = f"Confusion matrices, all regions, mangrove from {range_of(thresholds)}; shares of the actual class"
-    size = (2.5 * len(populations), 0.55 + 2.3 * len(labels))
+    title = f"Confusion, all regions, mangrove from {range_of(thresholds)}\nshares of the actual class"
+    size = (2.7 * len(populations), 0.9 + 2.4 * len(labels))
     classes = ["mangrove", "other"]
     with chart(path, title=title, notice=notice, size=size, rows=len(labels), cols=len(populations)) as axes:
         for row, label in zip(axes, labels, strict=True):

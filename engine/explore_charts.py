@@ -156,7 +156,7 @@ def _draw_column(ax: Axes, of_feature: pd.DataFrame, regions: Sequence[str]) -> 
     for row, region in enumerate(regions):
         curves = {name: groups[region, name] for name in CLASSES if (region, name) in groups}
         if not curves:
-            ax.text(low, row - 0.1, "too few rows", size=5.5, color=GREY)
+            ax.text(low, row - 0.1, "not known of enough rows", size=5.5, color=GREY)
             continue
         peak = max(curve["density"].max() for curve in curves.values())
         for name, curve in curves.items():
@@ -241,6 +241,8 @@ def draw_spectra(path: Path, spectra: pd.DataFrame, *, title: str, notice: str) 
                     ax.plot(place, curve["p50"], color=_LINES[name], marker="o", markersize=2, label=name)
             ax.set_title(_short(region), size=7.5)
             ax.set_xticks(np.arange(len(BANDS)), list(_BAND_NAMES.values()), rotation=90)
+        for ax in axes.flat[max(0, len(regions) - cols) : len(regions)]:
+            ax.tick_params(labelbottom=True)  # also above a place that is empty
         for ax in axes[:, 0]:
             ax.set_ylabel("reflectance")
         axes.flat[0].legend(loc="upper left")

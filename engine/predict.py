@@ -197,10 +197,19 @@ def survey_table(
     if not rows:
         raise ConfigError(f"table {table.path} has no rows", fix="give at least one")
     tally.check_band_6(bands)
-    found, reason = (scale, "by --scale") if scale else tally.decide()
+    found, reason = tally.decide() if scale is None else (scale, _beside(tally, scale))
     if found != "dn":
         foreign |= {name: "is of bands that are not DN" for name in present if name in CONTEXT_FEATURES}
     return Survey(rows, bands, found, reason, foreign)
+
+
+def _beside(tally: ScaleTally, scale: Scale) -> str:
+    """Return the reason of a scale that was given, and what the values say where that is another."""
+    try:
+        told, reason = tally.decide()
+    except ConfigError:
+        return "by --scale"
+    return "by --scale" if told == scale else f"by --scale {scale}, though the values say {told}: {reason}"
 
 
 def predict_table(

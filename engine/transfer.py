@@ -355,7 +355,7 @@ def trial_figures(listed: pd.DataFrame, rows: pd.DataFrame, said: pd.DataFrame) 
 
 
 _SPLITS: Final = {
-    "all but one": "leave one region out",
+    "all but one": "leave one region out, rows together",
     "year": "",
     "sensor": "",
     "in region": "each region by its own other blocks, not transfer",

@@ -236,6 +236,12 @@ class Search:
             f"Figures are wall to wall, against the mask; folds: {self.work.kind}.",
             "Hold-out figures choose nothing; the threshold is that of the highest F1 on the folds.",
         ]
+        spread = float(board["auc_sd"].iloc[0])
+        near = int((board["auc_mean"].iloc[1:] > board["auc_mean"].iloc[0] - spread).sum())
+        if near:
+            notes.append(
+                f"{near} more lie within the spread of {leader} over folds, {spread:.4f}: such gaps may be chance."
+            )
         if leader != MAPPED:
             notes.append(f"{leader} leads; maps are made with {MAPPED}, trees on the features as they are.")
         if self.params.minutes is not None:

@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; the same command goes on where it stopped", err=True)
+        click.echo("stopped; the same command goes on from what is finished", err=True)
         sys.exit(130)
     except EngineError as error:
         click.echo(f"error: {redact(str(error))}", err=True)

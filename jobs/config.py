@@ -125,7 +125,8 @@ def named_run(run: Path | None, params: RunParams | None, trust: Trust) -> tuple
         raise click.UsageError("give either the folder RUN of a run or its --config")
     record = read_record(run)
     if record is None:
-        raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run, e.g. runs/NAME")
+        fix = "give a configuration by --config" if run.is_file() else "name the folder of a run that was begun"
+        raise StoreError(f"{run / 'run.json'} is not there", fix=fix)
     config = record["config"]  # which is untrusted as any
     return run, record, run_outputs(run, config.get("store"), str(config.get("name")), trust)
 

@@ -104,7 +104,7 @@ def evaluate_model(run: Run, model: Model, *, world: Archive | None = None) -> E
         tables["trial_figures"] = trial_figures(tables["trials"], tables["trial_rows"], tables["trial_scores"])
     tables |= _importance(run, model, frame, judges)
     thresholds = tuple(judge.threshold for judge, _ in judges)
-    return Evaluation(tables=tables, thresholds=thresholds, scope=scope, rows_of_each=each)
+    return Evaluation(tables=tables, thresholds=thresholds, scope=scope, rows_of_each=each, model_sha256=model.sha256())
 
 
 def _judge_by_folds(run: Run, model: Model, frame: pd.DataFrame) -> tuple[str, list[tuple[Model, np.ndarray]]]:
@@ -168,7 +168,8 @@ def _importance(
         (frame[rows & plain], model.features, Boosted(judge.trees, judge.edges), 5, run.params.seed)
         for judge, rows in judges
     ]
-    drops = [drop for _, drop in run.tasks(permutation_importance, calls, len(calls), "importance")]
+    frames = [call[0] for call in calls]
+    drops = [drop for _, drop in run.tasks(permutation_importance, calls, len(calls), "importance", shared=frames)]
     seen = np.any([rows for _, rows in judges], axis=0) & plain
     order = row_keys(frame, run.params.seed, by=PIXEL)
     chosen = frame[seen].iloc[np.argsort(order[seen], kind="stable")[:SHAP_ROWS]]

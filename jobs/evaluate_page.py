@@ -40,6 +40,9 @@ class Evaluation:
     rows_of_each: int
     """Pixels of each region and class that trials were fitted to, at most."""
 
+    model_sha256: str
+    """Of the model that maps are made with."""
+
 
 def write_evaluation(
     folder: Path, found: Evaluation, *, tags: dict[str, str], maps: Sequence[tuple[str, str]] = ()
@@ -88,6 +91,7 @@ def summarise(found: Evaluation, tags: dict[str, str]) -> dict[str, Any]:
         place.setdefault(row["region"], {})[figure] = {name: _number(row[name]) for name in ("value", "low", "high")}
     summary = {
         "scope": found.scope,
+        "model_sha256": found.model_sha256,
         "thresholds": list(found.thresholds),
         "rows": len(found.tables["scores"]),
         "blocks": int(found.tables["scores"]["block"].nunique()),
@@ -196,6 +200,9 @@ def page(found: Evaluation, summary: dict[str, Any], pictures: list[tuple[str, s
         " of blocks within regions; none is given where a class lies in blocks worth fewer than "
         f"{LEAST_BLOCKS} alike. They say how far other land like these regions' might differ, not what other "
         "regions would give.",
+        "",
+        f"The model is `{found.model_sha256[:12]}`; a run that has another by now (see `model/README.md`) is to be"
+        " evaluated again.",
         "",
     ]
     if AS_DRAWN not in summary["figures"]["mask"]:

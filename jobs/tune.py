@@ -61,7 +61,11 @@ def search_classifier(run: Run, plan: Plan, params: TuneParams, *, anew: bool = 
         run.reporter.say("tune      fitting the best of each candidate, scoring the hold-out ...")
         study = search.finish()
         write_study(study, folder)
-        counts.update(trials=study.about["trials"], complete=study.about["complete"], best=study.best)
+        counts.update(
+            trials=study.about["trials"],
+            complete=study.about["complete"],
+            best=study.best["trial"] if study.best else None,
+        )
     return study
 
 

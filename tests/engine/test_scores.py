@@ -65,7 +65,5 @@ def test_columns_a_table_lacks_are_gone_without():
     assert set(metrics_table(scores, draws=0)["label"]) == {"mask"}
     with pytest.raises(SampleError, match="sample lacks column 'weight'"):
         needed_columns(set(old.columns) - {"weight"}, FEATURES)
-    with pytest.raises(
-        SampleError, match=r"lacks the model's feature 'red_150m'; set train\.features"
-    ):
+    with pytest.raises(SampleError, match=r"lacks the model's feature 'red_150m'; set train\.features"):
         needed_columns(old.columns, (*FEATURES, "red_150m"))

@@ -164,5 +164,5 @@ def test_an_interrupted_run_says_how_to_go_on(job, monkeypatch):
     monkeypatch.setattr("jobs.steps.fit_model", stop)
     answer = job.call("run")
     assert answer.code == 130
-    assert answer.err.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+    assert answer.err.splitlines()[-1] == "stopped; the same command goes on from what is finished"
     assert job.record["status"] == "interrupted"

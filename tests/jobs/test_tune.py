@@ -45,7 +45,7 @@ def test_a_search_writes_a_leaderboard_all_trials_and_the_best_parameters(tuned)
     assert len(pd.read_parquet(folder / "trials.parquet")) == 5
     assert "hold-out: sim-India" in (folder / "leaderboard.md").read_text()
     counts = tuned.record["stages"]["tune"]["counts"]
-    assert (counts["trials"], counts["best"]["candidate"]) == (5, "xgboost")
+    assert (counts["trials"], type(counts["best"])) == (5, int)
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_ctrl_c_in_a_terminal_ends_every_process_and_prints_one_line(job, wait_f
         _, said = going.communicate(timeout=60)
         assert going.returncode == 130, said
         assert "Traceback" not in said
-        assert said.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+        assert said.splitlines()[-1] == "stopped; the same command goes on from what is finished"
         await_processes(pids, 0)
 
 
