@@ -1,0 +1,167 @@
+"""A pixel's years as few level stretches: mangrove or not, and when that changed.
+
+Penalised least squares of a piecewise constant series, solved exactly by dynamic programming (Auger and Lawrence 1989,
+doi 10.1007/BF02458835): a break costs as much as it must explain.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from engine.legend import PROBABILITY_MISSING, PROBABILITY_SCALE
+
+MOST_LOGIT = 4.6
+"""Log-odds beyond which a year is no surer: a probability of .99 at even odds."""
+
+BREAK_COST = 5.0
+"""Of a break, times the logarithm of the number of years, in units of the noise."""
+
+LEAST_NOISE = 0.25
+"""Variance of a year's log-odds, at least."""
+
+LEAST_STEP = 1.5
+"""Log-odds by which neighbouring stretches differ, at least."""
+
+
+def logit_over(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return by how much a year's log-odds pass the threshold's, clipped.
+
+    Parameters
+    ----------
+    probability : ndarray of uint16, shape (year, ...)
+        Probability x 10 000 as maps hold it; 65 535 where not observed.
+    threshold : float
+        From which a pixel is mapped as mangrove.
+
+    Returns
+    -------
+    ndarray of float32, shape (year, ...)
+        nan where not observed.
+
+    Examples
+    --------
+    >>> logit_over(np.array([4000, 9990, 65535], dtype="uint16"), 0.4).round(2)
+    array([0. , 4.6, nan], dtype=float32)
+    """
+    share = np.clip(probability / PROBABILITY_SCALE, 1e-4, 1 - 1e-4)
+    over = np.log(share / (1 - share)) - math.log(threshold / (1 - threshold))
+    over = np.where(probability == PROBABILITY_MISSING, np.nan, np.clip(over, -MOST_LOGIT, MOST_LOGIT))
+    return over.astype(np.float32)
+
+
+def segment(series: np.ndarray) -> np.ndarray:
+    """Return the level of the stretch each year lies in.
+
+    At most ``max(2, ceil(years / 10))`` breaks, as many as lower the squared residuals over the noise by more than
+    their cost; then neighbouring stretches that do not lie on either side of 0, or are less than ``LEAST_STEP``
+    apart, are joined, the nearest first. The noise is told from the median squared step between observed years.
+
+    Parameters
+    ----------
+    series : ndarray of float32, shape (year, pixel)
+        From ``logit_over``.
+
+    Returns
+    -------
+    ndarray of float32, shape (year, pixel)
+        A year without an observation is on the level of the observed year before it, at the beginning of that after;
+        nan where no year was observed.
+
+    Examples
+    --------
+    >>> segment(np.array([[3, 3.2, 2.8, -3, -2.8, np.nan, -3.2]], dtype="float32").T)[:, 0].round(2)
+    array([ 3.,  3.,  3., -3., -3., -3., -3.], dtype=float32)
+    """
+    if series.ndim != 2 or series.dtype != np.float32:
+        raise ValueError(f"series must be float32 (year, pixel), got {series.dtype} {series.shape}")
+    found = np.full(series.shape, np.nan, np.float32)
+    _segment(np.ascontiguousarray(series), found)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _segment(series, found):
+    years, pixels = series.shape
+    when, values = np.empty(years, np.int64), np.empty(years)
+    total, squares = np.zeros(years + 1), np.zeros(years + 1)
+    steps = np.empty(years)
+    most = max(2, (years + 9) // 10)
+    least = np.empty((most + 1, years + 1))  # least residual of the first years in so many breaks
+    last = np.empty((most + 1, years + 1), np.int64)  # where its last stretch begins
+    starts, levels = np.empty(most + 2, np.int64), np.empty(most + 1)
+    for pixel in range(pixels):
+        count = 0
+        for year in range(years):
+            value = series[year, pixel]
+            if not np.isnan(value):
+                when[count], values[count] = year, value
+                total[count + 1] = total[count] + value
+                squares[count + 1] = squares[count] + value * value
+                count += 1
+        if count == 0:
+            continue
+        parts = _break(values, total, squares, count, min(most, count - 1), steps, least, last, starts)
+        parts = _join(total, parts, starts, levels)
+        for part in range(parts):
+            first = 0 if part == 0 else when[starts[part]]
+            end = years if part == parts - 1 else when[starts[part + 1]]
+            for year in range(first, end):
+                found[year, pixel] = levels[part]
+
+
+@njit(cache=True, nogil=True)
+def _break(values, total, squares, count, most, steps, least, last, starts):
+    """Fill ``starts`` with where stretches begin, and the end; return how many there are."""
+    for year in range(count - 1):
+        steps[year] = (values[year + 1] - values[year]) ** 2
+    # A step has twice a year's variance, and the median of a chi-square of one degree is .455.
+    noise = max(LEAST_NOISE, np.median(steps[: count - 1]) / (2 * 0.455)) if count > 1 else LEAST_NOISE
+    best, breaks = np.inf, 0
+    for number in range(most + 1):
+        for end in range(number + 1, count + 1):
+            if number == 0:
+                least[0, end], last[0, end] = _residual(total, squares, 0, end), 0
+                continue
+            least[number, end] = np.inf
+            for start in range(number, end):
+                here = least[number - 1, start] + _residual(total, squares, start, end)
+                if here < least[number, end]:
+                    least[number, end], last[number, end] = here, start
+        cost = least[number, count] / noise + BREAK_COST * number * math.log(count)
+        if cost < best:
+            best, breaks = cost, number
+    starts[breaks + 1] = count
+    end = count
+    for number in range(breaks, -1, -1):
+        end = last[number, end]
+        starts[number] = end
+    return breaks + 1
+
+
+@njit(cache=True, nogil=True)
+def _residual(total, squares, start, end):
+    whole = total[end] - total[start]
+    return squares[end] - squares[start] - whole * whole / (end - start)
+
+
+@njit(cache=True, nogil=True)
+def _join(total, parts, starts, levels):
+    """Join stretches that are no change, fill ``levels``; return how many are left."""
+    while True:
+        for part in range(parts):
+            start, end = starts[part], starts[part + 1]
+            levels[part] = (total[end] - total[start]) / (end - start)
+        nearest, at = np.inf, -1
+        for part in range(parts - 1):
+            step = abs(levels[part + 1] - levels[part])
+            same = (levels[part] >= 0) == (levels[part + 1] >= 0)
+            if (same or step < LEAST_STEP) and step < nearest:
+                nearest, at = step, part
+        if at < 0:
+            return parts
+        for part in range(at + 1, parts):
+            starts[part] = starts[part + 1]
+        parts -= 1
