@@ -33,7 +33,9 @@ class EngineError(Exception):
         self.about = {name: value for name, value in about.items() if value is not None}
         where = ", ".join(f"{name} {value}" for name, value in self.about.items())
         line = f"{where}: {problem}" if where else problem
-        super().__init__(f"{line}; {fix}" if fix else line)
+        line = f"{line}; {fix}" if fix else line
+        # One line whatever was named in it: an item's id may hold line ends, or what moves a terminal's cursor.
+        super().__init__("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions travel from worker to client by pickle, which would drop the keywords.

@@ -25,3 +25,7 @@ def test_an_error_is_the_same_after_its_journey(kind):
 
 def test_a_fix_and_a_place_are_optional():
     assert str(errors.StoreError("disk is full")) == "disk is full"
+
+
+def test_an_error_is_one_line_whatever_it_names():
+    assert str(errors.SceneError("item is malformed", scene="a\nb\x1b[2J")) == "scene a�b�[2J: item is malformed"
