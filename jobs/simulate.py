@@ -78,6 +78,7 @@ def command(
     mask_years: [2009, 2013]    # default 3 years before the first and before the last
     overlap: 1.0                # multiplies the spread within classes
     region_shift: 1.0           # multiplies the difference between regions
+    change_rate: 0.0015         # share of the mangrove that changes in a year; default by region
     utm_split: false            # true: the second path comes in the neighbouring UTM zone
     compression: zstd           # or deflate
     """

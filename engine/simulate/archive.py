@@ -191,7 +191,7 @@ def _write_task(params: WorldParams, out: Path, task: tuple[str, tuple[int, ...]
     # rasterio hides this warning of its polygoniser by a filter that threads take from each other.
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     region, years = task
-    terrain = make_terrain(params.seed, region, params.size_px, params.setting)
+    terrain = make_terrain(params.seed, region, params.size_px, params.setting, params.change_rate)
     site = terrain.site
     result: dict[str, Any] = {"region": region, "items": [], "areas": [], "masks": {}, "events": []}
     if not years:

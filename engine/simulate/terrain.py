@@ -84,7 +84,7 @@ class Terrain:
 
 
 @lru_cache(maxsize=4)
-def make_terrain(seed: int, region: str, size_px: int, setting: str) -> Terrain:
+def make_terrain(seed: int, region: str, size_px: int, setting: str, change_rate: float | None = None) -> Terrain:
     """Build a region's land and its whole history of change.
 
     Parameters
@@ -96,6 +96,8 @@ def make_terrain(seed: int, region: str, size_px: int, setting: str) -> Terrain:
         Side of the region's square.
     setting : str
         ``coastal`` or ``mainland``.
+    change_rate : float, optional
+        As of ``WorldParams``.
     """
     site = site_of(region, size_px)
     rng = stream(seed, region, size_px, setting, "terrain")
@@ -120,7 +122,7 @@ def make_terrain(seed: int, region: str, size_px: int, setting: str) -> Terrain:
     blocks = stream(seed, region, "calendar").integers(0, 4, (shape[0] // 16 + 1, shape[1] // 16 + 1))
     phase = np.kron(blocks, np.ones((16, 16), int))[: shape[0], : shape[1]].astype("uint8")
     terrain = Terrain(site, elevation, index, canopy, phase)
-    _add_events(stream(seed, region, size_px, setting, "events"), terrain)
+    _add_events(stream(seed, region, size_px, setting, "events"), terrain, change_rate)
     return terrain
 
 
@@ -297,11 +299,12 @@ def _apply(event: Event, now: float, state: State, terrain: Terrain) -> None:
     state.change_year[event.window][hit] = np.floor(event.start[hit])
 
 
-def _add_events(rng: np.random.Generator, terrain: Terrain) -> None:
+def _add_events(rng: np.random.Generator, terrain: Terrain, change_rate: float | None) -> None:
     """Fill ``terrain.events``. No pixel changes twice, so that every change can be scored on its own."""
     # Half of the worlds change 0.5-1 % of their mangrove a year, nearly half .15 % (the real order), some none.
     draw = rng.random()
     rate = rng.uniform(0.005, 0.01) if draw < 0.5 else 0.0015 if draw < 0.9 else 0.0
+    rate = rate if change_rate is None else change_rate
     free = np.ones(terrain.index.shape, dtype=bool)
     mangrove = terrain.canopy >= 0.2
     shore = mangrove & ndimage.maximum_filter(np.isin(terrain.index, _OPEN), size=3)

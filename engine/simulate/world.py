@@ -62,6 +62,10 @@ class WorldParams:
     setting: Literal["coastal", "mainland"] = "coastal"
     """``coastal``: 10-25 % mangrove; ``mainland``: 1-3 % mangrove, at least 40 % evergreen forest."""
 
+    change_rate: float | None = None
+    """Share of the mangrove that events change in a year, the same for all regions; None: half of the regions .5-1 %,
+    nearly half .15 %, some none."""
+
     utm_split: bool = False
     """Deliver the second path in the neighbouring UTM zone."""
 
@@ -84,6 +88,8 @@ class WorldParams:
             raise ValueError(f"size_px must be 64 to {TILE_PX} pixels, one tile, got {self.size_px}")
         if self.scenes_per_year is not None and not 1 <= self.scenes_per_year <= 60:
             raise ValueError(f"scenes_per_year must be 1 to 60 or None, got {self.scenes_per_year}")
+        if self.change_rate is not None and not 0 <= self.change_rate <= 0.05:
+            raise ValueError(f"change_rate must be 0 to 0.05 of the mangrove a year, got {self.change_rate}")
         if self.setting not in ("coastal", "mainland"):
             raise ValueError(f"setting must be coastal or mainland, got {self.setting!r}")
 

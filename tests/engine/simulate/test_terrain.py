@@ -10,6 +10,7 @@ import pytest
 
 from engine.simulate.spectra import INDEX, MANGROVE, NAMES
 from engine.simulate.terrain import EVENT_TYPES, Event, Terrain, make_terrain, state_of
+from engine.simulate.world import FIRST_YEAR, LAST_YEAR
 
 DEAD, SPARSE, SHORT = "mangrove_dead", "mangrove_sparse", "mangrove_short"
 
@@ -81,6 +82,16 @@ def test_all_kinds_of_change_happen_and_some_worlds_have_none() -> None:
         quiet += not events
     assert kinds == set(EVENT_TYPES)
     assert quiet < 4
+
+
+def test_a_world_changes_at_the_rate_that_was_asked() -> None:
+    assert make_terrain(1, "India", 256, "coastal", 0.0).events == []
+    changed = {}
+    for rate in (0.0015, 0.006):
+        terrain = make_terrain(1, "India", 256, "coastal", rate)
+        pixels = sum(np.isfinite(event.start).sum() for event in terrain.events)
+        changed[rate] = pixels / ((terrain.canopy >= 0.2).sum() * (LAST_YEAR - FIRST_YEAR + 1))
+    assert changed == pytest.approx({0.0015: 0.0015, 0.006: 0.006}, rel=0.1)
 
 
 @pytest.mark.parametrize(

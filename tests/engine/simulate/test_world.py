@@ -49,6 +49,7 @@ def test_a_field_is_smoother_the_larger_its_exponent() -> None:
         ({"size_px": 4096}, "64 to 2048 pixels"),
         ({"scenes_per_year": 0}, "1 to 60 or None"),
         ({"setting": "lunar"}, "coastal or mainland"),
+        ({"change_rate": 0.2}, "0 to 0.05"),
     ],
 )
 def test_worlds_that_cannot_be_are_refused(change: dict, message: str) -> None:
