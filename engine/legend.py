@@ -48,6 +48,23 @@ TRANSITIONS: Final = (
 )
 """Codes of every transition raster. A pixel not observed in either year is *not observed*."""
 
+LOSS_RECOVERED: Final = 6
+PROVISIONAL_LOSS: Final = 7
+PROVISIONAL_GAIN: Final = 8
+LOSS_THEN_GAIN: Final = 9
+GAIN_THEN_LOSS: Final = 10
+
+CHANGES: Final = (
+    *TRANSITIONS[:-1],
+    Entry(LOSS_RECOVERED, "loss then recovery", (204, 121, 167)),
+    Entry(PROVISIONAL_LOSS, "provisional loss", (240, 180, 130)),
+    Entry(PROVISIONAL_GAIN, "provisional gain", (190, 222, 245)),
+    Entry(LOSS_THEN_GAIN, "loss, later gain", (0, 158, 115)),
+    Entry(GAIN_THEN_LOSS, "gain, later loss", (230, 159, 0)),
+    TRANSITIONS[-1],
+)
+"""Codes of what happened to a pixel in all years: those of a transition, and what two years cannot tell."""
+
 LABEL_UNKNOWN: Final = 0
 """Reference labels share OTHER and MANGROVE; 0 is a pixel the mask says nothing about, or was eroded away."""
 

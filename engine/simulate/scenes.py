@@ -203,9 +203,9 @@ class Surface:
         self.hills = np.flatnonzero(hills.ravel()[self.order])
         self.slope_x, self.slope_y = (a.ravel()[self.order][self.hills] for a in (slope_x, slope_y))
         reach = self.climate.tide_scale * sum(amplitude for amplitude, _ in _TIDES)
-        tidal = (terrain.elevation < reach) & ~np.isin(state.index, WATER)
+        tidal = (state.ground < reach) & ~np.isin(state.index, WATER)
         self.tidal = np.flatnonzero(tidal.ravel()[self.order])
-        self.ground = terrain.elevation.ravel()[self.order][self.tidal]
+        self.ground = state.ground.ravel()[self.order][self.tidal]
         self.open = 1 - state.canopy.ravel()[self.order][self.tidal]
         self.turbid = np.exp(self.spectra.log_mean[INDEX["water_turbid"]]) + self.spectra.haze
         self.water = np.isin(state.index, WATER) | np.isin(state.index, indices_of("pond"))

@@ -57,6 +57,9 @@ class State:
     change_year: np.ndarray
     """uint16 (y, x): year the last event reached the pixel, 0 none."""
 
+    ground: np.ndarray
+    """float32 (y, x): metres above mean sea level, with what progradation has built up."""
+
     @property
     def mangrove(self) -> np.ndarray:
         return self.canopy >= 0.2
@@ -260,7 +263,7 @@ def state_of(terrain: Terrain, year: int) -> State:
 
 def _initial(terrain: Terrain) -> State:
     zeros = np.zeros(terrain.index.shape, dtype="uint16")
-    return State(terrain.index.copy(), terrain.canopy.copy(), zeros, zeros.copy())
+    return State(terrain.index.copy(), terrain.canopy.copy(), zeros, zeros.copy(), terrain.elevation.copy())
 
 
 def _apply(event: Event, now: float, state: State, terrain: Terrain) -> None:
@@ -287,6 +290,9 @@ def _apply(event: Event, now: float, state: State, terrain: Terrain) -> None:
         names = ["tidal_flat_wet", "mangrove_sparse", "mangrove_short", "mangrove_tall"]
         stage = np.digitize(age, [1, 3, 6])
         canopy = np.array([0.0, 0.35, 0.6, 0.8], dtype="float32")[stage]
+        # Mangrove follows the mud, and grows where it lies above mean sea level: the zones of _land_cover.
+        ground = state.ground[event.window]
+        ground[hit] = np.maximum(ground[hit], np.array([-0.6, 0.2, 0.5, 0.5], dtype="float32")[stage])
     else:
         canopy = np.clip(0.1 + 0.1 * age, 0.1, 0.7)
         names, stage = (

@@ -94,6 +94,17 @@ def test_a_world_changes_at_the_rate_that_was_asked() -> None:
     assert changed == pytest.approx({0.0015: 0.0015, 0.006: 0.006}, rel=0.1)
 
 
+def test_mangrove_that_spreads_seaward_stands_above_mean_sea_level() -> None:
+    terrain = make_terrain(1, "India", 256, "coastal", 0.0075)
+    spread = [event.id for event in terrain.events if event.type == "progradation"]
+    state = state_of(terrain, 2020)
+    young = np.isin(state.event, spread) & state.mangrove
+    assert (terrain.elevation[young] < 0).any()
+    assert state.ground[young].min() >= 0.19
+    untouched = ~np.isin(state.event, spread)
+    np.testing.assert_array_equal(state.ground[untouched], terrain.elevation[untouched])
+
+
 @pytest.mark.parametrize(
     ("kind", "recovers", "ages", "names"),
     [
