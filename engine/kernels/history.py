@@ -34,8 +34,8 @@ class History(NamedTuple):
     """uint16 (pixel,): first year of the mangrove, of the last gain; 0 none."""
 
     confidence: np.ndarray
-    """uint8 (pixel,), per cent: probability of the class before times that of the class after, of the least sure change;
-    0 without change."""
+    """uint8 (pixel,), per cent: probability of the class before times that of the class after, of the least sure
+    change; 0 without change."""
 
     looks: np.ndarray
     """uint16 (pixel,): clear looks of the shorter-seen of the stretches on either side, of the least seen change; 0
@@ -55,8 +55,8 @@ def tell_history(
 
     Loss and gain lie between observed years: a change is dated by the first observed year after it, so never by the
     first. A loss that is mangrove again within ``recovery_years`` is *loss then recovery*. What changed last less than
-    ``recovery_years`` before the end is *provisional*, as it may yet turn back. Of repeated change the last loss and the
-    last gain are dated.
+    ``recovery_years`` before the end is *provisional*, as it may yet turn back. Of repeated change the last loss and
+    the last gain are dated.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _tell(mangrove, probability, looks, observed, years, recovery, kind, loss_ye
     stretch = np.empty(n_years + 1, np.int64)  # looks of each stretch between changes
     for pixel in range(pixels):
         first, last, count = -1, -1, 0
-        surest, before = 1.0, -1
+        surest = 1.0
         seen = 0
         for year in range(n_years):
             if not observed[year, pixel]:
