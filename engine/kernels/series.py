@@ -1,24 +1,26 @@
 """A pixel's years together: what it was in each, given that land seldom changes and that a year's map errs.
 
-Two states, mangrove and other, by a hidden Markov model (Rabiner 1989, doi 10.1109/5.18626). A year's probability of
-mangrove P is evidence by its odds against the share of mangrove where the classifier learnt, tempered: errors of a
-pixel persist over the years, so that ten maps are not ten witnesses. A year without an observation says nothing.
+Two states, mangrove and other, by a hidden Markov model (Rabiner 1989, doi 10.1109/5.18626). A year's map is evidence
+by how far its log-odds pass the threshold it is drawn at, sharpened: around a pixel's own level, which may be far from
+certain and stays so over the years, maps vary little, so that a step of it tells more than its odds do. A year without
+an observation says nothing.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from engine.legend import PROBABILITY_MISSING, PROBABILITY_SCALE
+SHARPNESS: Final = 3.0
+"""Of a year's log-odds. Their noise from year to year has a variance of about .25 to .5, which as normal distributions
+round two levels a step of 1.5 apart would make it 3 to 6. By the odds as they are (1), or tempered (.5), nearly no
+change of a simulated decade outweighs its rarity."""
 
-TEMPER = 0.5
-"""Exponent of a year's odds."""
-
-LEAST_PROBABILITY = 0.005
-"""Of a year's P and 1 - P: no map is surer."""
+LEAST_RATE: Final = 1e-4
+MOST_RATE: Final = 0.05
+"""Between which rates of loss and of gain are estimated."""
 
 
 class Rates(NamedTuple):
@@ -42,15 +44,13 @@ class Rates(NamedTuple):
         return cls(loss, loss * prevalence / (1 - prevalence))
 
 
-def evidence(probability: np.ndarray, learnt: float) -> np.ndarray:
-    """Return the tempered log-odds of mangrove that each year's map brings.
+def evidence(over: np.ndarray) -> np.ndarray:
+    """Return the log-odds of mangrove that each year's map brings.
 
     Parameters
     ----------
-    probability : ndarray of uint16, shape (year, ...)
-        Probability x 10 000 as maps hold it, at the share ``learnt``; 65 535 where not observed.
-    learnt : float
-        Share of mangrove of the land that probabilities are calibrated to.
+    over : ndarray of float32, shape (year, ...)
+        By how much the year's log-odds pass the threshold's, from ``segments.logit_over``; nan where not observed.
 
     Returns
     -------
@@ -59,14 +59,10 @@ def evidence(probability: np.ndarray, learnt: float) -> np.ndarray:
 
     Examples
     --------
-    Even odds where a fifth is mangrove speak for mangrove, by half of log 4:
-
-    >>> evidence(np.array([5000, 2000, 65535], dtype="uint16"), 0.2).round(3)
-    array([0.693, 0.   , 0.   ], dtype=float32)
+    >>> evidence(np.array([0.5, -1.0, np.nan], dtype="float32"))
+    array([ 1.5, -3. ,  0. ], dtype=float32)
     """
-    share = np.clip(probability / PROBABILITY_SCALE, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    odds = np.log(share / (1 - share)) - np.log(learnt / (1 - learnt))
-    return np.where(probability == PROBABILITY_MISSING, 0.0, TEMPER * odds).astype(np.float32)
+    return np.where(np.isnan(over), 0, SHARPNESS * over).astype(np.float32)
 
 
 def smooth(odds: np.ndarray, rates: Rates, prior: float) -> np.ndarray:
@@ -107,6 +103,72 @@ def likeliest(odds: np.ndarray, rates: Rates, prior: float) -> np.ndarray:
     found = np.empty(odds.shape, np.bool_)
     _likeliest(np.ascontiguousarray(odds), rates.loss, rates.gain, prior, found)
     return found
+
+
+class Changes(NamedTuple):
+    """Expected numbers of pixel-years of some land, to be added up."""
+
+    mangrove: float
+    """Mangrove with a year after it."""
+
+    lost: float
+    """Of these, with none a year later."""
+
+    other: float
+    gained: float
+    first: float
+    """Mangrove in the first year."""
+
+    pixels: float
+
+    def rates(self) -> Rates:
+        """Return the rates these numbers say, within ``LEAST_RATE`` and ``MOST_RATE``."""
+        pairs = ((self.lost, self.mangrove), (self.gained, self.other))
+        return Rates(*(min(max(part / whole if whole else 0.0, LEAST_RATE), MOST_RATE) for part, whole in pairs))
+
+
+def count_changes(odds: np.ndarray, rates: Rates, prior: float) -> Changes:
+    """Return how many changes to expect, given all years: the expectation step of Baum and Welch.
+
+    Parameters
+    ----------
+    odds, rates, prior
+        As of ``smooth``.
+    """
+    _check(odds, rates, prior)
+    return Changes(*_count(np.ascontiguousarray(odds), rates.loss, rates.gain, prior), odds.shape[1])
+
+
+def fit_rates(odds: np.ndarray, rates: Rates, prior: float, *, rounds: int = 20) -> tuple[Rates, float]:
+    """Estimate how often some land changes, and its share of mangrove, from its years (Baum and Welch).
+
+    Parameters
+    ----------
+    odds : ndarray of float32, shape (year, pixel)
+        Of pixels that stand for the land.
+    rates, prior
+        To begin with.
+    rounds : int
+        Most steps; fewer where nothing moves by a thousandth of itself.
+
+    Returns
+    -------
+    Rates
+        Within ``LEAST_RATE`` and ``MOST_RATE``; as given where there is one year only, or no pixel.
+    float
+        Share of mangrove in the first year.
+    """
+    if odds.shape[0] < 2 or not odds.shape[1]:
+        return rates, prior
+    for _ in range(rounds):
+        found = count_changes(odds, rates, prior)
+        fitted = found.rates()
+        share = min(max(found.first / found.pixels, LEAST_RATE), 1 - LEAST_RATE)
+        still = np.allclose((*fitted, share), (*rates, prior), rtol=1e-3)
+        rates, prior = fitted, share
+        if still:
+            break
+    return rates, prior
 
 
 def _check(odds: np.ndarray, rates: Rates, prior: float) -> None:
@@ -155,3 +217,38 @@ def _likeliest(odds, loss, gain, prior, found):
             found[year, pixel] = state
             if year:
                 state = from_mangrove[year, 1 if state else 0]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count(odds, loss, gain, prior):
+    years, pixels = odds.shape
+    ahead, behind = np.empty(years), np.empty(years)  # share by the years up to each; likelihood ratio of those after
+    mangrove, lost, other, gained, first = 0.0, 0.0, 0.0, 0.0, 0.0
+    for pixel in range(pixels):
+        share = prior
+        for year in range(years):
+            if year:
+                share = share * (1 - loss) + (1 - share) * gain
+            ratio = share / (1 - share) * np.exp(odds[year, pixel])
+            share = ratio / (1 + ratio)
+            ahead[year] = share
+        behind[years - 1] = 1.0
+        for year in range(years - 1, 0, -1):
+            here = behind[year] * np.exp(odds[year, pixel])
+            behind[year - 1] = ((1 - loss) * here + loss) / (gain * here + (1 - gain))
+        for year in range(years):
+            ratio = ahead[year] / (1 - ahead[year]) * behind[year]
+            share = ratio / (1 + ratio)
+            if year == 0:
+                first += share
+            if year == years - 1:
+                continue
+            # Mangrove next year, over other, for either state of this one.
+            here = behind[year + 1] * np.exp(odds[year + 1, pixel])
+            stays = (1 - loss) * here / ((1 - loss) * here + loss)
+            comes = gain * here / (gain * here + (1 - gain))
+            mangrove += share
+            lost += share * (1 - stays)
+            other += 1 - share
+            gained += (1 - share) * comes
+    return mangrove, lost, other, gained, first
