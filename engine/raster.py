@@ -7,11 +7,12 @@ written beside its place, read back, compared and then renamed, so a file under 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from xml.etree import ElementTree as Xml
 
 import numpy as np
@@ -21,10 +22,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError  # a failed copy raises GDAL's error bare
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader, MemoryFile
+from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
 
 from engine.errors import StoreError
 from engine.files import cannot_read, replacing, write_text
+from engine.grid import crs_of
 from engine.legend import MANGROVE, NOT_OBSERVED, OTHER, OUTSIDE_AREA, OUTSIDE_HABITAT, Entry, Ramp
 from engine.places import ObjectPath, Place, each, read_start, relative
 
@@ -90,51 +92,119 @@ def write_cog(
         raise ValueError("a legend needs one band of uint8 and overviews by 'nearest' or 'mode'")
     if band_names and len(band_names) != len(bands):
         raise ValueError(f"band_names must name {len(bands)} bands, got {len(band_names)}")
-    count, height, width = bands.shape
-    options = {
-        "COMPRESS": "DEFLATE",  # every GIS reads it; zstd is missing from older builds
-        "PREDICTOR": "NO" if legend else "YES",
-        "BLOCKSIZE": str(BLOCK_PX),
-        "OVERVIEW_RESAMPLING": overview.upper(),
-        "BIGTIFF": "IF_SAFER",
-    }
     try:
         with MemoryFile() as memory, replacing(path) as temporary:
-            with memory.open(
-                driver="GTiff",
-                count=count,
-                height=height,
-                width=width,
-                dtype=bands.dtype.name,
-                crs=geobox.crs.to_wkt(),
-                transform=geobox.transform,
-                nodata=nodata,
-                tiled=True,
-                BIGTIFF="IF_SAFER",
-            ) as target:
+            with memory.open(**_profile(geobox, bands.dtype.name, len(bands), nodata), tiled=True) as target:
                 target.write(bands)
-                target.update_tags(**(tags or {}))
-                if description:
-                    target.update_tags(TIFFTAG_IMAGEDESCRIPTION=description)
+                _describe(target, tags, description, legend)
                 for band, name in enumerate(band_names, 1):
                     target.set_band_description(band, name)
                 if scale != 1:
-                    target.scales = (scale,) * count
-                if legend is not None:
-                    target.write_colormap(1, {entry.code: (*entry.colour, 255) for entry in legend})
+                    target.scales = (scale,) * len(bands)
             with memory.open() as source:
-                rasterio.shutil.copy(source, temporary, driver="COG", **options)
+                _copy_cog(source, temporary, overview, "NO" if legend else "YES")
             # GDAL may only mumble when the disk fills up while it closes a file.
             with rasterio.open(temporary, driver="GTiff") as written:
                 whole = np.array_equal(written.read(), bands, equal_nan=bands.dtype.kind == "f")
-            if not whole:
-                raise StoreError(f"{path} does not read back as it was written", fix="check the disk")
-            sidecar = path.with_name(path.name + ".aux.xml")
-            sidecar.unlink(missing_ok=True)
-            if legend is not None:
-                write_text(sidecar, _pam(legend))
+            _check_whole(path, whole)
+            _name_categories(path, legend)
     except (RasterioError, CPLE_BaseError) as error:
-        raise StoreError(f"{path} cannot be written ({error})", fix="free space or choose another out") from error
+        raise _unwritten(path, error) from error
+
+
+@contextmanager
+def writing_cog(
+    path: Path,
+    geobox: GeoBox,
+    legend: tuple[Entry, ...],
+    *,
+    nodata: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str = "",
+) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """Write a classified raster that need not fit in memory: yield what takes its rows, and make it a COG at the end.
+
+    What is yielded takes the number of the first row and the rows, uint8 (y, x) as wide as the raster; of any height,
+    in order. Else as ``write_cog``, with overviews by the most frequent code. As much free disk as the compressed
+    raster takes is needed beside the place of the file.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written, or does not read back equal.
+    """
+    try:
+        with replacing(path) as temporary, tempfile.TemporaryDirectory(prefix=".rows-", dir=path.parent) as folder:
+            rows = Path(folder) / "rows.tif"
+            with rasterio.open(rows, "w", **_profile(geobox, "uint8", 1, nodata), compress="LZW") as target:
+                _describe(target, tags, description, legend)
+                yield lambda row, codes: target.write(codes, 1, window=((row, row + len(codes)), (0, target.width)))
+            with rasterio.open(rows, driver="GTiff") as source:
+                _copy_cog(source, temporary, "mode", "NO")
+                with rasterio.open(temporary, driver="GTiff") as written:
+                    strips = [
+                        ((top, min(top + BLOCK_PX, source.height)), (0, source.width))
+                        for top in range(0, source.height, BLOCK_PX)
+                    ]
+                    whole = all(np.array_equal(source.read(window=w), written.read(window=w)) for w in strips)
+            _check_whole(path, whole)
+            _name_categories(path, legend)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise _unwritten(path, error) from error
+
+
+def _profile(geobox: GeoBox, dtype: str, count: int, nodata: float | None) -> dict[str, Any]:
+    return {
+        "driver": "GTiff",
+        "count": count,
+        "height": geobox.shape[0],
+        "width": geobox.shape[1],
+        "dtype": dtype,
+        "crs": crs_of(geobox).to_wkt(),
+        "transform": geobox.transform,
+        "nodata": nodata,
+        "BIGTIFF": "IF_SAFER",
+    }
+
+
+def _describe(
+    target: DatasetWriter, tags: Mapping[str, str] | None, description: str, legend: tuple[Entry, ...] | None
+) -> None:
+    target.update_tags(**(tags or {}))
+    if description:
+        target.update_tags(TIFFTAG_IMAGEDESCRIPTION=description)
+    if legend is not None:
+        target.write_colormap(1, {entry.code: (*entry.colour, 255) for entry in legend})
+
+
+def _copy_cog(source: DatasetReader, path: Path, overview: str, predictor: str) -> None:
+    rasterio.shutil.copy(
+        source,
+        path,
+        driver="COG",
+        COMPRESS="DEFLATE",  # every GIS reads it; zstd is missing from older builds
+        PREDICTOR=predictor,
+        BLOCKSIZE=str(BLOCK_PX),
+        OVERVIEW_RESAMPLING=overview.upper(),
+        BIGTIFF="IF_SAFER",
+    )
+
+
+def _check_whole(path: Place, whole: bool) -> None:
+    if not whole:
+        raise StoreError(f"{path} does not read back as it was written", fix="check the disk")
+
+
+def _name_categories(path: Place, legend: tuple[Entry, ...] | None) -> None:
+    """Write the names of the categories beside a raster, or take away those of another."""
+    sidecar = path.with_name(path.name + ".aux.xml")
+    sidecar.unlink(missing_ok=True)
+    if legend is not None:
+        write_text(sidecar, _pam(legend))
+
+
+def _unwritten(path: Place, error: Exception) -> StoreError:
+    return StoreError(f"{path} cannot be written ({error})", fix="free space or choose another out")
 
 
 def read_raster(path: Place | str, window: tuple[slice, slice] | None = None) -> tuple[np.ndarray, GeoBox]:

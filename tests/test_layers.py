@@ -19,6 +19,7 @@ SUPPORTS = {
     "area",
     "boost",
     "candidates",
+    "cells",
     "charts",
     "card",
     "cluster",

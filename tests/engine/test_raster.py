@@ -16,7 +16,7 @@ from engine.errors import StoreError
 from engine.grid import grid_geobox
 from engine.legend import CLASSES, OUTSIDE_AREA, PROBABILITY_RAMP, TRANSITIONS, names
 from engine.places import entries, read_start
-from engine.raster import export_gmw, read_raster, write_cog, write_qml, write_vrt
+from engine.raster import export_gmw, read_raster, write_cog, write_qml, write_vrt, writing_cog
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,35 @@ def test_a_class_raster_is_a_tiled_cog_with_overviews_colours_and_tags(tmp_path,
         assert source.tags()["TIFFTAG_IMAGEDESCRIPTION"] == "Mangrove classes 2020"
         assert source.descriptions == ("class",)
     assert sorted(p.name for p in path.parent.iterdir()) == ["class.tif", "class.tif.aux.xml"]
+
+
+def test_a_raster_written_by_rows_is_the_cog_that_one_written_whole_is(tmp_path, classes):
+    whole, by_rows = tmp_path / "whole.tif", tmp_path / "new" / "rows.tif"
+    about = {"nodata": OUTSIDE_AREA, "tags": {"run": "x"}, "description": "a map"}
+    write_cog(whole, classes, _geobox(classes.shape), legend=CLASSES, overview="mode", **about)
+    with writing_cog(by_rows, _geobox(classes.shape), CLASSES, **about) as write:
+        for top in range(0, len(classes), 77):
+            write(top, classes[top : top + 77])
+    assert sorted(path.name for path in by_rows.parent.iterdir()) == ["rows.tif", "rows.tif.aux.xml"]
+    assert (tmp_path / "whole.tif.aux.xml").read_bytes() == by_rows.with_name("rows.tif.aux.xml").read_bytes()
+    with rasterio.open(whole) as one, rasterio.open(by_rows) as other:
+        assert one.profile == other.profile
+        assert one.tags() == other.tags()
+        assert one.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == other.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert one.colormap(1) == other.colormap(1)
+        assert one.overviews(1) == other.overviews(1)
+        assert (other.read(1) == classes).all()
+
+
+def test_a_raster_of_which_rows_could_not_be_made_is_not_there(tmp_path, classes):
+    def stop():
+        with writing_cog(tmp_path / "rows.tif", _geobox(classes.shape), CLASSES) as write:
+            write(0, classes[:10])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stop()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_directories_of_a_cog_come_before_its_pixels(tmp_path, classes):
