@@ -17,6 +17,7 @@ from engine.plan import Plan
 from engine.raster import write_vrt
 from engine.store import fingerprint_of, is_current, read_marker
 from engine.tasks import change_path, change_task
+from jobs.change_pair import or_pair
 from jobs.classify import classify_maps, map_path, write_styles
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
@@ -111,8 +112,12 @@ def show_change(run: Run, table: pd.DataFrame) -> None:
 @click.option("--zones", type=click.Path(), help="Polygon file to tally by; the same as --set change.zones=FILE.")
 @click.option("--by", help="Column of --zones that names them.")
 @run_options
+@or_pair
 def command(options: Options, zones: str | None, by: str | None) -> None:
-    """Compare years into change rasters and tables of hectares; make what is missing first."""
+    """Compare years into change rasters and tables of hectares; make what is missing first.
+
+    Of A.tif B.tif in place of CONFIG compare two class rasters on one grid, also foreign: docs/comparing-maps.md.
+    """
     extra = [f"change.{key}={value}" for key, value in (("zones", zones), ("by", by)) if value]
     with open_run(options.with_overrides(*extra)) as run:
         check_training(run)

@@ -46,7 +46,10 @@ EXAMPLES: Final = {
     "predict": ("runs/my-coast/model plots.csv", "runs/my-coast/model plots.parquet -o mapped.parquet --scale dn"),
     "evaluate": ("my-coast.yaml --json --cluster big", "demo/config.yaml --truth demo/archive"),
     "classify": ("my-coast.yaml --as gmw",),
-    "change": ("my-coast.yaml --zones districts.gpkg --by name",),
+    "change": (
+        "my-coast.yaml --zones districts.gpkg --by name",
+        "GMW_N26W082_1996_v3.tif GMW_N26W082_2020_v3.tif --out florida",
+    ),
     "status": ("runs/my-coast", "--config my-coast.yaml"),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",

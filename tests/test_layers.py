@@ -68,6 +68,7 @@ STEPS = {
     "importance",
     "mask_archives",
     "masks",
+    "pair",
     "predict",
     "sample",
     "stack",
