@@ -60,6 +60,7 @@ class ClassMap:
     unknown: tuple[int, ...]
     """Of a foreign raster, not observed."""
 
+    nodata: float | None
     masked: bool
     """It has a mask inside the file; what that hides was not observed."""
 
@@ -131,7 +132,7 @@ def open_map(path: Path, trust: Trust, *, values: Sequence[int] = (), unknown: S
             reading += f", {' '.join(map(str, unseen))} not observed"
         if absent:
             reading += "; its nodata 0 is no mangrove, as in Global Mangrove Watch (with --unknown 0 not observed)"
-    return ClassMap(path, geobox, is_ours, mangrove, unseen, masked, reading, tags.get("notice", ""))
+    return ClassMap(path, geobox, is_ours, mangrove, unseen, nodata, masked, reading, tags.get("notice", ""))
 
 
 def _has_colours(source: DatasetReader, legend: Iterable[Entry]) -> bool:
@@ -167,8 +168,8 @@ def check_grids(before: ClassMap, after: ClassMap) -> None:
         return
     box, (height, width) = ours.boundingbox, ours.shape
     epsg = crs_of(ours).epsg
-    # Where the warped raster does not reach nothing was observed; a nodata of its own says so already.
-    fill = "" if set(after.unknown) or after.is_ours else " -srcnodata None -dstnodata 255"
+    # Where the warped raster does not reach nothing was observed: its nodata says so, unless that means "no mangrove".
+    fill = "" if after.is_ours or after.nodata in after.unknown else " -srcnodata None -dstnodata 255"
     place = f"EPSG:{epsg}" if epsg else f"'{before.name}'"
     raise ConfigError(
         f"{before.name} and {after.name} differ in {' and '.join(differ)}",

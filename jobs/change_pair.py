@@ -79,6 +79,8 @@ def change_pair(
     notice = "; ".join(dict.fromkeys(one.notice for one in (first, second) if one.notice))
     tags = {"software": f"mangroves {engine.__version__}", "before": before.name, "after": after.name, "notice": notice}
     raster = out / "transition.tif"
+    if raster.resolve() in (before.resolve(), after.resolve()):
+        raise click.UsageError(f"{raster} is one of the two rasters; choose another --out")
     areas = compare_pair(
         first,
         second,

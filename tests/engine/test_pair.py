@@ -141,6 +141,8 @@ def test_grids_that_differ_are_refused_with_the_command_that_warps(tmp_path, geo
     assert "gdalwarp -r near -t_srs EPSG:4326 -te -82.0 25.99" in said
     # gdalwarp would fill what b.tif does not reach with its nodata 0, which reads as "no mangrove".
     assert said.endswith("-ts 30 40 -srcnodata None -dstnodata 255 b.tif warped.tif")
+    with pytest.raises(ConfigError, match=r"-srcnodata None -dstnodata 255 b.tif warped.tif"):
+        check_grids(first, opened(second.path, unknown=[9]))
     with pytest.raises(ConfigError, match=r"-ts 30 40 b.tif warped.tif"):
         check_grids(first, opened(second.path, unknown=[0]))
 

@@ -75,6 +75,8 @@ def test_what_does_not_go_together_is_one_line(pair, tmp_path):
     assert "neither configuration nor options of a run" in mangroves("change", a, b, "--set", "name=x").error
     assert "--zones and --by belong together" in mangroves("change", a, b, "--zones", "z.gpkg").error
     assert "gone.tif cannot be read as a GeoTIFF" in mangroves("change", a, tmp_path / "gone.tif").error
+    input_there = write_raster(tmp_path / "transition.tif", AFTER, **GRID)
+    assert "choose another --out" in mangroves("change", a, input_there, "--out", tmp_path).error
     shifted = {**GRID, "transform": GRID["transform"] * Affine.translation(0, 1)}
     other = write_raster(tmp_path / "c.tif", AFTER, **shifted)
     assert (
