@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.kernels.compare import tally, transitions
-from engine.legend import GAIN, LOSS, NOT_OBSERVED, OUTSIDE_AREA, STABLE_MANGROVE, TRANSITIONS, Entry
+from engine.legend import GAIN, LOSS, NOT_OBSERVED, OUTSIDE_AREA, STABLE_MANGROVE, STABLE_OTHER, TRANSITIONS, Entry
 from engine.trust import Trust
 
 AREA_METHOD: Final = "pixel count x pixel area on the WGS84 ellipsoid, not error-adjusted"
@@ -71,6 +71,26 @@ def read_zones(path: str, by: str, trust: Trust) -> Area:
     """
     parts = read_polygons(trust.path(path, what="change.zones"), name_field=by, name="", what="change.zones")
     return Area(tuple(Region(name, wrap(geometry)) for name, geometry in parts.items()))
+
+
+def sieved_transitions(codes: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """Return transitions, uint8 (y, x), in which what changed in small patches is as it was before.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (y, x)
+        Transitions.
+    large : ndarray of uint8, shape (y, x)
+        Of a history: bit 1 where lost in a patch that counts, bit 2 where gained in one. Patches are of all years
+        together, as a change of one year alone may be the rim of one that goes on.
+
+    Examples
+    --------
+    >>> sieved_transitions(np.array([3, 3, 4, 4], dtype="uint8"), np.array([1, 0, 2, 1], dtype="uint8"))
+    array([3, 2, 4, 1], dtype=uint8)
+    """
+    small_loss, small_gain = (codes == LOSS) & (large & 1 == 0), (codes == GAIN) & (large & 2 == 0)
+    return np.select([small_loss, small_gain], [np.uint8(STABLE_MANGROVE), np.uint8(STABLE_OTHER)], codes)
 
 
 def zone_codes(zones: Area, tile: Tile, regions: np.ndarray) -> np.ndarray:
@@ -131,6 +151,16 @@ def area_table(
             "hectares": hectares[:, listed].ravel(),
         }
     )
+
+
+def records(tables: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+    """Return the rows of tables of areas as plain values, for JSON."""
+    plain = {"code": int, "pixels": int, "hectares": float, "least_ha": float}
+    return [
+        {str(name): plain.get(str(name), str)(value) for name, value in row.items()}
+        for table in tables
+        for row in table.to_dict("records")
+    ]
 
 
 def merge_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -325,7 +325,18 @@ class ClassifyParams(Params):
 
 
 class ChangeParams(Params):
-    """Which years to compare and how to tally."""
+    """What all years together say: change, which years to compare, and how to tally."""
+
+    model: Literal["segments", "hmm"] = "segments"
+    """How a pixel's years are told together: ``segments`` parts them into few level stretches; ``hmm`` is a two-state
+    hidden Markov model whose rates of loss and gain are estimated for each region."""
+
+    recovery_years: Annotated[int, Field(ge=1, le=20)] = 5
+    """A loss that is mangrove again within these is disturbance with recovery; a change in the last of them is
+    provisional. 3 compares with CGMD-Extent30."""
+
+    min_area_ha: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Minimum mapping unit: smaller patches of change are told apart, never erased."""
 
     pairs: tuple[tuple[Year, Year], ...] | None = None
     """Default first against last, and every year against the one before."""

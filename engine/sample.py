@@ -341,22 +341,22 @@ def read_sample(folder: Place) -> dask_geopandas.GeoDataFrame:
     parts = [path for path in entries(folder)[1] if _PART.fullmatch(path.name)]
     if not parts:
         raise SampleError(f"{folder} holds no sample", fix="run the sample step first")
-    meta = _read_part(parts[0]).iloc[:0]
+    meta = read_part(parts[0]).iloc[:0]
     # A name of its own: what is drawn anew lies at the same place, and may not be taken for what a cluster still holds.
     with dask.config.set({"dataframe.convert-string": False}):  # columns as they were drawn
-        return dask.dataframe.from_map(_read_part, parts, meta=meta, label=f"sample-{secrets.token_hex(8)}")
+        return dask.dataframe.from_map(read_part, parts, meta=meta, label=f"sample-{secrets.token_hex(8)}")
 
 
 def years_and_sensors(folder: Place) -> tuple[list[int], list[str]]:
     """Return the years of the imagery of a sample and the sensors that made it, each ascending."""
     parts = [path for path in entries(folder)[1] if _PART.fullmatch(path.name)]
-    tables = each(lambda path: _read_part(path, ["year", "sensor"]).drop_duplicates(), parts, within=folder)
+    tables = each(lambda path: read_part(path, ["year", "sensor"]).drop_duplicates(), parts, within=folder)
     seen = pd.concat(tables)
     sensors = {one for joined in seen["sensor"].astype(str) for one in joined.split("+") if one}
     return sorted(int(year) for year in set(seen["year"])), sorted(sensors)
 
 
-def _read_part(path: Place, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_part(path: Place, columns: Sequence[str] | None = None) -> pd.DataFrame:
     source = BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path
     with_geometry = columns is None or "geometry" in columns
     return (gpd if with_geometry else pd).read_parquet(source, columns=columns)

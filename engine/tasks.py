@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from engine.area import Area, region_codes
-from engine.change import area_table, compare_tile, zone_codes
+from engine.change import area_table, records
 from engine.classify import as_asked, classify_block
 from engine.cube import build_tile_year, clear_pixels, read_strips
 from engine.errors import ModelError
@@ -32,7 +32,7 @@ from engine.kernels.context import focal_means, within_reach
 from engine.kernels.features import CONTEXT_PX, feature_stack, layers_of, wants_context
 from engine.kernels.geomedian import geomedian
 from engine.landsat import BANDS
-from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE, TRANSITIONS
+from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
 from engine.params import ClassifyParams, CubeParams, HabitatParams, LabelParams, SampleParams
@@ -402,7 +402,7 @@ def classify_task(
         "fingerprint": fingerprint,
         "tile": tile.id,
         "year": year,
-        "areas": _records([area_table(classes, regions, tile, area, legend=CLASSES).assign(by="region")]),
+        "areas": records([area_table(classes, regions, tile, area, legend=CLASSES).assign(by="region")]),
         "seconds": round(time.perf_counter() - started, 3),
         "stages": spent.record(),
     }
@@ -444,71 +444,6 @@ def export_task(store: Place, tile: Tile, tags: dict[str, str]) -> Place:
     return path
 
 
-def change_task(
-    before: Place,
-    after: Place,
-    tile: Tile,
-    pair: tuple[int, int],
-    area: Area,
-    zones: Area | None,
-    store: Place,
-    fingerprint: str,
-    tags: dict[str, str],
-) -> dict[str, Any]:
-    """Compare two years of a tile: a zarr store, its COG, and its areas by region and by zone."""
-    release_scratch()
-    tif = change_path(store)
-    tif.unlink(missing_ok=True)
-    maps = []
-    for path in (before, after):
-        with open_store(path) as data:
-            maps.append(_layers(data))
-    regions = maps[0]["region"]
-    codes = compare_tile(maps[0]["class"], maps[1]["class"])
-    tables = [area_table(codes, regions, tile, area).assign(by="region")]
-    if zones is not None:
-        tables.append(area_table(codes, zone_codes(zones, tile, regions), tile, zones).assign(by="zone"))
-    dataset = xr.Dataset(
-        {
-            "transition": (
-                ("y", "x"),
-                codes,
-                {
-                    "long_name": f"change {pair[0]} to {pair[1]}",
-                    "flag_values": [entry.code for entry in TRANSITIONS],
-                    "flag_meanings": " ".join(entry.name.replace(" ", "_") for entry in TRANSITIONS),
-                    "grid_mapping": "spatial_ref",
-                },
-            )
-        },
-        coords=grid_coords(tile.geobox),
-        attrs={"Conventions": "CF-1.11", **tags},
-    )
-    marker = {"fingerprint": fingerprint, "tile": tile.id, "pair": list(pair), "areas": _records(tables)}
-    written = write_store(store, dataset, marker)
-    write_cog(
-        tif,
-        codes,
-        tile.geobox,
-        nodata=OUTSIDE_AREA,
-        legend=TRANSITIONS,
-        tags=tags,
-        overview="mode",
-        description=f"mangrove change {pair[0]} to {pair[1]}",
-    )
-    return written
-
-
-def _records(tables: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
-    """Return the rows of tables as plain values, for JSON."""
-    plain = {"code": int, "pixels": int, "hectares": float}
-    return [
-        {str(name): plain.get(str(name), str)(value) for name, value in row.items()}
-        for table in tables
-        for row in table.to_dict("records")
-    ]
-
-
 def map_paths(store: Place) -> dict[str, Place]:
     """Return the COGs beside a map store: ``maps/<year>/<tile>.zarr`` -> class and probability."""
     year = store.parent.name
@@ -518,11 +453,6 @@ def map_paths(store: Place) -> dict[str, Place]:
 def gmw_path(store: Place) -> Place:
     """Return the export beside a map store in Global Mangrove Watch's codes."""
     return store.with_name(f"gmw_{store.stem}_{store.parent.name}.tif")
-
-
-def change_path(store: Place) -> Place:
-    """Return the COG beside a change store: ``change/<first>-<last>/<tile>.zarr`` -> its ``.tif``."""
-    return store.with_name(f"change_{store.stem}_{store.parent.name}.tif")
 
 
 def map_is_current(store: Place, fingerprint: str) -> bool:

@@ -29,6 +29,9 @@ years' own P are calibrated (expected calibration error .002 to .007; with 1 it 
 LEAST_NOISE = 0.25
 """Variance of a year's log-odds, at least."""
 
+NOISE_YEARS = 4
+"""Observed years from which noise is told from change: of two steps the median is half of the larger one."""
+
 LEAST_STEP = 1.5
 """Log-odds by which neighbouring stretches differ, at least."""
 
@@ -75,7 +78,8 @@ def segment(series: np.ndarray, *, break_cost: float = BREAK_COST) -> np.ndarray
 
     At most ``max(2, ceil(years / 10))`` breaks, as many as lower the squared residuals over the noise by more than
     their cost; then neighbouring stretches that do not lie on either side of 0, or are less than ``LEAST_STEP``
-    apart, are joined, the nearest first. The noise is told from the median squared step between observed years.
+    apart, are joined, the nearest first. The noise is told from the median squared step between observed years, of
+    ``NOISE_YEARS`` or more; of fewer it is ``LEAST_NOISE``.
 
     Parameters
     ----------
@@ -113,15 +117,19 @@ def _segment(series, break_cost, found):
     last = np.empty((most + 1, years + 1), np.int64)  # where its last stretch begins
     starts, levels = np.empty(most + 2, np.int64), np.empty(most + 1)
     for pixel in range(pixels):
-        count = 0
+        count, positive = 0, 0
         for year in range(years):
             value = series[year, pixel]
             if not np.isnan(value):
+                positive += value >= 0
                 when[count], values[count] = year, value
                 total[count + 1] = total[count] + value
                 squares[count + 1] = squares[count] + value * value
                 count += 1
         if count == 0:
+            continue
+        if count == positive or positive == 0:  # all on one side: whatever the stretches, they are joined
+            found[:, pixel] = total[count] / count
             continue
         parts = _break(values, total, squares, count, min(most, count - 1), break_cost, steps, least, last, starts)
         parts = _join(total, parts, starts, levels)
@@ -137,8 +145,10 @@ def _break(values, total, squares, count, most, break_cost, steps, least, last, 
     """Fill ``starts`` with where stretches begin, and the end; return how many there are."""
     for year in range(count - 1):
         steps[year] = (values[year + 1] - values[year]) ** 2
-    # A step has twice a year's variance, and the median of a chi-square of one degree is .455.
-    noise = max(LEAST_NOISE, np.median(steps[: count - 1]) / (2 * 0.455)) if count > 1 else LEAST_NOISE
+    noise = LEAST_NOISE
+    if count >= NOISE_YEARS:
+        # A step has twice a year's variance, and the median of a chi-square of one degree is .455.
+        noise = max(noise, np.median(steps[: count - 1]) / (2 * 0.455))
     best, breaks = np.inf, 0
     for number in range(most + 1):
         for end in range(number + 1, count + 1):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.kernels.segments import BREAK_COST, LEAST_NOISE, LEAST_STEP, logit_over, segment
+from engine.kernels.segments import BREAK_COST, LEAST_NOISE, LEAST_STEP, NOISE_YEARS, logit_over, segment
 
 
 def levels_of(values, starts):
@@ -16,7 +16,7 @@ def levels_of(values, starts):
 def by_definition(values):
     """Try every choice of up to two breaks, then join what is no change."""
     values = np.array(values, np.float64)
-    noise = max(LEAST_NOISE, np.median(np.diff(values) ** 2) / 0.91) if len(values) > 1 else LEAST_NOISE
+    noise = max(LEAST_NOISE, np.median(np.diff(values) ** 2) / 0.91) if len(values) >= NOISE_YEARS else LEAST_NOISE
 
     def cost(starts):
         ends = [*starts[1:], len(values)]

@@ -1,0 +1,275 @@
+"""What all years together say of a tile: class and probability of each year, what changed, when, and how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from engine.kernels.context import within_reach
+from engine.kernels.history import History, tell_history
+from engine.kernels.patches import is_large
+from engine.kernels.segments import LIKELY_BREAK_COST, logit_over, probability_of_level, segment
+from engine.kernels.series import MOST_RATE, Rates, evidence, fit_rates, likeliest, smooth
+from engine.kernels.support import REACH_PX, blend_neighbours, confirm_changes
+from engine.kernels.tide import tide_suspect, wetness_levels
+from engine.legend import (
+    MANGROVE,
+    NOT_OBSERVED,
+    OTHER,
+    OUTSIDE_AREA,
+    OUTSIDE_HABITAT,
+    PROBABILITY_MISSING,
+    PROBABILITY_SCALE,
+    STABLE_OUTSIDE_HABITAT,
+)
+from engine.params import ChangeParams
+
+PIXEL_HA: Final = 0.09
+"""Of the project grid, in its projection: what a minimum mapping unit is counted by, as is the custom."""
+
+LOSS_RATE: Final = 0.005
+"""Share of the mangrove lost in a year that the estimation of rates begins with."""
+
+LIKELY_RATES: Final = 10
+"""How many times as often land changes where neighbours changed alike."""
+
+WATER: Final = 5000
+"""Water frequency x 10 000 from which a pixel is water, in the median year."""
+
+SPARSE: Final = 500
+"""Water frequency x 10 000 from which canopy is sparse enough to let water be seen through it."""
+
+WATER_REACH_PX: Final = 2
+"""Within so many pixels of water, change of sparse canopy may be the tide's."""
+
+LOST, GAINED = 1, 2
+"""Bits of the layer ``large``."""
+
+
+class Region(NamedTuple):
+    """How the land of a region changes: what the hidden Markov model takes for granted."""
+
+    rates: Rates
+    mangrove: float
+    """Its share in the first year."""
+
+
+class Trace(NamedTuple):
+    """Of a block, all years together."""
+
+    classes: np.ndarray
+    """uint8 (year, y, x), ``legend.CLASSES``: also of years without an observation, if there is one of another year."""
+
+    probability: np.ndarray
+    """uint16 (year, y, x), x 10 000; 65 535 where never observed."""
+
+    history: History
+    """Arrays (y, x)."""
+
+    large: np.ndarray
+    """uint8 (y, x), bits ``LOST`` and ``GAINED``: of patches at least as large as the minimum mapping unit."""
+
+
+def least_px(params: ChangeParams) -> int:
+    """Return the pixels of the smallest patch that counts.
+
+    Examples
+    --------
+    >>> least_px(ChangeParams())  # half a hectare
+    6
+    """
+    return max(1, -int(-params.min_area_ha // PIXEL_HA))
+
+
+def reach_px(params: ChangeParams) -> int:
+    """Return how many pixels beyond a block must be known for its trace to be exact."""
+    return least_px(params) - 1 + REACH_PX
+
+
+def odds_of_years(probability: np.ndarray, looks: np.ndarray, threshold: float, min_looks: int) -> np.ndarray:
+    """Return by how much each year's log-odds pass the threshold's, mixed with those of neighbours.
+
+    Parameters
+    ----------
+    probability, looks : ndarray of uint16, shape (year, y, x)
+    threshold : float
+    min_looks : int
+        Fewer clear looks and the year is missing.
+
+    Returns
+    -------
+    ndarray of float32, shape (year, y, x)
+        nan where missing.
+    """
+    seen = np.where(looks >= min_looks, probability, np.uint16(PROBABILITY_MISSING))
+    return blend_neighbours(logit_over(seen, threshold))
+
+
+def trace_block(
+    probability: np.ndarray,
+    looks: np.ndarray,
+    static: np.ndarray,
+    regions: np.ndarray,
+    years: Sequence[int],
+    *,
+    threshold: float,
+    min_looks: int,
+    params: ChangeParams,
+    rates: Mapping[int, Region] | None = None,
+) -> Trace:
+    """Trace a block through all years.
+
+    A year's map errs, and errs anew each year: two of them subtracted show mostly that. So a pixel's years are told
+    together, by few level stretches or by a hidden Markov model (``params.model``), and neighbours confirm changes.
+
+    Parameters
+    ----------
+    probability : ndarray of uint16, shape (year, y, x)
+        Of mangrove x 10 000, of each year by itself; 65 535 missing.
+    looks : ndarray of uint16, shape (year, y, x)
+        Clear looks.
+    static : ndarray of uint8, shape (y, x)
+        Class of any year: ``OUTSIDE_AREA`` and ``OUTSIDE_HABITAT`` stay so.
+    regions : ndarray of uint16, shape (y, x)
+    years : sequence of int
+        Ascending.
+    threshold : float
+        From which a year's map is mangrove.
+    min_looks : int
+        Clear looks below which a year is missing: it neither starts nor dates a change.
+    params : ChangeParams
+    rates : mapping of int to Region
+        By region code; of ``hmm`` only.
+
+    Returns
+    -------
+    Trace
+        Of the whole block given; exact ``reach_px`` and more from those of its edges beyond which there is land.
+    """
+    over = odds_of_years(probability, looks, threshold, min_looks)
+    known = ~np.isnan(over)
+    ever = known.any(axis=0)
+    if params.model == "segments":
+        course, share = _by_segments(over, threshold)
+    else:
+        course, share = _by_rates(over, regions, rates or {})
+    flat = (len(years), -1)
+    told = tell_history(
+        course.reshape(flat),
+        np.nan_to_num(share).reshape(flat),
+        looks.reshape(flat),
+        known.reshape(flat),
+        np.asarray(years, np.uint16),
+        recovery_years=params.recovery_years,
+    )
+    history = History(*(part.reshape(static.shape) for part in told))
+    inside = static != OUTSIDE_AREA
+    limited = static == OUTSIDE_HABITAT
+    history.kind[limited] = STABLE_OUTSIDE_HABITAT
+    history.kind[~inside] = OUTSIDE_AREA
+    classes = np.where(course, np.uint8(MANGROVE), np.uint8(OTHER))
+    classes[:, ~ever] = NOT_OBSERVED
+    classes[:, limited] = OUTSIDE_HABITAT
+    classes[:, ~inside] = OUTSIDE_AREA
+    levels = np.rint(np.nan_to_num(share) * PROBABILITY_SCALE).astype(np.uint16)
+    levels[:, ~ever] = PROBABILITY_MISSING
+    least = least_px(params)
+    large = LOST * is_large(history.loss_year > 0, least) + GAINED * is_large(history.gain_year > 0, least)
+    return Trace(classes, levels, history, large.astype(np.uint8))
+
+
+def _by_segments(over: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each year is mangrove, bool, and its probability, float32, (year, y, x)."""
+    flat = over.reshape(len(over), -1)
+    sure = segment(flat).reshape(over.shape)
+    likely = segment(flat, break_cost=LIKELY_BREAK_COST).reshape(over.shape)
+    course = confirm_changes(sure >= 0, likely >= 0)
+    followed = (course != (sure >= 0)).any(axis=0)
+    return course, probability_of_level(np.where(followed, likely, sure), threshold)
+
+
+def _by_rates(over: np.ndarray, regions: np.ndarray, rates: Mapping[int, Region]) -> tuple[np.ndarray, np.ndarray]:
+    odds = evidence(over)
+    sure, likely = np.zeros(over.shape, bool), np.zeros(over.shape, bool)
+    share = np.zeros(over.shape, np.float32)
+    for code, region in rates.items():
+        inside = regions == code
+        mine = odds[:, inside]
+        if not mine.size:
+            continue
+        sure[:, inside] = likeliest(mine, region.rates, region.mangrove)
+        likely[:, inside] = likeliest(mine, _oftener(region.rates), region.mangrove)
+        share[:, inside] = smooth(mine, region.rates, region.mangrove)
+    return confirm_changes(sure, likely), share
+
+
+def _oftener(rates: Rates) -> Rates:
+    return Rates(*(max(rate, min(LIKELY_RATES * rate, MOST_RATE)) for rate in rates))
+
+
+def fit_region(over: np.ndarray, threshold: float) -> Region:
+    """Estimate how often the land of a region changes, from the years of pixels that stand for it.
+
+    Parameters
+    ----------
+    over : ndarray of float32, shape (year, pixel)
+        As of ``odds_of_years``.
+    threshold : float
+        What the share of mangrove begins with, as with rare mangrove it is rarely passed.
+
+    Examples
+    --------
+    >>> fit_region(np.full((5, 0), np.nan, dtype="float32"), 0.4).rates.loss  # of no pixel: as it begins
+    0.005
+    """
+    mangrove = min(max(float((over > 0).mean()) if over.size else threshold, 0.001), 0.999)
+    return Region(*fit_rates(evidence(over), Rates.balanced(LOSS_RATE, mangrove), mangrove))
+
+
+def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, years: Sequence[int]) -> np.ndarray:
+    """Flag changes that may be nothing but another height of the tide.
+
+    Sparse canopy (water seen through it in ``SPARSE`` of the looks of its median year as mangrove) within
+    ``WATER_REACH_PX`` of water, lost or gained between years that saw the coast at unlike heights
+    (``kernels.tide``).
+
+    Parameters
+    ----------
+    history : History
+        Of a tile, arrays (y, x).
+    frequency : ndarray of uint16, shape (year, y, x)
+        Water frequency of the years' cubes.
+    classes : ndarray of uint8, shape (year, y, x)
+        Of ``Trace``.
+    years : sequence of int
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x)
+    """
+    changed = (history.loss_year > 0) | (history.gain_year > 0)
+    if not changed.any():
+        return changed
+    known = frequency <= PROBABILITY_SCALE
+    median = _median(frequency, known)
+    sparse = np.zeros(changed.shape, bool)
+    at = np.nonzero(changed)
+    sparse[at] = _median(frequency[:, *at], known[:, *at] & (classes[:, *at] == MANGROVE)) >= SPARSE
+    beside = within_reach(median >= WATER, WATER_REACH_PX)
+    levels = wetness_levels(frequency)
+    flagged = [tide_suspect(levels, years, year, beside, sparse) for year in (history.loss_year, history.gain_year)]
+    return flagged[0] | flagged[1]
+
+
+def _median(frequency: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the median over years of what is known, float32; -1 where nothing is."""
+    values = np.where(known, frequency, np.uint16(PROBABILITY_MISSING))  # missing ones sort last
+    values.sort(axis=0)
+    count = known.sum(axis=0)
+    low, high = (
+        np.take_along_axis(values, np.maximum(at, 0)[np.newaxis], axis=0)[0] for at in ((count - 1) // 2, count // 2)
+    )
+    # count // 2 is at most the last known one, but where nothing is known.
+    return np.where(count > 0, (low.astype(np.float32) + high) / 2, np.float32(-1))

@@ -1,0 +1,399 @@
+"""Bodies of the dask tasks that look at all years of a tile: its history, and what is told from histories.
+
+As in ``engine.tasks``, a task joins steps from store to store and writes what is durable with its fingerprint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from engine.area import Area
+from engine.change import area_table, compare_tile, records, sieved_transitions, zone_codes
+from engine.grid import Tile
+from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block
+from engine.kernels.draw import pixel_hash
+from engine.kernels.history import History
+from engine.kernels.score import CALIBRATION_BINS
+from engine.kernels.support import REACH_PX
+from engine.legend import (
+    CHANGES,
+    CLASSES,
+    MANGROVE,
+    OTHER,
+    OUTSIDE_AREA,
+    PROBABILITY_MISSING,
+    PROBABILITY_SCALE,
+    TRANSITIONS,
+    Entry,
+)
+from engine.params import ChangeParams
+from engine.places import Place
+from engine.raster import write_cog
+from engine.sample import read_part
+from engine.scratch import release_scratch
+from engine.store import grid_coords, is_current, open_store, write_store
+
+TRACED_VALUES: Final = 8 * 2**20
+"""Pixels times years traced at once, but a row at least: bounds the memory of a trace to about 300 MB."""
+
+REGION_PIXELS: Final = 20_000
+"""Pixels of a region that its rates are estimated from."""
+
+HISTORY_LAYERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "kind": {"long_name": "what happened to a pixel in all years"},
+    "loss_year": {"long_name": "first year without the mangrove that was lost last, 0 none"},
+    "gain_year": {"long_name": "first year of the mangrove that was gained last, 0 none"},
+    "confidence": {"long_name": "confidence of the least sure change", "units": "percent"},
+    "looks": {"long_name": "clear looks on the shorter-seen side of the least seen change", "units": "1"},
+    "tide_suspect": {"long_name": "1 where change may be another height of the tide"},
+    "large": {"long_name": "1 loss, 2 gain, 3 both: of a patch at least as large as the minimum mapping unit"},
+    "region": {"long_name": "1 + index of the region"},
+    "class": {"long_name": "class of the year, by all years together"},
+    "probability": {
+        "long_name": "probability of mangrove in the year, by all years together",
+        "scale_factor": 1 / PROBABILITY_SCALE,
+        "_FillValue": PROBABILITY_MISSING,
+    },
+    "uncertainty": {
+        "long_name": "probability that the class of the year is wrong",
+        "units": "percent",
+        "_FillValue": 255,
+    },
+}
+"""Layers of a history; what other tasks read of one is there by these names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileMaps:
+    """A tile's maps and cubes, one of each a year."""
+
+    tile: Tile
+    maps: tuple[Place, ...]
+    cubes: tuple[Place, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracing:
+    """What the histories of a run have in common."""
+
+    years: tuple[int, ...]
+    threshold: float
+    """Of the maps."""
+
+    min_looks: int
+    params: ChangeParams
+    area: Area
+    zones: Area | None
+    rates: Mapping[int, Region]
+    """By region code, of the hidden Markov model."""
+
+    samples: Mapping[str, Mapping[int, Place]]
+    """Parts of the sample by tile and year, to say how well probabilities are calibrated."""
+
+
+def history_task(
+    own: TileMaps,
+    around: Sequence[TileMaps],
+    tracing: Tracing,
+    store: Place,
+    fingerprint: str,
+    tags: dict[str, str],
+) -> dict[str, Any]:
+    """Trace a tile through all years: a zarr store, its COGs, its areas by kind of change.
+
+    Pixels of adjoining tiles are read as far as they decide what is in this one, so that seams do not show.
+    """
+    release_scratch()
+    started = time.perf_counter()
+    tile, years = own.tile, tracing.years
+    tifs = history_paths(store)
+    for tif in tifs.values():
+        tif.unlink(missing_ok=True)
+    regions = _stack([own.maps[0]], "region")[0]
+    layers = {name: np.zeros(tile.shape, dtype) for name, dtype in _PLANES.items()} | {"region": regions}
+    layers |= {name: np.zeros((len(years), *tile.shape), dtype) for name, dtype in _STACKS.items()}
+    for rows, trace in _traced(own, around, tracing):
+        planes = {**trace.history._asdict(), "large": trace.large}
+        for name in _PLANES.keys() - {"tide_suspect"}:
+            layers[name][rows] = planes[name]
+        layers["class"][:, rows], layers["probability"][:, rows] = trace.classes, trace.probability
+        layers["uncertainty"][:, rows] = _uncertainty(trace)
+    history = History(*(layers[name] for name in History._fields))
+    frequency = _stack(own.cubes, "water_frequency")
+    layers["tide_suspect"][:] = suspect_tide(history, frequency, layers["class"], years)
+    del frequency
+    tables = [area_table(layers["kind"], regions, tile, tracing.area, legend=CHANGES).assign(by="region")]
+    if tracing.zones is not None:
+        zones = zone_codes(tracing.zones, tile, regions)
+        tables.append(area_table(layers["kind"], zones, tile, tracing.zones, legend=CHANGES).assign(by="zone"))
+    marker = {
+        "fingerprint": fingerprint,
+        "tile": tile.id,
+        "years": list(years),
+        "areas": records(tables),
+        "calibration": _outcomes(layers, tile, tracing),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    written = write_store(store, _as_dataset(layers, tile, years, tags), marker)
+    common: dict[str, Any] = {"tags": tags, "overview": "mode"}
+    write_cog(tifs["kind"], layers["kind"], tile.geobox, nodata=OUTSIDE_AREA, legend=CHANGES, **common)
+    for name in ("loss_year", "gain_year", "confidence"):
+        write_cog(tifs[name], layers[name], tile.geobox, description=str(HISTORY_LAYERS[name]["long_name"]), **common)
+    names = [f"class {year}" for year in years]
+    write_cog(tifs["class"], layers["class"], tile.geobox, nodata=OUTSIDE_AREA, band_names=names, **common)
+    return written
+
+
+_PLANES: Final = {
+    "kind": np.uint8,
+    "loss_year": np.uint16,
+    "gain_year": np.uint16,
+    "confidence": np.uint8,
+    "looks": np.uint16,
+    "tide_suspect": np.uint8,
+    "large": np.uint8,
+}
+_STACKS: Final = {"class": np.uint8, "probability": np.uint16, "uncertainty": np.uint8}
+
+
+def _as_dataset(layers: Mapping[str, np.ndarray], tile: Tile, years: Sequence[int], tags: dict[str, str]) -> xr.Dataset:
+    def attrs(name: str) -> dict[str, Any]:
+        legend: tuple[Entry, ...] = {"kind": CHANGES, "class": CLASSES}.get(name, ())
+        flags = {
+            "flag_values": [entry.code for entry in legend],
+            "flag_meanings": " ".join(entry.name.replace(" ", "_").replace(",", "") for entry in legend),
+        }
+        return {**HISTORY_LAYERS[name], "grid_mapping": "spatial_ref", **(flags if legend else {})}
+
+    variables = {name: (("year", "y", "x")[-values.ndim :], values, attrs(name)) for name, values in layers.items()}
+    coords = {**grid_coords(tile.geobox), "year": list(years)}
+    return xr.Dataset(variables, coords=coords, attrs={"Conventions": "CF-1.11", **tags})
+
+
+def _uncertainty(trace: Trace) -> np.ndarray:
+    """Return the probability that a class is wrong, uint8 (year, y, x) per cent; 255 missing."""
+    of_mangrove = trace.probability.astype(np.float32) / (PROBABILITY_SCALE / 100)
+    wrong = np.where(trace.classes == MANGROVE, 100 - of_mangrove, of_mangrove)
+    decided = (trace.classes == MANGROVE) | (trace.classes == OTHER)
+    return np.where(decided, np.rint(np.clip(wrong, 0, 100)), 255).astype(np.uint8)
+
+
+def _outcomes(layers: Mapping[str, np.ndarray], tile: Tile, tracing: Tracing) -> dict[str, list[list[float]]]:
+    """Return, by region, the land of each bin of probability, and by how much its probability passes its labels."""
+    found: dict[str, np.ndarray] = {}
+    names = [region.name for region in tracing.area.regions]
+    for year, part in tracing.samples.get(tile.id, {}).items():
+        at = tracing.years.index(year)
+        rows = read_part(part, ["grid_row", "grid_col", "region", "label", "weight", "thinned"])
+        rows = rows[~rows["thinned"].to_numpy(bool) & rows["label"].isin((OTHER, MANGROVE)).to_numpy()]
+        y, x = rows["grid_row"].to_numpy() - tile.window[0], rows["grid_col"].to_numpy() - tile.window[1]
+        code = layers["probability"][at, y, x]
+        known = code != PROBABILITY_MISSING
+        share, land = code / PROBABILITY_SCALE, rows["weight"].to_numpy(np.float64)
+        gap = land * (share - (rows["label"].to_numpy() == MANGROVE))
+        bins = np.minimum((share * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+        for name in names:
+            mine = known & (rows["region"].to_numpy() == name)
+            counts = [np.bincount(bins[mine], part[mine], minlength=CALIBRATION_BINS) for part in (land, gap)]
+            if mine.any():
+                found[name] = found.get(name, 0) + np.array(counts)
+    return {name: counts.round(6).tolist() for name, counts in found.items()}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _traced(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing) -> Iterator[tuple[slice, Trace]]:
+    """Yield the trace of a tile strip by strip: rows of the tile, and what is so there."""
+    reach = reach_px(tracing.params)
+    for rows, block in _strips(own, around, len(tracing.years), reach):
+        trace = trace_block(
+            block.probability,
+            block.looks,
+            block.static,
+            block.regions,
+            tracing.years,
+            threshold=tracing.threshold,
+            min_looks=tracing.min_looks,
+            params=tracing.params,
+            rates=tracing.rates,
+        )
+        inner = np.s_[..., reach:-reach, reach:-reach]
+        history = History(*(part[inner] for part in trace.history))
+        yield rows, Trace(trace.classes[inner], trace.probability[inner], history, trace.large[inner])
+
+
+def odds_task(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing, seed: int) -> dict[int, tuple[Any, ...]]:
+    """Return of each region the pixels of a tile that come first by seed: their numbers and the odds of their years."""
+    tile = own.tile
+    regions = _stack([own.maps[0]], "region")[0]
+    y, x = np.nonzero(regions)
+    keys = pixel_hash(seed, tile.zone, tile.window[0] + y, tile.window[1] + x)
+    chosen: list[np.ndarray] = []
+    for code in np.unique(regions[y, x]):
+        mine = np.flatnonzero(regions[y, x] == code)
+        chosen.append(mine[np.argsort(keys[mine], kind="stable")[:REGION_PIXELS]])
+    picked = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+    y, x, keys = y[picked], x[picked], keys[picked]
+    over = np.full((len(tracing.years), len(picked)), np.nan, np.float32)
+    for rows, block in _strips(own, around, len(tracing.years), REACH_PX):
+        odds = odds_of_years(block.probability, block.looks, tracing.threshold, tracing.min_looks)
+        some = (y >= rows.start) & (y < rows.stop)
+        over[:, some] = odds[:, y[some] - rows.start + REACH_PX, x[some] + REACH_PX]
+    return {
+        int(code): (keys[regions[y, x] == code], over[:, regions[y, x] == code]) for code in np.unique(regions[y, x])
+    }
+
+
+class _Block(NamedTuple):
+    """A strip of a tile with what lies round it, of every year."""
+
+    probability: np.ndarray
+    looks: np.ndarray
+    static: np.ndarray
+    regions: np.ndarray
+
+
+def _strips(own: TileMaps, around: Sequence[TileMaps], years: int, reach: int) -> Iterator[tuple[slice, _Block]]:
+    """Yield rows of a tile, and its layers there with ``reach`` pixels more on every side."""
+    row, col, height, width = own.tile.window
+    tall = max(1, TRACED_VALUES // (years * width))
+    for top in range(0, height, tall):
+        rows = slice(top, min(top + tall, height))
+        window = (row + rows.start - reach, col - reach, rows.stop - rows.start + 2 * reach, width + 2 * reach)
+        sources = [source for source in (own, *around) if _meet(window, source.tile.window)]
+
+        def read(name: str, fill: int, dtype: Any, of: str, some: slice = slice(None)) -> np.ndarray:
+            stores = {source.tile: getattr(source, of)[some] for source in sources}  # noqa: B023 used at once
+            return _window(stores, window, name, fill, dtype)  # noqa: B023
+
+        yield (
+            rows,
+            _Block(
+                read("probability", PROBABILITY_MISSING, np.uint16, "maps"),
+                read("clear_count", 0, np.uint16, "cubes"),
+                read("class", OUTSIDE_AREA, np.uint8, "maps", slice(1))[0],
+                read("region", 0, np.uint16, "maps", slice(1))[0],
+            ),
+        )
+
+
+def _window(
+    stores: Mapping[Tile, Sequence[Place]], window: tuple[int, int, int, int], name: str, fill: int, dtype: Any
+) -> np.ndarray:
+    """Return a window of a zone's grid of a layer, (store, y, x), from tiles of as many stores each."""
+    count = max(len(places) for places in stores.values())
+    found = np.full((count, *window[2:]), fill, dtype)
+    for tile, places in stores.items():
+        rows, cols = _meet(window, tile.window) or (slice(0), slice(0))
+        there = np.s_[_less(rows, tile.window[0]), _less(cols, tile.window[1])]
+        for number, place in enumerate(places):
+            with open_store(place) as data:
+                found[number, _less(rows, window[0]), _less(cols, window[1])] = data[name][there].values
+    return found
+
+
+def _meet(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[slice, slice] | None:
+    """Return the rows and columns of the grid that two windows share, None where there are none."""
+    rows, cols = (
+        slice(max(one[axis], other[axis]), min(one[axis] + one[axis + 2], other[axis] + other[axis + 2]))
+        for axis in (0, 1)
+    )
+    return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+
+
+def _less(part: slice, start: int) -> slice:
+    return slice(part.start - start, part.stop - start)
+
+
+def _stack(places: Sequence[Place], name: str) -> np.ndarray:
+    """Return a layer of some stores, (store, y, x)."""
+    found = []
+    for place in places:
+        with open_store(place) as data:
+            found.append(data[name].values)
+    return np.stack(found)
+
+
+# --- what is told from histories -----------------------------------------------------------------------------------
+
+
+def change_task(
+    history: Place,
+    tile: Tile,
+    pair: tuple[int, int],
+    area: Area,
+    zones: Area | None,
+    least_ha: float,
+    store: Place,
+    fingerprint: str,
+    tags: dict[str, str],
+) -> dict[str, Any]:
+    """Compare two years of a tile's history: a zarr store, its COG, and its areas by region and by zone.
+
+    Areas are of all that changed (``least_ha`` 0), and of what changed in patches of ``least_ha`` and more.
+    """
+    release_scratch()
+    tif = change_path(store)
+    tif.unlink(missing_ok=True)
+    with open_store(history) as data:
+        before, after = (data["class"].sel(year=year).values for year in pair)
+        regions, large = data["region"].values, data["large"].values
+    codes = compare_tile(before, after)
+    tables = []
+    for least, of in ((0.0, codes), (least_ha, sieved_transitions(codes, large))):
+        tables.append(area_table(of, regions, tile, area).assign(by="region", least_ha=least))
+        if zones is not None:
+            by_zone = area_table(of, zone_codes(zones, tile, regions), tile, zones)
+            tables.append(by_zone.assign(by="zone", least_ha=least))
+    dataset = xr.Dataset(
+        {
+            "transition": (
+                ("y", "x"),
+                codes,
+                {
+                    "long_name": f"change {pair[0]} to {pair[1]}",
+                    "flag_values": [entry.code for entry in TRANSITIONS],
+                    "flag_meanings": " ".join(entry.name.replace(" ", "_") for entry in TRANSITIONS),
+                    "grid_mapping": "spatial_ref",
+                },
+            )
+        },
+        coords=grid_coords(tile.geobox),
+        attrs={"Conventions": "CF-1.11", **tags},
+    )
+    marker = {"fingerprint": fingerprint, "tile": tile.id, "pair": list(pair), "areas": records(tables)}
+    written = write_store(store, dataset, marker)
+    write_cog(
+        tif,
+        codes,
+        tile.geobox,
+        nodata=OUTSIDE_AREA,
+        legend=TRANSITIONS,
+        tags=tags,
+        overview="mode",
+        description=f"mangrove change {pair[0]} to {pair[1]}",
+    )
+    return written
+
+
+def change_path(store: Place) -> Place:
+    """Return the COG beside a change store: ``change/<first>-<last>/<tile>.zarr`` -> its ``.tif``."""
+    return store.with_name(f"change_{store.stem}_{store.parent.name}.tif")
+
+
+def history_paths(store: Place) -> dict[str, Place]:
+    """Return the COGs beside a history: kind, years of loss and of gain, confidence, and a band a year of class."""
+    kinds = ("kind", "loss_year", "gain_year", "confidence", "class")
+    return {kind: store.with_name(f"{kind}_{store.stem}.tif") for kind in kinds}
+
+
+def history_is_current(store: Place, fingerprint: str) -> bool:
+    """Tell whether a tile's history and its COGs are complete and of these inputs."""
+    return is_current(store, fingerprint) and all(path.is_file() for path in history_paths(store).values())
