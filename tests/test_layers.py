@@ -70,6 +70,7 @@ STEPS = {
     "mask_archives",
     "masks",
     "pair",
+    "patches",
     "predict",
     "sample",
     "stack",
