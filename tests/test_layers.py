@@ -20,6 +20,7 @@ SUPPORTS = {
     "boost",
     "candidates",
     "cells",
+    "change_charts",
     "charts",
     "card",
     "cluster",
@@ -58,6 +59,7 @@ SUPPORTS = {
 """What steps stand on."""
 
 STEPS = {
+    "area_series",
     "catalog",
     "change",
     "classify",
