@@ -23,6 +23,9 @@ ESTIMATED: Final = f"{MAPPED}; estimated_ha to high_ha: error-adjusted from refe
 WHOLE: Final = ("total", "whole area")
 """``by`` and ``where`` of all regions together."""
 
+COUNTS: Final = ("by", "where", "year", "counted", "pixels", "hectares")
+"""Columns of ``tally_years``."""
+
 _COUNTED: Final = ("mangrove", "not_observed", "loss", "gain", "loss_sieved", "gain_sieved")
 _SIEVED: Final = 100  # added to the code of a change in a large patch
 Zoning = tuple[str, np.ndarray, Area]
@@ -78,7 +81,7 @@ def tally_years(
                         for zone in np.flatnonzero(number).tolist()
                     ]
         before = current
-    return pd.DataFrame(rows, columns=["by", "where", "year", "counted", "pixels", "hectares"])
+    return pd.DataFrame(rows, columns=list(COUNTS))
 
 
 def annual_rate_pct(before_ha: float, after_ha: float, years: float) -> float:

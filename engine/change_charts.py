@@ -70,4 +70,4 @@ def _draw_change(axes: Axes, one: pd.DataFrame) -> None:
         axes.bar(years, every, width, color=_COLOURS[name], alpha=0.45, label=f"{name}, all")
         axes.bar(years, sieved, width, color=_COLOURS[name], label=f"{name}, sieved")
     axes.axhline(0, color=INK, linewidth=0.6)
-    axes.set(title="gain and loss", ylabel="hectares since the year before")
+    axes.set(ylabel="hectares gained, lost")

@@ -5,6 +5,7 @@ As in ``engine.tasks``, a task joins steps from store to store and writes what i
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import numpy as np
 import xarray as xr
 
 from engine.area import Area
+from engine.area_series import tally_years
 from engine.change import area_table, compare_tile, records, sieved_transitions, zone_codes
+from engine.files import write_text
 from engine.grid import Tile
 from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block
 from engine.kernels.draw import pixel_hash
@@ -33,11 +36,12 @@ from engine.legend import (
     Entry,
 )
 from engine.params import ChangeParams
+from engine.patches import DIRECTIONS, LAYERS, cut_pieces, edges_path, patch_areas, write_pieces
 from engine.places import Place
 from engine.raster import write_cog
 from engine.sample import read_part
 from engine.scratch import release_scratch
-from engine.store import grid_coords, is_current, open_store, write_store
+from engine.store import grid_coords, is_current, marker_path, open_store, write_store
 
 TRACED_VALUES: Final = 8 * 2**20
 """Pixels times years traced at once, but a row at least: bounds the memory of a trace to about 300 MB."""
@@ -128,10 +132,10 @@ def history_task(
     frequency = _stack(own.cubes, "water_frequency")
     layers["tide_suspect"][:] = suspect_tide(history, frequency, layers["class"], years)
     del frequency
-    tables = [area_table(layers["kind"], regions, tile, tracing.area, legend=CHANGES).assign(by="region")]
-    if tracing.zones is not None:
-        zones = zone_codes(tracing.zones, tile, regions)
-        tables.append(area_table(layers["kind"], zones, tile, tracing.zones, legend=CHANGES).assign(by="zone"))
+    tables = [
+        area_table(layers["kind"], codes, tile, of, legend=CHANGES).assign(by=by)
+        for by, codes, of in _zonings(regions, tile, tracing.area, tracing.zones)
+    ]
     marker = {
         "fingerprint": fingerprint,
         "tile": tile.id,
@@ -346,12 +350,11 @@ def change_task(
         before, after = (data["class"].sel(year=year).values for year in pair)
         regions, large = data["region"].values, data["large"].values
     codes = compare_tile(before, after)
-    tables = []
-    for least, of in ((0.0, codes), (least_ha, sieved_transitions(codes, large))):
-        tables.append(area_table(of, regions, tile, area).assign(by="region", least_ha=least))
-        if zones is not None:
-            by_zone = area_table(of, zone_codes(zones, tile, regions), tile, zones)
-            tables.append(by_zone.assign(by="zone", least_ha=least))
+    tables = [
+        area_table(transitions, places, tile, of).assign(by=by, least_ha=least)
+        for least, transitions in ((0.0, codes), (least_ha, sieved_transitions(codes, large)))
+        for by, places, of in _zonings(regions, tile, area, zones)
+    ]
     dataset = xr.Dataset(
         {
             "transition": (
@@ -397,3 +400,45 @@ def history_paths(store: Place) -> dict[str, Place]:
 def history_is_current(store: Place, fingerprint: str) -> bool:
     """Tell whether a tile's history and its COGs are complete and of these inputs."""
     return is_current(store, fingerprint) and all(path.is_file() for path in history_paths(store).values())
+
+
+def patches_task(
+    history: Place, tile: Tile, area: Area, zones: Area | None, least_px: int, part: Place, fingerprint: str
+) -> None:
+    """Outline the patches of a tile's history, and count them by region and by zone: two files and their marker."""
+    release_scratch()
+    marker_path(part).unlink(missing_ok=True)
+    with open_store(history) as data:
+        layers = {name: data[name].values for name in LAYERS}
+        large = data["large"].values
+    pieces = (cut_pieces(layers, tile, direction) for direction in DIRECTIONS)
+    write_pieces(part, pieces, [region.name for region in area.regions], least_px)
+    tables = [
+        patch_areas(layers, large, codes, tile, of).assign(by=by)
+        for by, codes, of in _zonings(layers["region"], tile, area, zones)
+    ]
+    marker = {"fingerprint": fingerprint, "tile": tile.id, "areas": records(tables)}
+    write_text(marker_path(part), json.dumps(marker, indent=1, sort_keys=True))
+
+
+def patches_are_current(part: Place, fingerprint: str) -> bool:
+    """Tell whether both files of a tile's patches are complete and of these inputs."""
+    return is_current(part, fingerprint) and edges_path(part).is_file()
+
+
+def series_task(history: Place, tile: Tile, area: Area, zones: Area | None, counts: Place, fingerprint: str) -> None:
+    """Count the mangrove, loss and gain of every year of a tile's history, by region and by zone: one JSON file."""
+    release_scratch()
+    with open_store(history) as data:
+        regions, large = data["region"].values, data["large"].values
+        years = [int(year) for year in data["year"].values]
+        classes = (data["class"][at].values for at in range(len(years)))
+        table = tally_years(years, classes, large, _zonings(regions, tile, area, zones), tile)
+    marker = {"fingerprint": fingerprint, "tile": tile.id, "years": years, "counts": table.to_dict("records")}
+    write_text(counts, json.dumps(marker, sort_keys=True))
+
+
+def _zonings(regions: np.ndarray, tile: Tile, area: Area, zones: Area | None) -> list[tuple[str, np.ndarray, Area]]:
+    """Return what to count by: regions, and zones where there are any."""
+    found = [("region", regions, area)]
+    return found if zones is None else [*found, ("zone", zone_codes(zones, tile, regions), zones)]

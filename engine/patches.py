@@ -66,6 +66,9 @@ SCHEMA: Final = pa.schema(
 )
 """Columns of patches. ``docs/reading-the-maps.md`` says what each means."""
 
+AREAS: Final = ("where", "direction", "code", "name", "patches", "pixels", "hectares")
+"""Columns of ``patch_areas``."""
+
 OUTLINED_AT_ONCE: Final = 2**14
 """Outlines held as GDAL gives them, a hundred times as large as they become."""
 
@@ -230,7 +233,7 @@ def patch_areas(
             for zone, code in zip(*np.nonzero(pixels), strict=True):
                 counted = int(pixels[zone, code]), float(hectares[zone, code])
                 rows.append((area.regions[zone].name, direction, int(code), kinds[int(code)], which, *counted))
-    return pd.DataFrame(rows, columns=["where", "direction", "code", "name", "patches", "pixels", "hectares"])
+    return pd.DataFrame(rows, columns=list(AREAS))
 
 
 # --- across tiles ---------------------------------------------------------------------------------------------
@@ -379,7 +382,7 @@ def edges_path(part: Place) -> Place:
     return part.with_name(f"{part.stem}-edges.parquet")
 
 
-def write_part(part: Place, pieces: Pieces, regions: Sequence[str], least_px: int) -> None:
+def write_pieces(part: Place, pieces: Pieces, regions: Sequence[str], least_px: int) -> None:
     """Write a tile's patches: those that end inside it as they will be, and the pieces at its edges beside.
 
     Raises
@@ -410,7 +413,7 @@ def _listed(owned: pd.DataFrame, name: str, count: int) -> pa.ListArray:
 
 
 def read_edges(part: Place) -> Pieces:
-    """Read the pieces at a tile's edges, as ``write_part`` wrote them.
+    """Read the pieces at a tile's edges, as ``write_pieces`` wrote them.
 
     Raises
     ------
@@ -446,9 +449,9 @@ def join_tiles(parts: Mapping[Tile, Place], regions: Sequence[str], least_px: in
     Parameters
     ----------
     parts : mapping of Tile to Place
-        Files of ``write_part``; in any order.
+        Files of ``write_pieces``; in any order.
     regions, least_px
-        As given to ``write_part``.
+        As given to ``write_pieces``.
     """
     for _, of_zone in groupby(sorted(parts), key=lambda tile: tile.zone):
         tiles = list(of_zone)
@@ -460,7 +463,7 @@ def join_tiles(parts: Mapping[Tile, Place], regions: Sequence[str], least_px: in
             yield _sorted(pa.concat_tables([_read(parts[tile]), joined.filter(pa.array(inside))]))
 
 
-def write_patches(path: Place, tables: Iterable[pa.Table], about: Mapping[str, str]) -> pd.DataFrame:
+def write_joined(path: Place, tables: Iterable[pa.Table], about: Mapping[str, str]) -> pd.DataFrame:
     """Write patches as GeoParquet 1.1, a table at a time.
 
     Parameters

@@ -33,8 +33,8 @@ from engine.patches import (
     patch_areas,
     read_edges,
     together,
-    write_part,
-    write_patches,
+    write_joined,
+    write_pieces,
 )
 from tests.engine.histories import crop, large_flags, random_history
 
@@ -136,12 +136,12 @@ def corner_of(shape: tuple[int, int]) -> tuple[int, int]:
     return CORNER[0] - shape[0] // 2, CORNER[1] - shape[1] // 2
 
 
-def write_parts(folder, layers, tiles, corner):
+def write_all_pieces(folder, layers, tiles, corner):
     parts = {}
     for tile in tiles:
         parts[tile] = folder / f"{tile.id}.parquet"
         cut = together(cut_pieces(crop(layers, tile, corner), tile, direction) for direction in DIRECTIONS)
-        write_part(parts[tile], cut, REGIONS, LEAST_PX)
+        write_pieces(parts[tile], cut, REGIONS, LEAST_PX)
     return parts
 
 
@@ -157,11 +157,11 @@ def test_patches_that_meet_at_the_corner_of_four_tiles_only_are_one():
 def test_the_file_is_the_same_in_any_order_and_opens_in_geopandas(tmp_path):
     layers = random_history(np.random.default_rng(3), (40, 50), 0.3)
     tiles = four_tiles((40, 50))
-    parts = write_parts(tmp_path, layers, tiles, corner_of((40, 50)))
+    parts = write_all_pieces(tmp_path, layers, tiles, corner_of((40, 50)))
     about = {"method": "by hand", "notice": "SIMULATED"}
     path, again = tmp_path / "patches.parquet", tmp_path / "again.parquet"
-    sums = write_patches(path, join_tiles(parts, REGIONS, LEAST_PX), about)
-    write_patches(again, join_tiles(dict(reversed(parts.items())), REGIONS, LEAST_PX), about)
+    sums = write_joined(path, join_tiles(parts, REGIONS, LEAST_PX), about)
+    write_joined(again, join_tiles(dict(reversed(parts.items())), REGIONS, LEAST_PX), about)
     assert path.read_bytes() == again.read_bytes()
     frame = gpd.read_parquet(path)
     assert len(dask_geopandas.read_parquet(path)) == len(frame)
@@ -181,8 +181,8 @@ def test_the_file_is_the_same_in_any_order_and_opens_in_geopandas(tmp_path):
 
 def test_without_change_the_file_is_empty_and_opens(tmp_path):
     layers = random_history(np.random.default_rng(3), (4, 4), 0.0)
-    parts = write_parts(tmp_path, layers, four_tiles((4, 4)), corner_of((4, 4)))
-    sums = write_patches(tmp_path / "none.parquet", join_tiles(parts, REGIONS, LEAST_PX), {})
+    parts = write_all_pieces(tmp_path, layers, four_tiles((4, 4)), corner_of((4, 4)))
+    sums = write_joined(tmp_path / "none.parquet", join_tiles(parts, REGIONS, LEAST_PX), {})
     assert sums.empty
     frame = gpd.read_parquet(tmp_path / "none.parquet")
     assert list(frame.columns) == SCHEMA.names
@@ -204,7 +204,7 @@ def test_a_patch_that_reaches_over_the_antimeridian_is_cut_there():
 
 def test_a_damaged_part_is_told(tmp_path):
     layers = random_history(np.random.default_rng(3), (4, 4), 0.3)
-    parts = write_parts(tmp_path, layers, four_tiles((4, 4)), corner_of((4, 4)))
+    parts = write_all_pieces(tmp_path, layers, four_tiles((4, 4)), corner_of((4, 4)))
     for part in parts.values():
         edges_path(part).write_bytes(b"PAR1 of another kind")
     with pytest.raises(StoreError, match=r"edges\.parquet is damaged"):
@@ -223,7 +223,7 @@ def test_joining_takes_memory_for_the_edges_and_not_for_what_lies_inside(tmp_pat
         layers = {name: np.where(near, edges[name], layer) for name, layer in layers.items()}
         folder = tmp_path / str(inner)
         folder.mkdir()
-        parts = write_parts(folder, layers, four_tiles((400, 400)), corner_of((400, 400)))
+        parts = write_all_pieces(folder, layers, four_tiles((400, 400)), corner_of((400, 400)))
         pieces = [read_edges(part) for part in parts.values()]
         tracemalloc.start()
         join_pieces(together(pieces))
