@@ -59,14 +59,16 @@ def tally_years(
     rows = []
     before = None
     for year, current in zip(years, classes, strict=True):
-        layers = [(current, {"mangrove": (MANGROVE,), "not_observed": (NOT_OBSERVED,)})]
+        layers: list[tuple[np.ndarray, dict[str, tuple[int, ...]]]] = [
+            (current, {"mangrove": (MANGROVE,), "not_observed": (NOT_OBSERVED,)})
+        ]
         if before is not None:
             moved = transitions(before, current)
             for code, bit in ((LOSS, 1), (GAIN, 2)):
                 moved[(moved == code) & (large & bit > 0)] = code + _SIEVED
-            changes = {"loss": (LOSS, LOSS + _SIEVED), "gain": (GAIN, GAIN + _SIEVED)}
-            sieved = {"loss_sieved": (LOSS + _SIEVED,), "gain_sieved": (GAIN + _SIEVED,)}
-            layers.append((moved, {**changes, **sieved}))
+            lost, gained = LOSS + _SIEVED, GAIN + _SIEVED
+            sieved = {"loss_sieved": (lost,), "gain_sieved": (gained,)}
+            layers.append((moved, {"loss": (LOSS, lost), "gain": (GAIN, gained), **sieved}))
         for codes, wanted in layers:
             listed = np.zeros(256, dtype=bool)
             listed[[code for some in wanted.values() for code in some]] = True
@@ -202,7 +204,7 @@ def _add_rates(table: pd.DataFrame, before: pd.Series, after: pd.Series, years: 
     """Add the three rates to a table of ``loss_ha`` and ``gain_ha``, from hectares before and after some years."""
     spans = years.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     table["annual_rate_pct"] = [
-        annual_rate_pct(was, now, span) for was, now, span in zip(before, after, spans, strict=True)
+        annual_rate_pct(was, now, span) for was, now, span in zip(before, after, spans.tolist(), strict=True)
     ]
     for name in ("loss", "gain"):
         table[f"{name}_pct_a_year"] = 100 * table[f"{name}_ha"] / before.where(before > 0) / spans

@@ -56,9 +56,9 @@ def _draw_area(axes: Axes, one: pd.DataFrame, title: str) -> None:
     spread = np.abs(assessed[["low_ha", "high_ha"]].to_numpy().T - assessed["estimated_ha"].to_numpy())
     axes.errorbar(assessed["year"], assessed["estimated_ha"], yerr=spread, fmt="s", color=GREY, markersize=3)
     colour = CLASS_COLOURS["mangrove"]
-    faces = ["white" if provisional else colour for provisional in one["provisional"]]
-    axes.plot(one["year"], one["mangrove_ha"], color=colour)
-    axes.scatter(one["year"], one["mangrove_ha"], c=faces, edgecolors=[colour], s=14, zorder=3)
+    axes.plot(one["year"], one["mangrove_ha"], "o-", color=colour, markersize=3.5)
+    open_ended = one[one["provisional"]]
+    axes.plot(open_ended["year"], open_ended["mangrove_ha"], "o", color=colour, markersize=3.5, markerfacecolor="white")
     axes.set(title=title, ylabel="hectares")
 
 

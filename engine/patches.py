@@ -264,8 +264,8 @@ def join_pieces(pieces: Pieces) -> Pieces:
         area_ha=("area_ha", math.fsum),
         geometry=("geometry", lambda some: some.iloc[0] if len(some) == 1 else _united(some.to_numpy())),
     )
-    counts = pieces.counts.assign(piece=patch[pieces.counts["piece"]])
-    counts = counts.groupby(["piece", "counted", "value"], as_index=False)["pixels"].sum()
+    moved = pieces.counts.assign(piece=patch[pieces.counts["piece"]])
+    counts = moved.groupby(["piece", "counted", "value"])["pixels"].sum().reset_index()
     border = pieces.border.assign(piece=patch[pieces.border["piece"]])
     return Pieces(table.reset_index(drop=True), counts, border)
 
@@ -365,7 +365,7 @@ def _lonlat(geometries: np.ndarray, zone: int) -> np.ndarray:
     """Return outlines in degrees, cut where a pixel reaches over the antimeridian."""
 
     def degrees(xy: np.ndarray) -> np.ndarray:
-        return np.column_stack(to_zone(zone).transform(*xy.T, direction="INVERSE"))
+        return np.column_stack(to_zone(zone).transform(xy[:, 0], xy[:, 1], direction="INVERSE"))
 
     turned = shapely.transform(geometries, degrees)
     bounds = shapely.bounds(turned)
@@ -382,18 +382,31 @@ def edges_path(part: Place) -> Place:
     return part.with_name(f"{part.stem}-edges.parquet")
 
 
-def write_pieces(part: Place, pieces: Pieces, regions: Sequence[str], least_px: int) -> None:
+def write_pieces(part: Place, pieces: Iterable[Pieces], regions: Sequence[str], least_px: int) -> None:
     """Write a tile's patches: those that end inside it as they will be, and the pieces at its edges beside.
+
+    Parameters
+    ----------
+    part : Place
+        The ``.parquet``.
+    pieces : iterable of Pieces
+        Of one direction after the other, as ``DIRECTIONS`` has them; one is held at a time.
+    regions, least_px
+        As ``finish_patches`` takes them.
 
     Raises
     ------
     StoreError
         If they cannot be written.
     """
-    edge = pieces.on_border()
-    with replacing(part) as temporary:
-        pq.write_table(finish_patches(pieces.take(~edge), regions, least_px), temporary, compression="zstd")
-    rest = pieces.take(edge)
+    edges = []
+    with replacing(part) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        for some in pieces:
+            edge = some.on_border()
+            writer.write_table(finish_patches(some.take(~edge), regions, least_px))
+            edges.append(some.take(edge))
+            del some
+    rest = together(edges)
     count = len(rest.table)
     table = rest.table.assign(geometry=shapely.to_wkb(rest.table["geometry"].to_numpy()))
     columns = {name: pa.array(table[name]) for name in table} | {

@@ -140,7 +140,7 @@ def write_all_pieces(folder, layers, tiles, corner):
     parts = {}
     for tile in tiles:
         parts[tile] = folder / f"{tile.id}.parquet"
-        cut = together(cut_pieces(crop(layers, tile, corner), tile, direction) for direction in DIRECTIONS)
+        cut = (cut_pieces(crop(layers, tile, corner), tile, direction) for direction in DIRECTIONS)
         write_pieces(parts[tile], cut, REGIONS, LEAST_PX)
     return parts
 
