@@ -179,6 +179,28 @@ def test_the_file_is_the_same_in_any_order_and_opens_in_geopandas(tmp_path):
     assert sum(rows) == len(frame)  # a group a tile
 
 
+def test_zones_are_in_one_file_and_their_patches_apart(tmp_path):
+    tiles = [Tile(48, 8, -15, (CORNER[0], 8 * 2048, 1, 2)), Tile(47, 8, -15, (CORNER[0], 8 * 2048, 1, 2))]
+    layers = random_history(np.random.default_rng(0), (1, 2), 0.0)
+    layers["loss_year"][:], layers["kind"][:] = 2001, LOSS
+    parts = write_all_pieces(tmp_path, layers, tiles[:1], tiles[0].window[:2])
+    parts |= write_all_pieces(tmp_path, layers, tiles[1:], tiles[1].window[:2])
+    write_joined(tmp_path / "patches.parquet", join_tiles(parts, REGIONS, LEAST_PX), {})
+    frame = gpd.read_parquet(tmp_path / "patches.parquet")
+    assert frame[["zone", "pixels", "large"]].to_numpy().tolist() == [[47, 2, False], [48, 2, False]]
+    assert np.diff(frame.bounds["minx"]) == pytest.approx(6)
+
+
+def test_parts_and_file_lie_in_a_store_as_on_a_disk(place, tmp_path):
+    layers = random_history(np.random.default_rng(3), (6, 6), 0.3)
+    for folder in (place, tmp_path):
+        parts = write_all_pieces(folder, layers, four_tiles((6, 6)), corner_of((6, 6)))
+        write_joined(folder / "patches.parquet", join_tiles(parts, REGIONS, LEAST_PX), {})
+    assert (place / "patches.parquet").read_bytes() == (tmp_path / "patches.parquet").read_bytes()
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_edges(place / "absent.parquet")
+
+
 def test_without_change_the_file_is_empty_and_opens(tmp_path):
     layers = random_history(np.random.default_rng(3), (4, 4), 0.0)
     parts = write_all_pieces(tmp_path, layers, four_tiles((4, 4)), corner_of((4, 4)))

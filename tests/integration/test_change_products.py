@@ -13,6 +13,7 @@ from engine.area import Area, Region, region_codes, wrap
 from engine.area_series import WHOLE
 from engine.grid import lonlat_of, pixel_hectares, tiles_of
 from engine.legend import MANGROVE, NOT_OBSERVED, OTHER, OUTSIDE_AREA
+from engine.patches import edges_path
 from jobs.change_products import show_rates, write_patches, write_series
 from tests.engine.histories import crop, large_flags, random_history, write_history
 from tests.integration.conftest import Opener
@@ -88,11 +89,15 @@ def test_patches_are_one_file_whose_areas_are_those_of_the_pixels(config, open_r
         assert path.with_name("patches.parquet.json").is_file()
 
 
-def test_a_history_made_again_is_told_again(config, open_run: Opener):
+def test_only_what_is_missing_or_older_than_its_history_is_told_again(config, open_run: Opener):
     with open_run(config) as run:
         histories, _ = write_histories(run)
         path, _ = write_patches(run, histories, zones=None, least_px=LEAST_PX)
         before = path.read_bytes()
+        edges_path(path.with_name("patches") / f"{histories[2][0].id}.parquet").unlink()
+        write_patches(run, histories, zones=None, least_px=LEAST_PX)
+        assert path.read_bytes() == before
+        assert run.record.data["stages"]["patches"]["counts"] == {"done": 1, "skipped": 3}
         histories, _ = write_histories(run, seed=1)
         write_patches(run, histories, zones=None, least_px=LEAST_PX)
         assert path.read_bytes() != before
