@@ -105,7 +105,6 @@ def test_tiles_give_the_patches_of_the_whole_raster(seed, shape, side, share):
     rng = np.random.default_rng(seed)
     layers = random_history(rng, shape, share)
     corner = (CORNER[0] - int(rng.integers(9)), CORNER[1] + int(rng.integers(9)))
-    whole = Tile(48, corner[1] // 2048, corner[0] // 2048, (*corner, 1, 1))
     with mock.patch("engine.grid.TILE_PX", side):
         tiles = tiles_over(corner, shape, side)
         found = joined(layers, [tiles[at] for at in rng.permutation(len(tiles))], corner)
@@ -120,11 +119,24 @@ def test_tiles_give_the_patches_of_the_whole_raster(seed, shape, side, share):
         assert all(shapely.is_valid(one["geometry"]))
         assert shapely.area(one["geometry"]).tolist() == (900 * one["pixels"]).tolist()
     assert all(shapely.equals(found["geometry"], of_one["geometry"]))
-    # What the history says of a pixel with a halo of few pixels is what its patch says.
-    large = large_flags(layers, LEAST_PX)
+    # What a tile says of a pixel that is read with a few more around it is what its patch says.
+    large = large_by_tile(layers, tiles, corner)
     for patch in found.itertuples():
         at = patch.grid_row - corner[0], patch.grid_col - corner[1]
         assert bool(large[at] & DIRECTIONS[patch.direction]) == patch.large
+
+
+def large_by_tile(layers: dict[str, np.ndarray], tiles: Sequence[Tile], corner: tuple[int, int]) -> np.ndarray:
+    """Return the layer ``large`` of a raster, told tile by tile with a halo of ``LEAST_PX - 1`` pixels."""
+    large = np.zeros(layers["kind"].shape, dtype="uint8")
+    for tile in tiles:
+        row, col, height, width = tile.window
+        top, left = row - corner[0], col - corner[1]
+        above, before = min(top, LEAST_PX - 1), min(left, LEAST_PX - 1)
+        seen = slice(top - above, top + height + LEAST_PX - 1), slice(left - before, left + width + LEAST_PX - 1)
+        flags = large_flags({name: layer[seen] for name, layer in layers.items()}, LEAST_PX)
+        large[top : top + height, left : left + width] = flags[above:, before:][:height, :width]
+    return large
 
 
 def four_tiles(shape: tuple[int, int]) -> list[Tile]:
