@@ -55,6 +55,7 @@ def write_patches(
     path = folder.with_name("patches.parquet")
     fingerprint = fingerprint_of([(tile.id, marker["fingerprint"]) for tile, marker in done.items()])
     if not is_current(path, fingerprint):
+        marker_path(path).unlink(missing_ok=True)
         about = {"method": AREA_METHOD} | _notice(run)
         tables = join_tiles(parts, [region.name for region in run.area.regions], least_px)
         counts = write_joined(path, tables, about)
