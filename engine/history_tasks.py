@@ -20,7 +20,7 @@ from engine.change import area_table, compare_tile, records, sieved_transitions,
 from engine.files import write_text
 from engine.grid import Tile
 from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block
-from engine.kernels.draw import pixel_hash
+from engine.kernels.draw import pixel_hash, smallest
 from engine.kernels.history import History
 from engine.kernels.score import CALIBRATION_BINS
 from engine.kernels.support import REACH_PX
@@ -239,11 +239,10 @@ def odds_task(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing, seed:
     regions = _stack([own.maps[0]], "region")[0]
     y, x = np.nonzero(regions)
     keys = pixel_hash(seed, tile.zone, tile.window[0] + y, tile.window[1] + x)
-    chosen: list[np.ndarray] = []
-    for code in np.unique(regions[y, x]):
-        mine = np.flatnonzero(regions[y, x] == code)
-        chosen.append(mine[np.argsort(keys[mine], kind="stable")[:REGION_PIXELS]])
-    picked = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+    codes = np.unique(regions[y, x])
+    of_code = [np.flatnonzero(regions[y, x] == code) for code in codes]
+    chosen = [mine[smallest(keys[mine], REGION_PIXELS)] for mine in of_code]
+    picked = np.sort(np.concatenate([np.empty(0, np.int64), *chosen]))
     y, x, keys = y[picked], x[picked], keys[picked]
     over = np.full((len(tracing.years), len(picked)), np.nan, np.float32)
     for rows, block in _strips(own, around, len(tracing.years), REACH_PX):

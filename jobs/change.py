@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -10,17 +11,20 @@ import pandas as pd
 
 from engine.area import Area
 from engine.change import change_table, merge_tables, read_zones, write_table, year_pairs
-from engine.grid import Tile
+from engine.history import least_px
+from engine.history_tasks import change_path, change_task
 from engine.legend import TRANSITIONS
+from engine.model import Model
 from engine.places import Place
 from engine.plan import Plan
 from engine.raster import write_vrt
 from engine.store import fingerprint_of, is_current, read_marker
-from engine.tasks import change_path, change_task
 from jobs.change_pair import or_pair
-from jobs.classify import classify_maps, map_path, write_styles
+from jobs.change_products import show_rates, write_patches, write_series
+from jobs.classify import classify_maps, write_styles
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
+from jobs.history import History, trace_histories
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
@@ -33,29 +37,49 @@ def open_comparison(run: Run) -> tuple[list[tuple[int, int]], Area | None]:
     return year_pairs(run.params.years, params.pairs), zones
 
 
-def compare_years(run: Run, plan: Plan) -> tuple[list[Place], pd.DataFrame]:
-    """Compare every pair of years that is missing; return the mosaics and the table of change.
+def compare_years(run: Run, plan: Plan, model: Model) -> tuple[list[Place], pd.DataFrame]:
+    """Trace what is missing, then compare pairs of years, outline patches and lay out the years; return what there is.
 
-    The table has one row a pair and region, and a pair and zone where ``change.zones`` is set: mangrove
-    before and after, loss, gain and net, in hectares inside the area.
+    Returns
+    -------
+    list of Place
+        Mosaics of every pair of years.
+    DataFrame
+        A row a pair and region, and a pair and zone where ``change.zones`` is set: mangrove before and after, loss,
+        gain and net, in hectares inside the area; of all change, and of that in patches of the minimum mapping unit.
     """
     pairs, zones = open_comparison(run)
-    of_year = {(part.tile, part.year): map_path(run, part) for part in plan.tile_years}
+    if not pairs:
+        return [], pd.DataFrame()
+    params = run.params.change
+    histories = trace_histories(run, plan, model, zones)
+    rasters, summary = _compare_pairs(run, plan, histories, pairs, zones)
+    patches, _ = write_patches(run, histories, zones=zones, least_px=least_px(params))
+    _, rates = write_series(run, histories, zones=zones, recovery_years=params.recovery_years)
+    show_rates(run, rates)
+    return [*rasters, patches], summary
 
-    def find(of: tuple[tuple[int, int], Tile]) -> tuple[tuple[Any, ...], bool]:
-        pair, tile = of
-        before, after = of_year[tile, pair[0]], of_year[tile, pair[1]]
+
+def _compare_pairs(
+    run: Run, plan: Plan, histories: Sequence[History], pairs: Sequence[tuple[int, int]], zones: Area | None
+) -> tuple[list[Place], pd.DataFrame]:
+    """Compare two years of every tile's history, for each pair."""
+    least_ha = run.params.change.min_area_ha
+
+    def find(of: tuple[tuple[int, int], History]) -> tuple[tuple[Any, ...], bool]:
+        pair, (tile, history) = of
         store = run.outputs / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
         fingerprint = fingerprint_of(
-            "change-1",
-            [(read_marker(path) or {}).get("sha256") for path in (before, after)],
+            "change-2",
+            (read_marker(history) or {}).get("sha256"),
+            least_ha,
             [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
         )
         tags = {**run.tags, "years": f"{pair[0]}-{pair[1]}"}
-        call = (before, after, tile, pair, run.area, zones, store, fingerprint, tags)
+        call = (history, tile, pair, run.area, zones, least_ha, store, fingerprint, tags)
         return call, is_current(store, fingerprint) and change_path(store).is_file()
 
-    found = run.each(find, product(pairs, plan.tiles))
+    found = run.each(find, product(pairs, histories))
     all_calls, todo = [call for call, _ in found], [call for call, current in found if not current]
     run.say_skipped("change", len(all_calls), len(todo))
     with run.record.stage("change") as counts:
@@ -64,19 +88,16 @@ def compare_years(run: Run, plan: Plan) -> tuple[list[Place], pd.DataFrame]:
         counts.update(done=len(todo), skipped=len(all_calls) - len(todo))
     stores = [store for *_, store, _, _ in all_calls]
     tables = []
-    for (_, _, _, pair, *_), marker in zip(all_calls, run.each(read_marker, stores), strict=True):
+    for (_, _, pair, *_), marker in zip(all_calls, run.each(read_marker, stores), strict=True):
         tables.append(pd.DataFrame((marker or {"areas": []})["areas"]).assign(first=pair[0], last=pair[1]))
-    if not tables:
-        return [], pd.DataFrame()
     merged = merge_tables(tables)
     write_table(run.folder / "transitions.csv", merged, notice=run.params.notice)
     summary = change_table(merged)
     write_table(run.folder / "change.csv", summary, notice=run.params.notice)
     for name in ("transitions.csv", "change.csv"):
         run.describe(run.folder / name, stores)
-    return [
-        join_pair(run, plan, pair, zone) for pair in pairs for zone in sorted({t.zone for t in plan.tiles})
-    ], summary
+    zone_numbers = sorted({tile.zone for tile in plan.tiles})
+    return [join_pair(run, plan, pair, zone) for pair in pairs for zone in zone_numbers], summary
 
 
 def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Place:
@@ -98,13 +119,22 @@ def show_change(run: Run, table: pd.DataFrame) -> None:
         run.reporter.say("change    one year only, nothing to compare")
         return
     hectares = ["before_ha", "after_ha", "loss_ha", "gain_ha", "net_ha", "not_observed_ha"]
-    whole = table[table["by"] == "region"].groupby(["first", "last"], sort=False, as_index=False)[hectares].sum()
+    of_pair = ["first", "last", "least_ha"]
+    whole = table[table["by"] == "region"].groupby(of_pair, sort=False, as_index=False)[hectares].sum()
     longest = table[(table["first"] == table["first"].min()) & (table["last"] == table["last"].max())]
     rows = pd.concat([whole.assign(where="whole area"), longest]).to_dict("records")
     run.reporter.table(
-        "Change, hectares by pixel count inside the area (two maps differenced, not error-adjusted)",
-        ("years", "where", "before", "after", "loss", "gain", "net", "not observed"),
-        ((f"{row['first']}-{row['last']}", row["where"], *(f"{row[name]:,.1f}" for name in hectares)) for row in rows),
+        "Change, hectares by pixel count inside the area (all years together, not error-adjusted)",
+        ("years", "where", "patches", "before", "after", "loss", "gain", "net", "not observed"),
+        (
+            (
+                f"{row['first']}-{row['last']}",
+                row["where"],
+                f">= {row['least_ha']:g} ha" if row["least_ha"] else "all",
+                *(f"{row[name]:,.1f}" for name in hectares),
+            )
+            for row in rows
+        ),
     )
 
 
@@ -126,7 +156,7 @@ def command(options: Options, zones: str | None, by: str | None) -> None:
         build_cubes(run, plan)
         model, folder = fit_model(run, plan)
         classify_maps(run, plan, model, folder)
-        rasters, table = compare_years(run, plan)
+        rasters, table = compare_years(run, plan, model)
         show_change(run, table)
         run.reporter.result(
             {"change": [str(path) for path in rasters], "table": table.to_dict("records")},

@@ -14,14 +14,12 @@ from engine.change import AREA_METHOD, merge_tables, write_table
 from engine.change_charts import series_chart
 from engine.files import replacing, write_text
 from engine.grid import Tile
+from engine.history_tasks import patches_are_current, patches_task, series_task
 from engine.patches import AREAS, join_tiles, write_joined
 from engine.places import Place
 from engine.store import fingerprint_of, is_current, marker_path, read_marker
-from engine.history_tasks import patches_are_current, patches_task, series_task
 from jobs.context import Run
-
-History = tuple[Tile, Place]
-"""A tile and the finished store of its history."""
+from jobs.history import History
 
 
 def write_patches(

@@ -20,6 +20,7 @@ from engine.errors import ConfigError, ModelError
 from engine.figures import category_panel, composite_panel, preview, probability_panel
 from engine.files import write_text
 from engine.grid import pixel_hectares
+from engine.history_tasks import change_path
 from engine.kernels.score import PREVALENCES, at_prevalence, auc, rates
 from engine.legend import CLASSES, GAIN, LOSS, MANGROVE, NOT_OBSERVED, OTHER, TRANSITIONS
 from engine.plan import TileYear, make_plan
@@ -28,7 +29,6 @@ from engine.scenes import read_scenes
 from engine.simulate import Archive, WorldParams
 from engine.simulate.archive import CAVEAT
 from engine.store import open_store
-from engine.tasks import change_path
 from jobs.classify import map_path
 from jobs.config import parse_config
 from jobs.context import Options, Run, begin_run, place_run

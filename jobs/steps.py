@@ -26,7 +26,7 @@ def run_all(run: Run) -> dict[str, Any]:
     model, model_folder = fit_model(run, plan)
     metrics = show_score(run, model)
     maps = classify_maps(run, plan, model, model_folder)
-    changes, table = compare_years(run, plan)
+    changes, table = compare_years(run, plan, model)
     show_change(run, table)
     return {
         "run": str(run.folder),

@@ -1,0 +1,219 @@
+"""The histories of a run: every tile traced through all years, and what that says of the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.area import Area
+from engine.change import merge_tables, write_table
+from engine.classify import as_asked
+from engine.grid import Tile
+from engine.history import Region, fit_region, reach_px
+from engine.history_tasks import (
+    REGION_PIXELS,
+    TileMaps,
+    Tracing,
+    history_is_current,
+    history_paths,
+    history_task,
+    odds_task,
+)
+from engine.kernels.draw import smallest
+from engine.legend import CHANGES, CLASSES
+from engine.model import Model
+from engine.places import Place
+from engine.plan import Plan
+from engine.raster import write_vrt
+from engine.sample import part_path
+from engine.store import fingerprint_of, read_marker
+from jobs.classify import map_path, model_tags, write_styles
+from jobs.context import Run
+from jobs.cube import cube_path
+
+History = tuple[Tile, Place]
+"""A tile and the finished store of its history."""
+
+
+def history_path(run: Run, tile: Tile) -> Place:
+    """Return the store of a tile's history."""
+    return run.outputs / "change" / "history" / f"{tile.id}.zarr"
+
+
+def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> list[History]:
+    """Trace every tile through all years where that is missing, and say how well its probabilities are calibrated."""
+    params = run.params
+    asked = as_asked(model, params.classify)
+    maps = {
+        tile: TileMaps(
+            tile=tile,
+            maps=tuple(map_path(run, part) for part in parts),
+            cubes=tuple(cube_path(run, part) for part in parts),
+        )
+        for tile, parts in _by_tile(plan).items()
+    }
+    hashes = dict(zip(maps, run.each(_inputs, maps.values()), strict=True))
+    samples = _samples(run, plan)
+    around = {tile: _adjoining(tile, maps, reach_px(params.change)) for tile in maps}
+    tracing = Tracing(
+        years=plan.years,
+        threshold=asked.threshold,
+        min_looks=params.cube.min_looks,
+        params=params.change,
+        area=run.area,
+        zones=zones,
+        rates={},
+        samples={tile: {year: place for year, (place, _) in parts.items()} for tile, parts in samples.items()},
+    )
+    common: list[Any] = [
+        "history-1",
+        asked.threshold,
+        params.cube.min_looks,
+        params.change.model_dump(include={"model", "recovery_years", "min_area_ha"}),
+        [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
+        [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
+    ]
+    if params.change.model == "hmm":
+        rates = _fit_rates(run, maps, around, tracing)
+        tracing = Tracing(**{**tracing.__dict__, "rates": rates})
+        common.append([(code, region) for code, region in sorted(rates.items())])
+
+    def find(tile: Tile) -> tuple[tuple[Any, ...], bool]:
+        store = history_path(run, tile)
+        labelled = {year: sha for year, (_, sha) in samples.get(tile.id, {}).items()}
+        beside = [hashes[other.tile] for other in around[tile]]
+        fingerprint = fingerprint_of(*common, hashes[tile], beside, labelled)
+        tags = {**run.tags, **model_tags(model), "years": f"{plan.years[0]}-{plan.years[-1]}"}
+        call = (maps[tile], around[tile], tracing, store, fingerprint, tags)
+        return call, history_is_current(store, fingerprint)
+
+    found = run.each(find, maps)
+    todo = [call for call, current in found if not current]
+    run.say_skipped("history", len(found), len(todo))
+    with run.record.stage("history") as counts:
+        for _ in run.tasks(history_task, todo, len(todo), "history", shared=(tracing,)):
+            pass
+        counts.update(done=len(todo), skipped=len(found) - len(todo))
+        histories = [(tile, history_path(run, tile)) for tile in maps]
+        markers = [marker for marker in run.each(lambda one: read_marker(one[1]), histories) if marker]
+        if error := _calibration_error(run, model, markers):
+            counts.update(error)
+    kinds = merge_tables(pd.DataFrame(marker["areas"]) for marker in markers)
+    write_table(run.folder / "history.csv", kinds, notice=params.notice)
+    stores = [store for _, store in histories]
+    run.describe(run.folder / "history.csv", stores)
+    _join_tiles(run, plan, histories)
+    return histories
+
+
+def _by_tile(plan: Plan) -> dict[Tile, list[Any]]:
+    parts: dict[Tile, list[Any]] = {tile: [] for tile in plan.tiles}
+    for part in sorted(plan.tile_years, key=lambda part: part.year):
+        parts[part.tile].append(part)
+    return parts
+
+
+def _inputs(maps: TileMaps) -> list[str | None]:
+    """Return what of a tile's stores decides a history."""
+    return [(read_marker(store) or {}).get("sha256") for store in (*maps.maps, *maps.cubes)]
+
+
+def _adjoining(tile: Tile, maps: dict[Tile, TileMaps], reach: int) -> tuple[TileMaps, ...]:
+    """Return the tiles of a zone of which pixels decide what is in one."""
+    at = {(other.zone, other.row, other.col): other for other in maps}
+    row, col, height, width = tile.window
+
+    def near() -> Iterator[TileMaps]:
+        for down, right in product((-1, 0, 1), repeat=2):
+            other = at.get((tile.zone, tile.row + down, tile.col + right))
+            if other is None or (down, right) == (0, 0):
+                continue
+            top, left, tall, wide = other.window
+            if (
+                top < row + height + reach
+                and row - reach < top + tall
+                and left < col + width + reach
+                and col - reach < left + wide
+            ):
+                yield maps[other]
+
+    return tuple(near())
+
+
+def _samples(run: Run, plan: Plan) -> dict[str, dict[int, tuple[Place, str]]]:
+    """Return the finished parts of the run's own sample and the fingerprint of each, by tile and year."""
+    folder = run.outputs / "sample"
+    if run.params.train.source != "here":
+        return {}
+    parts = [(part.tile.id, part.year, part_path(folder, part.tile.id, part.year)) for part in plan.tile_years]
+    found: dict[str, dict[int, tuple[Place, str]]] = {}
+    for (tile, year, place), marker in zip(parts, run.each(lambda part: read_marker(part[2]), parts), strict=True):
+        if marker:
+            found.setdefault(tile, {})[year] = (place, marker["fingerprint"])
+    return found
+
+
+def _fit_rates(
+    run: Run, maps: dict[Tile, TileMaps], around: dict[Tile, tuple[TileMaps, ...]], tracing: Tracing
+) -> dict[int, Region]:
+    """Estimate how often the land of each region changes, from pixels that stand for it; say what came out."""
+    calls = [(maps[tile], around[tile], tracing, run.params.seed) for tile in maps]
+    best: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for _, regions in run.tasks(odds_task, calls, len(calls), "rates", shared=(tracing,)):
+        for code, (keys, odds) in regions.items():
+            if code in best:  # whatever the order tiles finish in, the same pixels are left
+                keys, odds = np.concatenate([best[code][0], keys]), np.concatenate([best[code][1], odds], axis=1)
+            first = smallest(keys, REGION_PIXELS)
+            best[code] = keys[first], odds[:, first]
+    fitted = {code: fit_region(odds, tracing.threshold) for code, (_, odds) in sorted(best.items())}
+    run.reporter.table(
+        "Rates of change that the hidden Markov model takes, per cent a year",
+        ("region", "loss", "gain", "mangrove in the first year"),
+        (
+            (
+                run.area.regions[code - 1].name,
+                f"{100 * region.rates.loss:.3f}",
+                f"{100 * region.rates.gain:.3f}",
+                f"{region.mangrove:.1%}",
+            )
+            for code, region in fitted.items()
+        ),
+    )
+    return fitted
+
+
+def _calibration_error(run: Run, model: Model, markers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return, and say, the expected calibration error of the histories' probabilities on the run's own labels."""
+    names = {name for marker in markers for name in marker["calibration"]}
+    held = sorted(names & set(model.hold_out)) or sorted(names)
+    if not held:
+        return {}
+    total = sum(
+        np.array(marker["calibration"][name]) for marker in markers for name in held if name in marker["calibration"]
+    )
+    land, gap = np.asarray(total)
+    error = float(np.abs(gap).sum() / land.sum())
+    whose = "hold-out" if set(held) <= set(model.hold_out) else "regions trained on"
+    run.reporter.say(
+        f"history   probabilities of all years together: expected calibration error {error:.3f} "
+        f"(wall to wall, against the mask, {whose})"
+    )
+    return {"calibration_error": round(error, 4), "calibration_population": f"wall to wall, mask, {whose}"}
+
+
+def _join_tiles(run: Run, plan: Plan, histories: Sequence[History]) -> None:
+    """Write a VRT a zone over the COGs of kind, years and confidence, with QGIS styles."""
+    legends = {"kind": CHANGES, "class": None, "loss_year": None, "gain_year": None, "confidence": None}
+    for zone in sorted({tile.zone for tile in plan.tiles}):
+        stores = [store for tile, store in histories if tile.zone == zone]
+        for kind, legend in legends.items():
+            tifs = [history_paths(store)[kind] for store in stores]
+            path = run.outputs / "change" / "history" / f"{kind}_z{zone:02d}.vrt"
+            write_vrt(path, tifs, legend=legend, tags=run.tags)
+            if legend or kind == "class":
+                write_styles(run, (path, *tifs), legend or CLASSES)
+            run.describe(path, stores)
