@@ -19,7 +19,7 @@ from engine.kernels.features import WATER_MISSING
 from engine.kernels.harmonise import harmonise
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
 from engine.kernels.quality import clear_mask, settle_look
-from engine.landsat import BANDS, FILL_DN, OFFSET, OLI, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
+from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
 from engine.params import CubeParams
 from engine.places import Place
 from engine.plan import LOOKS_AT_ONCE, TileYear
@@ -182,8 +182,8 @@ def _add_scene(
         raise
     with reader.spent.on("mask"):
         settle_look(bands, usable, clear)
-        if params.harmonise == "roy" and scene.sensor is not OLI:
-            harmonise(bands, usable)
+        if lines := params.lines_to_oli(scene.sensor.name):
+            harmonise(bands, usable, lines)
 
 
 def clear_pixels(
@@ -296,6 +296,7 @@ def _composite(
                     clear,
                     min_looks_range=params.min_looks_range,
                     composite=params.composite,
+                    tide=params.tide,
                     threads=compute_threads(),
                 )
             for name, values in strip.items():
@@ -423,4 +424,10 @@ def as_dataset(layers: dict[str, np.ndarray], geobox: GeoBox, year: int, attrs: 
 def reduce_looks(looks: xr.DataArray, params: CubeParams) -> dict[str, np.ndarray]:
     """Reduce masked looks (time, band, y, x), 0 where not clear, to annual layers."""
     bands = np.ascontiguousarray(looks.transpose("time", "band", "y", "x").values)
-    return annual_layers(bands, bands[:, 0] > 0, min_looks_range=params.min_looks_range, composite=params.composite)
+    return annual_layers(
+        bands,
+        bands[:, 0] > 0,
+        min_looks_range=params.min_looks_range,
+        composite=params.composite,
+        tide=params.tide,
+    )

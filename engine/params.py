@@ -12,10 +12,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from engine.landsat import PLATFORMS
+from engine.landsat import BANDS, OLI, PLATFORMS, ROY_RMA
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Year = Annotated[int, Field(ge=1982, le=2100)]
+Lines = tuple[tuple[float, float], ...]
+"""Slope and intercept, as reflectance, of each band in the order of ``landsat.BANDS``."""
+
 REQUESTS: Final = 32
 """Byte ranges asked for at once, by default."""
 
@@ -123,9 +126,18 @@ class CubeParams(Params):
     reject_cloud_confidence: bool = False
     """Also reject pixels whose QA cloud confidence is medium or high."""
 
-    harmonise: Literal["none", "roy"] = "none"
-    """``roy`` brings looks of Landsat 4, 5 and 7 to what 8 and 9 would have seen (Roy et al. 2016): for a model trained
-    on Landsat 8 and 9 alone. One trained on all sensors has seen the values of each."""
+    harmonise: Literal["none", "roy", "local"] = "none"
+    """``roy`` brings looks of Landsat 4, 5 and 7 to what 8 and 9 would have seen (Roy et al. 2016), ``local`` by lines
+    fitted to the run's own looks that are a few days apart: for a model trained on Landsat 8 and 9 alone. One trained
+    on all sensors has seen the values of each."""
+
+    tide: Literal["all", "low"] = "all"
+    """``low`` leaves the wettest third of a pixel's clear looks (by MNDWI) out of composite, percentiles and deviations
+    where there are at least 9; clear count and water frequency are of all."""
+
+    balance: Literal["none", "season"] = "none"
+    """``season`` takes of each path no more looks of one quarter of the year than of its poorest, the least cloudy, but
+    always four where there are so many."""
 
     min_looks_range: Annotated[int, Field(ge=2)] = 8
     """Clear looks below which percentiles, ranges, deviations and water frequency are missing, as they drift with
@@ -133,6 +145,30 @@ class CubeParams(Params):
 
     min_looks: Annotated[int, Field(ge=1)] = 3
     """Clear looks below which a pixel counts as poorly observed in the report."""
+
+    def lines_to_oli(self, sensor: str) -> Lines | None:
+        """Return slope and intercept per band that bring a sensor's looks to OLI's; None where they stay as they are.
+
+        Raises
+        ------
+        ValueError
+            If they are to be fitted and were not.
+        """
+        if self.harmonise == "none" or sensor == OLI.name:
+            return None
+        if self.harmonise == "local":
+            raise ValueError("harmonise is local and no lines were fitted; see HarmonisedCubeParams")
+        return tuple(ROY_RMA[band] for band in BANDS)
+
+
+class HarmonisedCubeParams(CubeParams):
+    """What ``harmonise: local`` becomes once its lines are fitted: what workers get, and no section of a file."""
+
+    lines: dict[str, Lines]
+    """Sensor -> slope and intercept of each band."""
+
+    def lines_to_oli(self, sensor: str) -> Lines | None:
+        return None if sensor == OLI.name else self.lines[sensor]
 
 
 class MaskParams(Params):

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import shapely
 from shapely.ops import transform as transform_geometry
@@ -17,7 +17,7 @@ from engine.errors import PlanError
 from engine.grid import TILE_PX, Tile, tiles_of, to_zone
 from engine.landsat import BANDS
 from engine.params import REQUESTS
-from engine.scenes import Scene
+from engine.scenes import Scene, balance_seasons
 
 BLOCK_SIZES: Final = (2048, 1024, 512, 256)
 """Rows of a block: as many as fit the worker. Blocks have a tile's full width."""
@@ -178,6 +178,7 @@ def make_plan(
     keep_scenes: bool = False,
     requests: int = REQUESTS,
     read_again: Collection[int] = (),
+    balance: Literal["none", "season"] = "none",
 ) -> Plan:
     """Cut an area into tile-years, give each its scenes, and check that a worker can hold one.
 
@@ -197,6 +198,8 @@ def make_plan(
         Byte ranges a task asks for at once.
     read_again : collection of int
         Years of which scenes are read once more, for thinned composites.
+    balance : str
+        ``season`` gives each tile-year the scenes that ``scenes.balance_seasons`` keeps of its own.
 
     Raises
     ------
@@ -212,6 +215,8 @@ def make_plan(
             chosen = sorted(
                 (scene for scene in near if start <= scene.datetime < end), key=lambda s: (s.datetime, s.id)
             )
+            if balance == "season":
+                chosen = balance_seasons(chosen)
             tile_years.append(TileYear(tile, year, tuple(chosen)))
     if not any(part.scenes for part in tile_years):
         raise PlanError(

@@ -180,6 +180,43 @@ def keep_clearest(scenes: Iterable[Scene], clear: Mapping[str, float], n: int) -
     return sorted((scene for look in kept for scene in looks[look]), key=_by_time)
 
 
+LEAST_OF_SEASON: Final = 4
+"""Looks of a path in a quarter of the year that are always kept."""
+
+
+def balance_seasons(scenes: Iterable[Scene]) -> list[Scene]:
+    """Keep of each path no more looks of one quarter of the year than of its poorest; call it once a tile-year.
+
+    Quarters are those of the calendar. ``LEAST_OF_SEASON`` looks stay wherever there are so many: a quarter without any
+    would otherwise cost the others all of theirs. The least cloudy stay, by the mean cloud cover of a look's scenes;
+    ties go to the earlier, and one that does not tell its cloud counts as the cloudiest.
+
+    Parameters
+    ----------
+    scenes : iterable of Scene
+
+    Returns
+    -------
+    list of Scene
+        In order of time and id.
+    """
+    looks = observations(scenes)
+    quarters: dict[int, list[list[str]]] = {}
+    for look, members in looks.items():
+        of_path = quarters.setdefault(members[0].wrs_path, [[] for _ in range(4)])
+        of_path[(members[0].datetime.month - 1) // 3].append(look)
+
+    def cloud(look: str) -> float:
+        covers = [100.0 if scene.cloud_cover is None else scene.cloud_cover for scene in looks[look]]
+        return sum(covers) / len(covers)
+
+    kept: list[str] = []
+    for of_path in quarters.values():
+        most = max(LEAST_OF_SEASON, min(map(len, of_path)))
+        kept += (look for of_quarter in of_path for look in sorted(of_quarter, key=cloud)[:most])
+    return sorted((scene for look in kept for scene in looks[look]), key=_by_time)
+
+
 def _by_time(scene: Scene) -> tuple[dt.datetime, str]:
     return scene.datetime, scene.id
 

@@ -14,8 +14,8 @@ from odc.geo.geobox import GeoBox
 from engine.errors import PlanError
 from engine.kernels.harmonise import harmonise
 from engine.kernels.quality import clear_mask, drop_fill
-from engine.landsat import BANDS, OLI, QA_PIXEL, QA_RADSAT, SENSORS
-from engine.params import CubeParams
+from engine.landsat import BANDS, QA_PIXEL, QA_RADSAT, SENSORS
+from engine.params import CubeParams, Lines
 from engine.ranges import Access
 from engine.reader import StackReader, fill_of
 from engine.scenes import Scene, scene_from_item
@@ -218,24 +218,28 @@ def _mask_block(
     return bands * clear[..., None]
 
 
-def harmonise_looks(masked: xr.DataArray) -> xr.DataArray:
-    """Bring what TM and ETM+ saw to what OLI would have seen, lazily.
+def harmonise_looks(masked: xr.DataArray, params: CubeParams) -> xr.DataArray:
+    """Bring what TM and ETM+ saw to what OLI would have seen, lazily, where ``params`` ask for it.
 
     Parameters
     ----------
     masked : DataArray of uint16, dims (time, band, y, x)
         From ``mask_clouds``.
+    params : CubeParams
 
     Returns
     -------
     DataArray of uint16, dims (time, band, y, x)
         See ``kernels.harmonise``.
     """
-    others = xr.DataArray([SENSORS[str(p)] is not OLI for p in masked["platform"].values], dims="time")
+    lines = [params.lines_to_oli(SENSORS[str(p)].name) for p in masked["platform"].values]
+    if not any(lines):
+        return masked
     changed = xr.apply_ufunc(
         _harmonise_block,
         masked,
-        others,
+        xr.DataArray(np.arange(len(lines)), dims="time"),
+        kwargs={"lines": lines},
         input_core_dims=[["band"], []],
         output_core_dims=[["band"]],
         dask="parallelized",
@@ -246,11 +250,12 @@ def harmonise_looks(masked: xr.DataArray) -> xr.DataArray:
     return changed.transpose("time", "band", "y", "x")
 
 
-def _harmonise_block(bands: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _harmonise_block(bands: np.ndarray, steps: np.ndarray, *, lines: list[Lines | None]) -> np.ndarray:
     """Harmonise one chunk; ``bands`` is (time, y, x, band)."""
     changed = np.array(np.moveaxis(bands, -1, 1), order="C")
-    for number in np.flatnonzero(others):
-        harmonise(changed[number], np.ones(changed.shape[2:], bool))
+    for look, step in zip(changed, np.ravel(steps), strict=True):
+        if of_look := lines[step]:
+            harmonise(look, np.ones(look.shape[1:], bool), of_look)
     return np.moveaxis(changed, 1, -1)
 
 
@@ -300,4 +305,4 @@ def stack_looks(scenes: Sequence[Scene], geobox: GeoBox, params: CubeParams, acc
     """
     stack = stack_items(scenes, geobox, access=access)
     masked = mask_clouds(stack, reject_cloud_confidence=params.reject_cloud_confidence)
-    return fuse_observations(harmonise_looks(masked) if params.harmonise == "roy" else masked)
+    return fuse_observations(harmonise_looks(masked, params))

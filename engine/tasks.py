@@ -31,6 +31,7 @@ from engine.kernels.composite import annual_layers, empty_layers, median
 from engine.kernels.context import focal_means, within_reach
 from engine.kernels.features import CONTEXT_PX, feature_stack, layers_of, wants_context
 from engine.kernels.geomedian import geomedian
+from engine.kernels.tide import leave_out_wettest
 from engine.landsat import BANDS
 from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.masks import OpenMask, label_tile
@@ -258,7 +259,6 @@ def _thin(
     found = [empty_layers(1, len(drawn)) for _ in subsets]
     around = _around(tile, y, x) if wants_context(features) else np.empty(0, dtype=np.int64)
     composites = np.zeros((len(subsets), len(BANDS), around.size), dtype=np.uint16)
-    reduce = geomedian if params.composite == "geomedian" else median
     with closing(read(wanted)) as strips:
         for rows, bands, clear, lost in strips:
             if lost:
@@ -276,6 +276,7 @@ def _thin(
                         clear_there[of_looks, np.newaxis],
                         min_looks_range=params.min_looks_range,
                         composite=params.composite,
+                        tide=params.tide,
                         threads=compute_threads(),
                     )
                     for name, layer in layers.items():
@@ -285,10 +286,8 @@ def _thin(
                 at = ys - rows.start, xs
                 bands_there, clear_there = bands[:, :, *at], clear[:, *at]
                 for number, of_looks in enumerate(which):
-                    composites[number, :, some] = reduce(
-                        bands_there[of_looks, :, np.newaxis],
-                        clear_there[of_looks, np.newaxis],
-                        threads=compute_threads(),
+                    composites[number, :, some] = _composite(
+                        bands_there[of_looks, :, np.newaxis], clear_there[of_looks, np.newaxis], params
                     )[:, 0]
     frames = []
     for number, subset in enumerate(subsets):
@@ -308,6 +307,14 @@ def _thin(
             )
         )
     return frames, []
+
+
+def _composite(bands: np.ndarray, clear: np.ndarray, params: CubeParams) -> np.ndarray:
+    """Return the composite of looks alone, as the cube's would be."""
+    threads = compute_threads()
+    if params.tide == "low":
+        clear, _, _ = leave_out_wettest(bands, clear, threads=threads)
+    return (geomedian if params.composite == "geomedian" else median)(bands, clear, threads=threads)
 
 
 def _around(tile: Tile, y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ def plan_run(run: Run, scenes: Sequence[Scene]) -> Plan:
             keep_scenes=cube.keep == "scenes",
             requests=cube.requests,
             read_again=_thinned_years(run),
+            balance=cube.balance,
         )
         if run.params.store is None:
             check_disk(plan, run.folder)

@@ -16,6 +16,7 @@ from engine.kernels.features import WATER_MISSING
 from engine.kernels.geomedian import geomedian
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE, normalised_difference, reflectance_of
 from engine.kernels.lanes import flat_looks, in_parts
+from engine.kernels.tide import leave_out_wettest
 from engine.landsat import BANDS
 
 GREEN: Final = BANDS.index("green")
@@ -37,6 +38,7 @@ def annual_layers(
     *,
     min_looks_range: int = 8,
     composite: Literal["median", "geomedian"] = "median",
+    tide: Literal["all", "low"] = "all",
     threads: int = 1,
 ) -> dict[str, np.ndarray]:
     """Reduce the looks of a year to a composite, counts and ranges.
@@ -51,6 +53,9 @@ def annual_layers(
         Clear looks below which percentiles, deviations and water frequency are missing.
     composite : str
         ``median`` of each band by itself, or ``geomedian`` of all.
+    tide : str
+        ``low`` leaves the wettest third of a pixel's looks out of all but ``clear_count`` and ``water_frequency``, see
+        ``tide.leave_out_wettest``.
     threads : int
         Threads to use; they change no value.
 
@@ -85,6 +90,11 @@ def annual_layers(
         raise TypeError(f"bands must be uint16 (look, 6, y, x), got {bands.dtype} {bands.shape}")
     layers = empty_layers(height, width)
     if bands.size == 0:
+        return layers
+    if tide == "low":
+        kept, *of_all = leave_out_wettest(bands, clear, min_looks_range=min_looks_range, threads=threads)
+        layers = annual_layers(bands, kept, min_looks_range=min_looks_range, composite=composite, threads=threads)
+        layers["clear_count"], layers["water_frequency"] = of_all
         return layers
     flat = {name: layer.reshape(*layer.shape[:-2], -1) for name, layer in layers.items()}  # views
     if composite == "geomedian":

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 import numpy as np
 from numba import njit
 
 from engine.landsat import BANDS, FILL_DN, OFFSET, ROY_RMA, SCALE
+from engine.params import Lines
+
+ROY: Final[Lines] = tuple(ROY_RMA[band] for band in BANDS)
 
 
-def harmonise(bands: np.ndarray, where: np.ndarray) -> None:
-    """Bring the six bands of TM or ETM+ to OLI's by the regressions of Roy et al. (2016), in place.
+def harmonise(bands: np.ndarray, where: np.ndarray, lines: Lines = ROY) -> None:
+    """Bring the six bands of TM or ETM+ to OLI's by a line each, in place.
 
     Parameters
     ----------
@@ -17,6 +23,8 @@ def harmonise(bands: np.ndarray, where: np.ndarray) -> None:
         Digital numbers in the order of ``engine.landsat.BANDS``; 0 is fill and stays fill, else at least 1.
     where : ndarray of bool, shape (y, x)
         Pixels to change.
+    lines : tuple of (slope, intercept)
+        Of each band, for reflectance; default the regressions of Roy et al. (2016).
 
     References
     ----------
@@ -31,12 +39,15 @@ def harmonise(bands: np.ndarray, where: np.ndarray) -> None:
     >>> bands[2].tolist()
     [[10765, 10909]]
     """
-    _harmonise(bands, where, _SLOPE, _SHIFT)
+    _harmonise(bands, where, *_steps(lines))
 
 
-_SLOPE = np.array([ROY_RMA[band][0] for band in BANDS], np.float32)
-# In steps of digital numbers: slope * (SCALE * DN + OFFSET) + intercept, scaled back.
-_SHIFT = np.array([(slope * OFFSET + more - OFFSET) / SCALE for slope, more in (ROY_RMA[b] for b in BANDS)], np.float32)
+@lru_cache(maxsize=16)
+def _steps(lines: Lines) -> tuple[np.ndarray, np.ndarray]:
+    """Return lines as float32 slopes and shifts of digital numbers: slope * (SCALE * DN + OFFSET) + intercept."""
+    slope = np.array([slope for slope, _ in lines], np.float32)
+    shift = np.array([(slope * OFFSET + more - OFFSET) / SCALE for slope, more in lines], np.float32)
+    return slope, shift
 
 
 @njit(cache=True, nogil=True)

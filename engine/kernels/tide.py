@@ -14,7 +14,9 @@ import numpy as np
 from numba import njit
 
 from engine.kernels.features import WATER_MISSING
-from engine.kernels.indices import INDEX_SCALE
+from engine.kernels.indices import INDEX_SCALE, normalised_difference, reflectance_of
+from engine.kernels.lanes import flat_looks, in_parts
+from engine.landsat import BANDS
 
 CELL_PX: Final = 333
 """Side of a cell that has one level: 10 km of 30 m pixels."""
@@ -27,6 +29,87 @@ LEAST_PX: Final = 100
 
 SUSPECT_DIFFERENCE: Final = 0.25
 """Levels of two years that differ by more make a change between them suspect."""
+
+LEAST_LOOKS: Final = 9
+"""Clear looks of a pixel from which a third can be spared."""
+
+_GREEN: Final = BANDS.index("green")
+_SWIR1: Final = BANDS.index("swir16")
+
+
+def leave_out_wettest(
+    bands: np.ndarray, clear: np.ndarray, *, min_looks_range: int = 8, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leave the wettest third of each pixel's clear looks out, where there are at least ``LEAST_LOOKS``.
+
+    Parameters
+    ----------
+    bands : ndarray of uint16, shape (look, 6, y, x)
+        Digital numbers in the order of ``landsat.BANDS``; anything where not clear.
+    clear : ndarray of bool, shape (look, y, x)
+    min_looks_range : int
+        Clear looks below which water frequency is missing.
+    threads : int
+        Threads to use; they change no value.
+
+    Returns
+    -------
+    kept : ndarray of bool, shape (look, y, x)
+        ``clear`` without a third of the looks, rounded down, of largest MNDWI; of equal ones the latest goes first.
+    clear_count : ndarray of uint16, shape (y, x)
+        Of all clear looks.
+    water_frequency : ndarray of uint16, shape (y, x)
+        Of all clear looks, as of ``composite.annual_layers``.
+
+    Examples
+    --------
+    Nine looks of one pixel, of rising green: the last three are the wettest.
+
+    >>> looks = np.full((9, 6, 1, 1), 10_000, dtype="uint16")
+    >>> looks[:, 1, 0, 0] += np.arange(9, dtype="uint16") * 100
+    >>> kept, count, _ = leave_out_wettest(looks, np.ones((9, 1, 1), dtype=bool))
+    >>> kept.ravel().tolist(), int(count[0, 0])
+    ([True, True, True, True, True, True, False, False, False], 9)
+    """
+    flat_bands, flat_clear = flat_looks(bands, clear)
+    kept = flat_clear.copy()
+    counts = np.zeros(clear.shape[1:], dtype=np.uint16)
+    water = np.full(clear.shape[1:], WATER_MISSING, dtype=np.uint16)
+
+    def leave(first: int, last: int) -> None:
+        _leave_out(flat_bands, flat_clear, first, last, min_looks_range, kept, counts.reshape(-1), water.reshape(-1))
+
+    in_parts(leave, counts.size, threads)
+    return kept.reshape(clear.shape), counts, water
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _leave_out(bands, clear, first, last, min_range, kept, counts, water):
+    looks = bands.shape[0]
+    index = np.empty(looks, np.int32)
+    place = np.empty(looks, np.int64)
+    for pixel in range(first, last):
+        count = wet = 0
+        for look in range(looks):
+            if clear[look, pixel]:
+                green, swir1 = bands[look, _GREEN, pixel], bands[look, _SWIR1, pixel]
+                index[count] = normalised_difference(reflectance_of(green), reflectance_of(swir1))
+                wet += index[count] > 0
+                place[count] = look
+                count += 1
+        counts[pixel] = count
+        if count > 0 and count >= min_range:
+            water[pixel] = (wet * INDEX_SCALE + count // 2) // count
+        if count < LEAST_LOOKS:
+            continue
+        for left in range(count, count - count // 3, -1):
+            wettest = 0
+            for each in range(1, left):
+                if index[each] >= index[wettest]:
+                    wettest = each
+            kept[place[wettest], pixel] = False
+            for each in range(wettest, left - 1):
+                index[each], place[each] = index[each + 1], place[each + 1]
 
 
 def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: int = LEAST_PX) -> np.ndarray:

@@ -16,7 +16,7 @@ from engine.kernels.geomedian import geomedian
 from engine.kernels.harmonise import harmonise
 from engine.kernels.quality import clear_mask
 from engine.landsat import BANDS
-from engine.params import CubeParams
+from engine.params import CubeParams, HarmonisedCubeParams
 from engine.plan import TileYear
 from engine.ranges import Access
 from engine.stack import stack_items, stack_looks
@@ -108,6 +108,75 @@ def test_harmonised_looks_are_those_of_tm_and_etm_and_in_the_lazy_stack_too(scen
     lazy = reduce_looks(stack_looks(scenes, TILE.geobox, roy, access), roy)
     plain_layers, _ = composite_block(scenes, TILE.geobox, PARAMS, access)
     assert array_sha256(lazy) == array_sha256(eager) != array_sha256(plain_layers)
+
+
+def test_lines_fitted_here_are_applied_by_sensor_and_in_the_lazy_stack_too(scenes, access):
+    scenes = [replace(scene, platform=f"landsat-{(5, 7, 8)[n % 3]}") for n, scene in enumerate(scenes)]
+    lines = {"TM": ((0.9, 0.01),) * 6, "ETM+": tuple((1 + band / 100, -0.002 * band) for band in range(6))}
+    local = HarmonisedCubeParams(harmonise="local", lines=lines)
+    plain, clear, looks, _ = read_looks(scenes, TILE.geobox, access)
+    bands, _, _, _ = read_looks(scenes, TILE.geobox, access, local)
+    for look, before, after, seen in zip(looks, plain, bands, clear, strict=True):
+        expected = before.copy()
+        if not look.startswith("landsat-8"):
+            slope, more = np.array(lines["TM" if look.startswith("landsat-5") else "ETM+"]).T[:, :, None, None]
+            changed = np.rint((slope * (before * 2.75e-5 - 0.2) + more + 0.2) / 2.75e-5)
+            expected = np.where(seen, np.clip(changed, 1, 65_535), before)
+        assert abs(after.astype(int) - expected).max() <= 1, look  # float32 against float64
+    eager, _ = composite_block(scenes, TILE.geobox, local, access)
+    lazy = reduce_looks(stack_looks(scenes, TILE.geobox, local, access), local)
+    assert array_sha256(lazy) == array_sha256(eager)
+    with pytest.raises(ValueError, match="no lines were fitted"):
+        read_looks(scenes, TILE.geobox, access, CubeParams(harmonise="local"))
+
+
+def test_a_cube_of_low_tide_is_the_same_lazily_and_leaves_the_wettest_looks_out(scenes, access):
+    low = CubeParams(tide="low")
+    eager, _ = composite_block(scenes, TILE.geobox, low, access, block_px=256)
+    assert array_sha256(reduce_looks(stack_looks(scenes, TILE.geobox, low, access), low)) == array_sha256(eager)
+    plain, _ = composite_block(scenes, TILE.geobox, PARAMS, access)
+    many = plain["clear_count"] >= 9
+    assert np.array_equal(eager["clear_count"], plain["clear_count"])
+    assert np.array_equal(eager["composite"][:, ~many], plain["composite"][:, ~many])
+    assert many.any()
+    assert (eager["composite"][:, many] != plain["composite"][:, many]).any()
+
+
+def test_gaps_of_a_failed_scan_line_corrector_are_in_no_statistic(tmp_path):
+    """Eight looks of ETM+ after 2003: in gaps QA is fill, and at their edge some bands end before others."""
+    made = []
+    for number in range(8):
+        scene = write_scene(
+            tmp_path,
+            day=utc(2010, 1 + number, 3),
+            corner=(-32700, 16500),
+            shape=(260, 300),
+            platform="landsat-7",
+            seed=number,
+            cloud=0,
+            fill_columns=0,
+        )
+        for asset, path in scene.assets.items():
+            with rasterio.open(path, "r+") as file:
+                values = file.read(1)
+                if asset != "qa_pixel":
+                    values[:] = 12_000 + 100 * number if asset in BANDS else 0
+                gap = np.arange(260) % 40 < (number + 1)  # a row of the first 8 in 40 is seen by fewer and fewer
+                edge = np.roll(gap, 1) if asset == "swir22" else gap
+                values[gap | edge] = 1 if asset == "qa_pixel" else 0
+                file.write(values, 1)
+        made.append(scene)
+    layers, lost = composite_block(made, TILE.geobox, PARAMS, Access(Trust().with_roots(tmp_path)))
+    assert lost == []
+    # Look n lacks rows 0 to n by its gap, and row n + 1 by its shortest band.
+    seen = [[number for number in range(8) if number + 2 <= row] for row in range(10)]
+    assert layers["clear_count"][:10, 0].tolist() == [len(of_row) for of_row in seen]
+    for row, numbers in enumerate(seen):
+        median = np.median([12_000 + 100 * number for number in numbers]) if numbers else 0
+        assert (layers["composite"][:, row] == median).all(), row
+        for name in ("ndvi_p10", "mndwi_p90", "ndvi_mad"):
+            assert (layers[name][row] == -32_768).all() == (len(numbers) < 8), (name, row)
+        assert (layers["water_frequency"][row] == 65_535).all() == (len(numbers) < 8), row
 
 
 def test_stack_and_cube_agree_with_odc_stac(scenes, access):

@@ -18,7 +18,7 @@ from engine.grid import Tile
 from engine.params import CubeParams
 from engine.plan import Plan, TileYear, check_disk, make_plan, task_bytes
 from engine.ranges import Access
-from engine.scenes import Scene
+from engine.scenes import Scene, balance_seasons
 from engine.tasks import cube_task
 from engine.trust import Trust
 from tests.makers import utc, write_scene
@@ -62,6 +62,17 @@ def test_keeping_the_looks_is_counted_in_memory_and_on_disk(scenes):
         PlanError, match=r"one task needs 1\.00 GB \(. looks of blocks of 256 rows\), .*drop cube\.keep: scenes"
     ):
         make_plan(area, year, scenes, worker_bytes=10**8, keep_scenes=True)
+
+
+def test_a_plan_of_balanced_seasons_gives_each_tile_year_fewer_looks(scenes):
+    area = Area((Region("a", MultiPolygon([box(104.9, 8.7, 105.2, 9.0)])),))
+    day = scenes[0].datetime
+    more = [replace(scenes[0], id=f"x{n}", datetime=day + dt.timedelta(days=8 * n)) for n in range(1, 6)]
+    year = {2019: (utc(2019, 1, 1), utc(2020, 1, 1))}
+    plain, balanced = (make_plan(area, year, [*scenes, *more], balance=how) for how in ("none", "season"))
+    for part, fewer in zip(plain.tile_years, balanced.tile_years, strict=True):
+        assert list(fewer.scenes) == balance_seasons(part.scenes)
+    assert sum(part.looks for part in balanced.tile_years) < sum(part.looks for part in plain.tile_years)
 
 
 def test_what_thinned_composites_read_again_is_counted(scenes):

@@ -20,7 +20,17 @@ from shapely.geometry import box
 
 from engine.errors import CatalogError, SceneError
 from engine.landsat import PLATFORMS
-from engine.scenes import ASSETS, Grid, Scene, keep_clearest, observations, read_scenes, scene_from_item, write_scenes
+from engine.scenes import (
+    ASSETS,
+    Grid,
+    Scene,
+    balance_seasons,
+    keep_clearest,
+    observations,
+    read_scenes,
+    scene_from_item,
+    write_scenes,
+)
 
 Item = dict[str, Any]
 
@@ -425,3 +435,27 @@ def test_the_clearest_looks_are_kept_whole_and_in_order(item: Item) -> None:
     assert keep_clearest(days.values(), pixels, 9) == [*kept, days[19, 65]], "a look that saw nothing is no gain"
     with pytest.raises(ValueError, match="n must be at least 1 look, got 0"):
         keep_clearest(days.values(), pixels, 0)
+
+
+def dated(item: Item, path: int, month: int, day: int, cloud: float | None) -> Scene:
+    item["id"] = f"LC09_L2SP_{path:03d}065_2022{month:02d}{day:02d}_02_T1"
+    item[P] |= {
+        "landsat:wrs_path": f"{path:03d}",
+        "landsat:wrs_row": "065",
+        "datetime": f"2022-{month:02d}-{day:02d}T15:00:00Z",
+        "eo:cloud_cover": cloud,
+    }
+    return scene_from_item(item)
+
+
+def test_each_path_keeps_the_clearest_looks_of_a_full_quarter_and_all_of_a_poor_one(item: Item) -> None:
+    item["id"], item[P]["landsat:wrs_row"] = "LC09_L2SP_010065_20220101_02_T1", "065"
+    dry = [dated(item, 10, 1, day, cloud) for day, cloud in [(1, 50), (5, 9), (9, None), (13, 9), (17, 70), (21, 20)]]
+    wet = [dated(item, 10, 7, day, 90) for day in (2, 18)]
+    other = [dated(item, 11, 1, day, 90) for day in (2, 6, 10)]
+    kept = balance_seasons([*wet, *other, *dry])
+    assert set(kept) == {*wet, *other, *(dry[n] for n in (0, 1, 3, 5))}, "four, as two quarters have no look at all"
+    assert kept == sorted(kept, key=lambda scene: scene.datetime)
+    even = [dated(item, 10, month, day, day) for month in (2, 5, 8, 11) for day in (1, 6, 11, 16, 21)]
+    more = dated(item, 10, 2, 26, 26)
+    assert balance_seasons([*even, more]) == even, "five, as many as the poorest has"

@@ -321,9 +321,14 @@ def tall(year_of_looks) -> Area:
     return Area((Region("east", wrap(box(lon.min(), lat.min(), lon.max(), lat.max()))),))
 
 
-@pytest.mark.parametrize(("composite", "share"), [("median", 0.5), ("geomedian", 0.5), ("median", 0.02)])
-def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(year_of_looks, tall, tmp_path, composite, share):
-    params = CubeParams(composite=composite, min_looks_range=4)
+@pytest.mark.parametrize(
+    ("composite", "share", "tide"),
+    [("median", 0.5, "all"), ("geomedian", 0.5, "all"), ("median", 0.02, "all"), ("median", 0.5, "low")],
+)
+def test_thinned_rows_hold_what_a_cube_of_those_looks_alone_would(
+    year_of_looks, tall, tmp_path, composite, share, tide
+):
+    params = CubeParams(composite=composite, min_looks_range=4, tide=tide)
     frame, marker = draw_thinned(year_of_looks, tall, tmp_path, params=params, number=share, features=KNOWN_FEATURES)
     part, access = year_of_looks
     assert marker["thinned_rows"] == frame.thinned.sum() > 0

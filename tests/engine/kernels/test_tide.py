@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.kernels.composite import annual_layers
 from engine.kernels.features import WATER_MISSING
-from engine.kernels.tide import tide_suspect, wetness_levels
+from engine.kernels.tide import leave_out_wettest, tide_suspect, wetness_levels
 
 
 def series(*pixels: list[int]) -> np.ndarray:
@@ -97,3 +98,56 @@ def test_only_sparse_canopy_beside_water_is_suspect_and_every_cell_by_its_own_le
 def test_levels_of_other_cells_are_refused():
     with pytest.raises(ValueError, match=r"levels must have shape \(4, 1, 1\)"):
         tide_suspect(LEVELS[:2], YEARS, *[np.zeros((2, 2), dtype=np.uint16)] * 3)
+
+
+def looks_of(greens: list[int], clear: list[bool] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return looks of one pixel that differ in green alone: the larger, the wetter."""
+    bands = np.full((len(greens), 6, 1, 1), 10_000, dtype=np.uint16)
+    bands[:, 1, 0, 0] = greens
+    return bands, np.array(clear or [True] * len(greens)).reshape(-1, 1, 1)
+
+
+def test_the_wettest_third_is_left_out_from_nine_looks_on():
+    greens = [10_500, 9_000, 12_000, 9_500, 11_000, 9_600, 9_700, 9_800, 11_500]
+    kept, count, water = leave_out_wettest(*looks_of(greens))
+    assert kept.ravel().tolist() == [True, True, False, True, False, True, True, True, False]
+    assert (int(count[0, 0]), int(water[0, 0])) == (9, 4444)  # 10 500, 11 000, 11 500 and 12 000 are wet
+    kept, count, _ = leave_out_wettest(*looks_of(greens[:8]))
+    assert kept.all()
+    assert int(count[0, 0]) == 8
+
+
+def test_looks_that_are_not_clear_are_not_among_the_nine_and_of_equal_ones_the_latest_goes():
+    clear = [True] * 5 + [False] + [True] * 5
+    kept, count, water = leave_out_wettest(*looks_of([12_000] * 11, clear))
+    assert int(count[0, 0]) == 10
+    assert kept.ravel().tolist() == [True] * 5 + [False] + [True] * 2 + [False] * 3
+    assert int(water[0, 0]) == 10_000
+
+
+@pytest.mark.parametrize("composite", ["median", "geomedian"])
+def test_layers_of_low_tide_are_those_of_the_kept_looks_but_for_count_and_frequency(composite):
+    rng = np.random.default_rng(5)
+    bands = rng.integers(8_000, 20_000, (14, 6, 9, 7)).astype(np.uint16)
+    clear = rng.random((14, 9, 7)) < 0.7
+    low = annual_layers(bands, clear, composite=composite, tide="low")
+    green, swir1 = (np.clip(bands[:, band] * 2.75e-5 - 0.2, 1e-4, 1) for band in (1, 4))
+    mndwi = np.where(clear, (green - swir1) / (green + swir1), -np.inf)
+    count = clear.sum(axis=0)
+    rank = (-mndwi).argsort(axis=0, kind="stable").argsort(axis=0)
+    kept = clear & (rank >= np.where(count >= 9, count // 3, 0))
+    assert 0 < kept.sum() < clear.sum()
+    of_kept = annual_layers(bands, kept, composite=composite)
+    of_all = annual_layers(bands, clear, composite=composite)
+    for name, layer in low.items():
+        expected = of_all if name in ("clear_count", "water_frequency") else of_kept
+        assert np.array_equal(layer, expected[name]), name
+    assert np.array_equal(low["clear_count"], count)
+
+
+def test_threads_change_nothing_of_what_is_left_out():
+    rng = np.random.default_rng(6)
+    bands = rng.integers(8_000, 20_000, (10, 6, 130, 300)).astype(np.uint16)
+    clear = rng.random((10, 130, 300)) < 0.9
+    for one, two in zip(leave_out_wettest(bands, clear), leave_out_wettest(bands, clear, threads=2), strict=True):
+        assert np.array_equal(one, two)
