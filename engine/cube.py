@@ -20,6 +20,7 @@ from engine.kernels.harmonise import harmonise
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
 from engine.kernels.quality import clear_mask, settle_look
 from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
+from engine.observed import dates_seen
 from engine.params import CubeParams
 from engine.places import Place
 from engine.plan import LOOKS_AT_ONCE, TileYear
@@ -232,6 +233,7 @@ def composite_block(
     block_px: int | None = None,
     skip_bad: bool = False,
     spent: Spent | None = None,
+    clear_px: dict[str, int] | None = None,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Read and reduce a grid in strips of full width, no tile of a file twice.
 
@@ -248,6 +250,8 @@ def composite_block(
         Go on without a scene that cannot be read.
     spent : Spent, optional
         Where seconds and bytes are counted.
+    clear_px : dict of str to int, optional
+        Filled with the clear pixels of each observation.
 
     Returns
     -------
@@ -256,12 +260,15 @@ def composite_block(
     lost : list of dict
         As of ``read_looks``; what cannot be read in one strip is left out of all, so that strips never decide a value.
     """
-    layers, lost = _composite(scenes, geobox, params, access, block_px, skip_bad, spent)
+    counted = {} if clear_px is None else clear_px
+    layers, lost = _composite(scenes, geobox, params, access, block_px, skip_bad, spent, counted)
     if not lost:
         return layers, []
     names = {loss["scene"] for loss in lost}
     rest = [scene for scene in scenes if scene.id not in names]
-    layers, more = composite_block(rest, geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent)
+    layers, more = composite_block(
+        rest, geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent, clear_px=counted
+    )
     return layers, [*lost, *more]
 
 
@@ -273,8 +280,11 @@ def _composite(
     block_px: int | None,
     skip_bad: bool,
     spent: Spent | None,
+    clear_px: dict[str, int],
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Composite strip by strip, up to the first that loses scenes."""
+    clear_px.clear()
+    clear_px.update(dict.fromkeys(observations(scenes), 0))
     layers = empty_layers(*geobox.shape)
     spent = spent or Spent()
     strips = read_strips(
@@ -291,6 +301,8 @@ def _composite(
             if lost:
                 return layers, lost
             with spent.on("composite"):
+                for look, seen in zip(clear_px, clear, strict=True):
+                    clear_px[look] += int(np.count_nonzero(seen))
                 strip = annual_layers(
                     bands,
                     clear,
@@ -382,13 +394,15 @@ def build_tile_year(
     Returns
     -------
     dict
-        The completion marker: fingerprint, sha256, scenes, looks, clear pixels, lost scenes, seconds.
+        The completion marker: fingerprint, sha256, scenes, looks, clear pixels and their dates (``dates_seen``), lost
+        scenes, seconds.
     """
     started = time.perf_counter()
     tile = part.tile
     spent = Spent()
+    clear_px: dict[str, int] = {}
     layers, lost = composite_block(
-        part.scenes, tile.geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent
+        part.scenes, tile.geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent, clear_px=clear_px
     )
     names = {loss["scene"] for loss in lost}
     marker = {
@@ -400,6 +414,8 @@ def build_tile_year(
         "observed_px": int((layers["clear_count"] > 0).sum()),
         "poorly_observed_px": int(((layers["clear_count"] > 0) & (layers["clear_count"] < params.min_looks)).sum()),
         "mean_clear_looks": round(float(layers["clear_count"].mean()), 2),
+        "clear_px": clear_px,
+        "seen": dates_seen(clear_px),
         "lost": lost,
         "seconds": round(time.perf_counter() - started, 3),
         "stages": spent.record(),

@@ -205,16 +205,20 @@ def balance_seasons(scenes: Iterable[Scene]) -> list[Scene]:
     for look, members in looks.items():
         of_path = quarters.setdefault(members[0].wrs_path, [[] for _ in range(4)])
         of_path[(members[0].datetime.month - 1) // 3].append(look)
-
-    def cloud(look: str) -> float:
-        covers = [100.0 if scene.cloud_cover is None else scene.cloud_cover for scene in looks[look]]
-        return sum(covers) / len(covers)
-
     kept: list[str] = []
     for of_path in quarters.values():
         most = max(LEAST_OF_SEASON, min(map(len, of_path)))
-        kept += (look for of_quarter in of_path for look in sorted(of_quarter, key=cloud)[:most])
+        kept += (
+            look
+            for of_quarter in of_path
+            for look in sorted(of_quarter, key=lambda look: mean_cloud(looks[look]))[:most]
+        )
     return sorted((scene for look in kept for scene in looks[look]), key=_by_time)
+
+
+def mean_cloud(look: Sequence[Scene]) -> float:
+    """Return the mean cloud cover of a look's scenes, per cent; of one that does not tell, all."""
+    return sum(100.0 if scene.cloud_cover is None else scene.cloud_cover for scene in look) / len(look)
 
 
 def _by_time(scene: Scene) -> tuple[dt.datetime, str]:

@@ -22,7 +22,7 @@ import xarray as xr
 from engine.area import Area, region_codes
 from engine.change import area_table, records
 from engine.classify import as_asked, classify_block
-from engine.cube import build_tile_year, clear_pixels, read_strips
+from engine.cube import build_tile_year, clear_pixels, read_looks, read_strips
 from engine.errors import ModelError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
@@ -31,11 +31,12 @@ from engine.kernels.composite import annual_layers, empty_layers, median
 from engine.kernels.context import focal_means, within_reach
 from engine.kernels.features import CONTEXT_PX, feature_stack, layers_of, wants_context
 from engine.kernels.geomedian import geomedian
-from engine.kernels.tide import leave_out_wettest
+from engine.kernels.tide import CELL_PX, leave_out_wettest, wetness_levels
 from engine.landsat import BANDS
 from engine.legend import CLASSES, MANGROVE, OUTSIDE_AREA, PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.masks import OpenMask, label_tile
 from engine.model import Model, load_model
+from engine.overlap import Overlap, Pair, draw_pair
 from engine.params import ClassifyParams, CubeParams, HabitatParams, LabelParams, SampleParams
 from engine.places import Place, entries, remove
 from engine.plan import TileYear
@@ -134,6 +135,39 @@ def clear_task(
 ) -> tuple[dict[str, dict[int, int]], list[dict[str, Any]]]:
     """Count the clear pixels of each observation in each region; also the scenes that could not be read."""
     return clear_pixels(part, region_codes(area, part.tile), access, skip_bad=skip_bad)
+
+
+def wetness_task(cubes: Sequence[Place], tile: Tile, years: Sequence[int], path: Place, fingerprint: str) -> None:
+    """Write how wet the looks of each year of a tile were, by 10 km cell, as JSON (``kernels.tide.wetness_levels``)."""
+    release_scratch()
+    frequency = np.empty((len(cubes), *tile.shape), dtype=np.uint16)
+    for year, cube in zip(frequency, cubes, strict=True):
+        with open_store(cube) as data:
+            year[:] = data["water_frequency"].values
+    levels = wetness_levels(frequency, CELL_PX)
+    known = [[[None if np.isnan(v) else round(float(v), 4) for v in row] for row in year] for year in levels]
+    content = {
+        "fingerprint": fingerprint,
+        "tile": tile.id,
+        "cell_px": CELL_PX,
+        "levels": dict(zip(years, known, strict=True)),
+    }
+    write_text(path, json.dumps(content, indent=1))
+
+
+def overlap_task(
+    overlap: Overlap, params: CubeParams, access: Access, seed: int, skip_bad: bool
+) -> tuple[list[Pair], list[dict[str, Any]]]:
+    """Draw the same pixels of both looks of each pair of a tile-year, as the sensors saw them; also the scenes lost."""
+    tile = overlap.part.tile
+    plain = CubeParams(reject_cloud_confidence=params.reject_cloud_confidence)
+    pairs, lost = [], []
+    for looks in overlap.pairs:
+        scenes = [scene for look in looks for scene in overlap.part.scenes if scene.observation == look]
+        bands, clear, _, more = read_looks(scenes, tile.geobox, access, plain, skip_bad=skip_bad)
+        pairs.append(draw_pair(bands, clear, tile, overlap.sensor, seed))
+        lost += more
+    return pairs, lost
 
 
 def sample_task(

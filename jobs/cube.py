@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from typing import Any
 
 import click
+import pandas as pd
 
+from engine.files import write_text
+from engine.grid import Tile
 from engine.places import Place
 from engine.plan import Plan, TileYear
 from engine.scratch import release_scratch
-from engine.store import fingerprint_of, read_marker
-from engine.tasks import cube_is_current, cube_task
+from engine.store import fingerprint_of, is_current, read_marker
+from engine.tasks import cube_is_current, cube_task, wetness_task
 from jobs.context import Options, Run, open_run, run_options
+from jobs.harmonise import cube_params
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 
@@ -23,12 +29,12 @@ def cube_path(run: Run, part: TileYear) -> Place:
 
 def build_cubes(run: Run, plan: Plan) -> None:
     """Make the cubes that are missing or of other inputs."""
-    params = run.params.cube
+    params = cube_params(run, plan)
     todo = []
 
     def find(part: TileYear) -> tuple[TileYear, str, list[dict[str, Any]], bool]:
         fingerprint = fingerprint_of(
-            "cube-2",
+            "cube-3",
             part.tile.zone,
             part.tile.window,
             part.year,
@@ -67,9 +73,84 @@ def build_cubes(run: Run, plan: Plan) -> None:
         if made:
             # Also of workers that get no tile before a training takes their memory.
             run.client.run(release_scratch, on_error="ignore")
+    report_years(run, plan)
     without = sum(len(marker["lost"]) for marker in made)
     if without:
         run.reporter.say(f"cube      went without {without} scene(s) that could not be read; see run.json")
+
+
+def report_years(run: Run, plan: Plan) -> None:
+    """Write ``years.csv``: when, by what and how well each tile-year was seen, how wet its looks were, if it is poor.
+
+    Poor is a year in which of the pixels that some year sees not half have ``cube.min_looks`` clear looks.
+    """
+    seen: dict[Tile, list[dict[str, Any]]] = {}
+    markers = run.each(lambda part: read_marker(cube_path(run, part)), plan.tile_years)
+    for part, marker in zip(plan.tile_years, markers, strict=True):
+        if marker is not None:
+            seen.setdefault(part.tile, []).append(marker)
+    calls = []
+    for tile, of_tile in seen.items():
+        years = [marker["year"] for marker in of_tile]
+        fingerprint = fingerprint_of("wetness-1", years, [marker["sha256"] for marker in of_tile])
+        cubes = [run.outputs / "cube" / tile.id / f"{year}.zarr" for year in years]
+        calls.append((cubes, tile, years, wetness_path(run, tile), fingerprint))
+    current = run.each(lambda call: is_current(call[-2], call[-1]), calls)
+    todo = [call for call, done in zip(calls, current, strict=True) if not done]
+    path = run.folder / "years.csv"
+    if not todo and path.is_file():
+        return
+    for _ in run.tasks(wetness_task, todo, len(todo), "wetness"):
+        pass
+    levels = run.each(lambda tile: read_marker(wetness_path(run, tile)) or {"levels": {}}, seen)
+    rows = [
+        row
+        for (tile, of_tile), wet in zip(seen.items(), levels, strict=True)
+        for row in _year_rows(tile, of_tile, wet["levels"])
+    ]
+    table = pd.DataFrame(rows).convert_dtypes()
+    noted = table.assign(notice=run.params.notice) if run.params.notice else table
+    write_text(path, noted.to_csv(index=False, lineterminator="\n"))
+    if poor := sum(row["poor"] for row in rows):
+        run.reporter.say(f"cube      {poor} of {len(rows)} tile-years are poor, less than half seen well: years.csv")
+
+
+def _year_rows(tile: Tile, seen: list[dict[str, Any]], levels: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a tile's years, from their markers and their levels of wetness by cell."""
+    most, pixels = max(marker["observed_px"] for marker in seen), math.prod(tile.shape)
+    rows = []
+    for marker in seen:
+        cells = [level for row in levels.get(str(marker["year"]), []) for level in row if level is not None]
+        early, middle, late = marker["seen"]["quartile_days"] or (None, None, None)
+        well = marker["observed_px"] - marker["poorly_observed_px"]
+        rows.append(
+            {
+                "tile": tile.id,
+                "year": marker["year"],
+                "sensors": marker["seen"]["sensors"],
+                "looks": marker["looks"],
+                "mean_clear_looks": marker["mean_clear_looks"],
+                "observed_share": round(marker["observed_px"] / pixels, 4),
+                "poorly_observed_share": round(marker["poorly_observed_px"] / pixels, 4),
+                "poor": most == 0 or 2 * well < most,
+                "slc_off_share": marker["seen"]["slc_off_share"],
+                "first": marker["seen"]["first"],
+                "last": marker["seen"]["last"],
+                "day_p25": early,
+                "day_p50": middle,
+                "day_p75": late,
+                "quarters": marker["seen"]["quarters"],
+                "wetness": round(statistics.median(cells), 4) if cells else None,
+                "wetness_least": min(cells, default=None),
+                "wetness_most": max(cells, default=None),
+            }
+        )
+    return rows
+
+
+def wetness_path(run: Run, tile: Tile) -> Place:
+    """Return the levels of wetness of a tile's years, by 10 km cell."""
+    return run.outputs / "cube" / tile.id / "wetness.json"
 
 
 def observed_summary(run: Run, plan: Plan) -> list[dict[str, Any]]:

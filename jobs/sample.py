@@ -23,6 +23,7 @@ from engine.store import fingerprint_of, read_marker
 from engine.tasks import Adjoining, Draw, remove_unlisted, sample_task, within_reach_of
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
+from jobs.harmonise import cube_params
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 
@@ -93,7 +94,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         access=run.access,
         seed=params.seed,
         features=features,
-        cube=params.cube,
+        cube=cube_params(run, plan),
         block_px=plan.block_px,
         skip_bad=params.skip_bad,
     )
