@@ -30,7 +30,7 @@ MOST_DAYS: Final = 8
 TILE_YEARS: Final = 24
 """Of each two sensors, chosen by seed: all the reading there is, whatever the size of the run."""
 
-PAIRS: Final = 4
+PAIRS: Final = 6
 """Of a tile-year, the least cloudy."""
 
 PIXELS: Final = 4000

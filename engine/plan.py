@@ -179,6 +179,7 @@ def make_plan(
     requests: int = REQUESTS,
     read_again: Collection[int] = (),
     balance: Literal["none", "season"] = "none",
+    low_tide: bool = False,
 ) -> Plan:
     """Cut an area into tile-years, give each its scenes, and check that a worker can hold one.
 
@@ -200,6 +201,8 @@ def make_plan(
         Years of which scenes are read once more, for thinned composites.
     balance : str
         ``season`` gives each tile-year the scenes that ``scenes.balance_seasons`` keeps of its own.
+    low_tide : bool
+        ``cube.tide: low``: a second clear flag of every look of a block.
 
     Raises
     ------
@@ -225,7 +228,7 @@ def make_plan(
         )
     sizes = (block_px,) if block_px else BLOCK_SIZES
     for size in sizes:
-        bounds = {part.key: _bytes_of(part, size, keep_scenes, requests) for part in tile_years}
+        bounds = {part.key: _bytes_of(part, size, keep_scenes, requests, low_tide) for part in tile_years}
         bound = max(bounds.values())
         if worker_bytes is None or bound <= worker_bytes:
             again = [part for part in tile_years if part.year in read_again]
@@ -239,7 +242,7 @@ def make_plan(
     )
 
 
-def _bytes_of(part: TileYear, block_px: int, keep_scenes: bool, requests: int) -> int:
+def _bytes_of(part: TileYear, block_px: int, keep_scenes: bool, requests: int, low_tide: bool) -> int:
     return task_bytes(
         part.looks,
         block_px,
@@ -248,6 +251,7 @@ def _bytes_of(part: TileYear, block_px: int, keep_scenes: bool, requests: int) -
         other_zone=any(scene.epsg != part.tile.epsg for scene in part.scenes),
         keep_scenes=keep_scenes,
         requests=requests,
+        low_tide=low_tide,
     )
 
 
@@ -260,6 +264,7 @@ def task_bytes(
     other_zone: bool = False,
     keep_scenes: bool = False,
     requests: int = REQUESTS,
+    low_tide: bool = False,
 ) -> int:
     """Return the memory bound of any task of one tile-year, bytes.
 
@@ -278,12 +283,18 @@ def task_bytes(
         Whether the masked looks are kept beside the cube.
     requests : int
         Byte ranges asked for at once.
+    low_tide : bool
+        Whether the wettest looks are left out, by a second clear flag.
     """
     height, width = shape
     rows = min(block_px, height)
     held = HELD_BYTES_PER_COLUMN * (width + 1024) * (looks if scenes is None else scenes) if rows < height else 0
     reading = READ_BYTES_PER_PIXEL + (OTHER_ZONE_BYTES_PER_PIXEL if other_zone else 0)
-    cube = rows * width * (looks * LOOK_BYTES_PER_PIXEL + reading) + held + height * width * LAYER_BYTES_PER_PIXEL
+    cube = (
+        rows * width * (looks * (LOOK_BYTES_PER_PIXEL + low_tide) + reading)
+        + held
+        + height * width * LAYER_BYTES_PER_PIXEL
+    )
     # A look is written from the lazy stack one at a time, and what lies behind it is several times its size.
     kept = height * width * (looks * len(BANDS) * 2 + TILE_BYTES_PER_PIXEL) if keep_scenes else 0
     return PROCESS_BYTES + requests * REQUEST_BYTES + max(cube, kept, height * width * TILE_BYTES_PER_PIXEL)

@@ -131,6 +131,11 @@ class RunRecord:
         self._data["masks"] = _clean(list(masks))
         self.save()
 
+    def note_harmonisation(self, found: Mapping[str, Any]) -> None:
+        """Record the lines that bring sensors to OLI and what is left between them, with what they were found by."""
+        self._data["harmonisation"] = _clean(dict(found))
+        self.save()
+
     def note_scene_lost(self, scene: str, cause: str, *, tile: str, year: int) -> None:
         """Record that a tile-year went without a scene; a rerun of that tile-year does not list it twice."""
         lost = _clean({"scene": scene, "tile": tile, "year": year, "cause": cause})

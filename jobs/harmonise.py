@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from engine.files import write_text
@@ -44,8 +43,8 @@ def _known(run: Run, plan: Plan) -> dict[str, Any]:
         params.harmonise,
         params.reject_cloud_confidence,
     )
-    path = run.folder / "harmonisation.json"
-    if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["fingerprint"] == fingerprint:
+    known = run.record.data.get("harmonisation") or {}
+    if known.get("fingerprint") == fingerprint:
         return known
     with run.record.stage("harmonise") as counts:
         pairs: dict[tuple[str, str], list[Pair]] = {}
@@ -59,8 +58,8 @@ def _known(run: Run, plan: Plan) -> dict[str, Any]:
         lines = fit_lines(in_order, sensors) if local else {}
         table = residual_table(in_order, local=local)
         known = {"fingerprint": fingerprint, "lines": lines, "residuals": table.to_dict("records")}
-        counts.update(pairs=len(in_order), lines=lines, residuals=known["residuals"])
-    write_text(path, json.dumps(known, indent=1))
+        counts.update(pairs=len(in_order))
+    run.record.note_harmonisation(known)
     if table.empty:
         run.reporter.say("harmonise no two sensors saw the same within days: what is left between them is not known")
         return known

@@ -29,6 +29,7 @@ def plan_run(run: Run, scenes: Sequence[Scene]) -> Plan:
             requests=cube.requests,
             read_again=_thinned_years(run),
             balance=cube.balance,
+            low_tide=cube.tide == "low",
         )
         if run.params.store is None:
             check_disk(plan, run.folder)

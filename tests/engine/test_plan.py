@@ -41,13 +41,16 @@ def peak_of(part: TileYear, folder: Path, params: CubeParams, block_px: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
-@pytest.mark.parametrize(("keep", "block_px"), [("annual", 1024), ("annual", 256), ("scenes", 1024)])
-def test_a_cube_task_stays_within_its_stated_memory(tmp_path, keep, block_px):
+@pytest.mark.parametrize(
+    ("keep", "block_px", "tide"),
+    [("annual", 1024, "all"), ("annual", 1024, "low"), ("annual", 256, "all"), ("scenes", 1024, "all")],
+)
+def test_a_cube_task_stays_within_its_stated_memory(tmp_path, keep, block_px, tide):
     scene = write_scene(tmp_path, day=utc(2019, 1, 1), corner=(-32800, 16350), shape=(1090, 1090), tile_px=512)
     part = TileYear(TILE, 2019, looks_of(scene, 30))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        peak = pool.submit(peak_of, part, tmp_path, CubeParams(keep=keep), block_px).result()
-    bound = task_bytes(part.looks, block_px, TILE.shape, keep_scenes=keep == "scenes")
+        peak = pool.submit(peak_of, part, tmp_path, CubeParams(keep=keep, tide=tide), block_px).result()
+    bound = task_bytes(part.looks, block_px, TILE.shape, keep_scenes=keep == "scenes", low_tide=tide == "low")
     print(f"{keep}, {block_px} rows: {peak / 1e6:.0f} MB of {bound / 1e6:.0f} MB")
     assert peak < bound
 

@@ -47,6 +47,7 @@ def test_a_record_says_what_made_the_run_and_what_it_cost(tmp_path):
             record.note_items(_freeze(folder), [("LC08_X", "no qa_pixel asset")])
             counts.update(scenes=np.int64(3))
         record.note_masks([{"name": "GMW", "year": 2020, "licence": "CC-BY-4.0"}])
+        record.note_harmonisation({"lines": {"TM": ((0.98, 0.002),)}})
         record.note_scene_lost("LE07_Y", "red: truncated", tile="z01_c01_r+001", year=2019)
     data = _read(folder)
     assert data["status"] == "finished"
@@ -62,6 +63,7 @@ def test_a_record_says_what_made_the_run_and_what_it_cost(tmp_path):
         {"scene": "LE07_Y", "tile": "z01_c01_r+001", "year": 2019, "cause": "red: truncated"},
     ]
     assert data["masks"][0]["licence"] == "CC-BY-4.0"
+    assert data["harmonisation"] == {"lines": {"TM": [[0.98, 0.002]]}}
     [session] = data["sessions"]
     assert session["versions"]["mangroves"] == engine.__version__
     assert {"numpy", "rasterio", "gdal", "python"} <= set(session["versions"])
