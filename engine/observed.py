@@ -40,7 +40,8 @@ def dates_seen(clear_px: Mapping[str, int]) -> dict[str, Any]:
     total = sum(pixels for *_, pixels in seen)
     if not total:
         return {"sensors": "", "first": None, "last": None, "quartile_days": None, "quarters": 0, "slc_off_share": 0.0}
-    quartiles, quarters, so_far = [], [0] * 4, 0
+    quartiles: list[int] = []
+    quarters, so_far = [0] * 4, 0
     for day, _, pixels in seen:
         so_far += pixels
         quarters[(day.month - 1) // 3] += pixels

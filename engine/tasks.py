@@ -162,10 +162,11 @@ def overlap_task(
     tile = overlap.part.tile
     plain = CubeParams(reject_cloud_confidence=params.reject_cloud_confidence)
     pairs, lost = [], []
-    for looks in overlap.pairs:
-        scenes = [scene for look in looks for scene in overlap.part.scenes if scene.observation == look]
-        bands, clear, _, more = read_looks(scenes, tile.geobox, access, plain, skip_bad=skip_bad)
-        pairs.append(draw_pair(bands, clear, tile, overlap.sensor, seed))
+    for pair in overlap.pairs:
+        scenes = [scene for scene in overlap.part.scenes if scene.observation in pair]
+        bands, clear, looks, more = read_looks(scenes, tile.geobox, access, plain, skip_bad=skip_bad)
+        order = [looks.index(look) for look in pair]  # either sensor may have come first
+        pairs.append(draw_pair(bands[order], clear[order], tile, overlap.sensor, seed))
         lost += more
     return pairs, lost
 

@@ -67,12 +67,13 @@ def _load_other(run: Run) -> tuple[Model, Place]:
     """Load the model that ``train.from`` names; refuse one that learnt from another kind of composite."""
     folder = allowed_place(run.params.train.source, run.trust, what="train.from")
     model = load_model(folder)
-    learnt = model.params.get("composite", "median")
-    if learnt != run.params.cube.composite:
-        raise ModelError(
-            f"model {folder} learnt from composites by {learnt}, this run makes them by {run.params.cube.composite}",
-            fix=f"set cube.composite to {learnt}, or train anew",
-        )
+    for key, before_it_was_told in (("composite", "median"), ("tide", "all")):
+        learnt, here = model.params.get(key, before_it_was_told), getattr(run.params.cube, key)
+        if learnt != here:
+            raise ModelError(
+                f"model {folder} learnt from composites by {learnt}, this run makes them by {here}",
+                fix=f"set cube.{key} to {learnt}, or train anew",
+            )
     return model, folder
 
 
@@ -190,7 +191,7 @@ def _train(run: Run, sample: Place, folder: Place, facts: Facts, features: Seque
         client=run.client,
         worker_memory=worker_bytes(run.client),
     )
-    learnt = {**trained.model.params, "composite": params.cube.composite}
+    learnt = {**trained.model.params, "composite": params.cube.composite, "tide": params.cube.tide}
     metrics = {**trained.model.metrics, **({"notice": params.notice} if params.notice else {})}
     model = replace(trained.model, masks=tuple(run.record.data["masks"]), params=learnt, metrics=metrics)
     write_suspects(trained.suspects, folder / "suspects.parquet")

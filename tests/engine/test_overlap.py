@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine.cube import read_looks
 from engine.errors import CatalogError
 from engine.landsat import BANDS, OFFSET, ROY_RMA, SCALE
 from engine.overlap import PAIRS, Pair, draw_pair, find_overlaps, fit_lines, needed, residual_table
@@ -85,14 +86,20 @@ def test_pixels_are_drawn_that_are_clear_and_dry_in_both_looks():
     assert (draw_pair(bands, clear, TILE, "ETM+", seed=1).first == pair.first).all()
 
 
-def test_a_task_reads_both_looks_as_their_sensors_saw_them(scenes, access):
-    made = [replace(scene, platform=f"landsat-{7 + n}") for n, scene in enumerate(scenes[:2])]
+@pytest.mark.parametrize("etm", [0, 1])
+def test_a_task_tells_the_sensors_apart_whichever_came_first_and_reads_what_they_saw(scenes, access, etm):
+    made = [replace(scene, platform=f"landsat-{7 if n == etm else 8}") for n, scene in enumerate(scenes[:2])]
     made[1] = replace(made[1], datetime=made[0].datetime.replace(day=9))
     (overlap,) = find_overlaps([part_of(made)], seed=1)
     (pair,), lost = overlap_task(overlap, CubeParams(harmonise="roy"), access, 1, False)
     assert lost == []
+    bands, clear, looks, _ = read_looks(made, TILE.geobox, access)
+    assert looks[etm].startswith("landsat-7")
+    expected = draw_pair(bands[[etm, 1 - etm]], clear[[etm, 1 - etm]], TILE, "ETM+", 1)
+    assert np.array_equal(pair.first, expected.first)
+    assert np.array_equal(pair.second, expected.second)
     assert pair.first.min() >= 7300, "nothing is fill, nothing harmonised"
-    assert pair.first.max() < 20_000
+    assert not np.array_equal(pair.first, pair.second)
 
 
 def test_lines_are_found_under_noise_and_clouds_and_tm_goes_by_way_of_etm():

@@ -284,11 +284,12 @@ def test_no_mask_at_all_says_what_to_do(job):
 # Models
 
 
-def test_a_model_of_medians_does_not_map_geomedians(job, finished):
+@pytest.mark.parametrize(("key", "learnt", "other"), [("composite", "median", "geomedian"), ("tide", "all", "low")])
+def test_a_model_of_one_kind_of_composite_does_not_map_another(job, finished, key, learnt, other):
     job.config["train"] = {"from": str(finished.run / "model")}
-    job.config["cube"] = {"composite": "geomedian"}
+    job.config["cube"] = {key: other}
     line = job.call("run", "--allow-root", finished.run).error
-    assert "learnt from composites by median, this run makes them by geomedian; set cube.composite to median" in line
+    assert f"learnt from composites by {learnt}, this run makes them by {other}; set cube.{key} to {learnt}" in line
     assert not stores(job)
 
 
