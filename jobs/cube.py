@@ -92,7 +92,7 @@ def report_years(run: Run, plan: Plan) -> None:
     calls = []
     for tile, of_tile in seen.items():
         years = [marker["year"] for marker in of_tile]
-        fingerprint = fingerprint_of("wetness-1", years, [marker["sha256"] for marker in of_tile])
+        fingerprint = fingerprint_of("wetness-2", years, [marker["sha256"] for marker in of_tile])
         cubes = [run.outputs / "cube" / tile.id / f"{year}.zarr" for year in years]
         calls.append((cubes, tile, years, wetness_path(run, tile), fingerprint))
     current = run.each(lambda call: is_current(call[-2], call[-1]), calls)

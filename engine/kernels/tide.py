@@ -131,8 +131,9 @@ def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: i
     Returns
     -------
     ndarray of float32, shape (year, cell row, cell column)
-        Mean water frequency of the intertidal pixels known in the year, 0 to 1. NaN where a cell has fewer than
-        ``least_px`` of them, or fewer than half of the cell's: a few in one corner would not compare.
+        Mean water frequency of the cell's intertidal pixels, 0 to 1. Where a year knows only some of them: the mean of
+        what is typical of all, plus how much wetter than typical those were, as the upper beach alone is not a drier
+        year. NaN where it knows fewer than ``least_px``.
 
     Raises
     ------
@@ -151,18 +152,19 @@ def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: i
         raise TypeError(f"frequency must be uint16 (year, y, x), got {frequency.dtype} {frequency.shape}")
     years, height, width = frequency.shape
     cells = (-(-height // cell_px), -(-width // cell_px))
-    wet, known = np.zeros((2, years, *cells), dtype=np.int64)
-    intertidal = np.zeros(cells, dtype=np.int64)
+    wetter, known = np.zeros((2, years, *cells), dtype=np.int64)
+    typical, intertidal = np.zeros((2, *cells), dtype=np.int64)
     low, high = (round(share * INDEX_SCALE) for share in INTERTIDAL)
-    _add_levels(frequency, cell_px, low, high, wet, known, intertidal)
-    enough = (known >= least_px) & (2 * known >= intertidal)
-    levels = np.full(wet.shape, np.nan, dtype=np.float32)
-    levels[enough] = wet[enough] / (known[enough] * INDEX_SCALE)
+    _add_levels(frequency, cell_px, low, high, wetter, known, typical, intertidal)
+    levels = np.full(known.shape, np.nan, dtype=np.float32)
+    enough = known >= max(least_px, 1)
+    usual = np.broadcast_to(typical / np.maximum(intertidal, 1), known.shape)
+    levels[enough] = (usual[enough] + wetter[enough] / known[enough]) / (2 * INDEX_SCALE)  # all was added up doubled
     return levels
 
 
 @njit(cache=True, nogil=True)
-def _add_levels(frequency, cell_px, low, high, wet, known, intertidal):
+def _add_levels(frequency, cell_px, low, high, wetter, known, typical, intertidal):
     years, height, width = frequency.shape
     sorted_years = np.empty(years, np.int64)
     for y in range(height):
@@ -183,9 +185,10 @@ def _add_levels(frequency, cell_px, low, high, wet, known, intertidal):
             if 2 * low <= twice <= 2 * high:
                 row, col = y // cell_px, x // cell_px
                 intertidal[row, col] += 1
+                typical[row, col] += twice
                 for year in range(years):
                     if frequency[year, y, x] != WATER_MISSING:
-                        wet[year, row, col] += frequency[year, y, x]
+                        wetter[year, row, col] += 2 * np.int64(frequency[year, y, x]) - twice
                         known[year, row, col] += 1
 
 
