@@ -26,7 +26,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
-KEY = re.compile(rf"(?:--set )?({'|'.join(RunParams.model_fields)})\.(\w+)(?:[:=].*)?")
+KEY = re.compile(rf"(?:--set )?({'|'.join(RunParams.model_fields)})\.(?!csv)(\w+)(?:[:=].*)?")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
