@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image, ImageDraw
 
 from engine.files import replacing
 from engine.landsat import BANDS
@@ -32,8 +34,13 @@ RIGHT: Final = Entry(1, "right", (86, 180, 233))
 WRONG: Final = Entry(0, "wrong", (213, 94, 0))
 """Sampled points by whether the model agrees with their label; distinguishable with colour blindness."""
 
+CHIP_PX: Final = 33
+"""Side of a chip: 1 km."""
+
 _MAX_PX: Final = 640  # a panel is shown smaller than this in any README
 _DPI: Final = 170
+_CHIP_ZOOM: Final = 4
+_CHIPS_A_ROW: Final = 10
 _INK: Final = "#222222"
 _GREY: Final = (190, 190, 190)  # not observed, as in the legends
 _WARNING: Final = "#b03a00"
@@ -102,6 +109,46 @@ def composite_panel(title: str, composite: np.ndarray) -> Panel:
         image[seen] = np.rint(255 * np.clip(share, 0, 1) ** 0.85)
     entries = () if seen.all() else (Entry(NOT_OBSERVED, "not observed", _GREY),)
     return Panel(title, image, entries, note=" · ".join(FALSE_COLOUR) + " as R · G · B", step=step)
+
+
+def chip_strip(composites: np.ndarray, years: Sequence[int]) -> bytes:
+    """Show the surroundings of a pixel in every year in false colour, all years stretched alike, the pixel outlined.
+
+    Parameters
+    ----------
+    composites : ndarray of uint16, shape (year, band, y, x)
+        Reflectance DN of ``FALSE_COLOUR``, 0 not observed; the pixel is in the middle.
+    years : sequence of int
+        Written above each.
+
+    Returns
+    -------
+    bytes
+        A PNG, at most ten years a row.
+    """
+    bands = composites.astype("float64").transpose(0, 2, 3, 1)
+    seen = (bands > 0).all(axis=-1)
+    image = np.empty((*seen.shape, 3), dtype="uint8")
+    image[:] = _GREY
+    if seen.any():
+        low, high = np.percentile(bands[seen], (2, 98), axis=0)
+        image[seen] = np.rint(255 * np.clip((bands[seen] - low) / np.maximum(high - low, 1), 0, 1) ** 0.85)
+    height, width = (size * _CHIP_ZOOM for size in seen.shape[1:])
+    per_row = min(len(years), _CHIPS_A_ROW)
+    rows = math.ceil(len(years) / per_row)
+    sheet = Image.new("RGB", (per_row * (width + 4) - 4, rows * (height + 18) - 4), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, year in enumerate(years):
+        left, top = index % per_row * (width + 4), index // per_row * (height + 18)
+        draw.text((left + 1, top + 1), str(year), fill=_INK)
+        shown = image[index].repeat(_CHIP_ZOOM, axis=0).repeat(_CHIP_ZOOM, axis=1)
+        sheet.paste(Image.fromarray(shown), (left, top + 14))
+        y, x = (top + 14 + seen.shape[1] // 2 * _CHIP_ZOOM, left + seen.shape[2] // 2 * _CHIP_ZOOM)
+        for colour, gap in (("black", 2), ("yellow", 1)):
+            draw.rectangle((x - gap, y - gap, x + _CHIP_ZOOM - 1 + gap, y + _CHIP_ZOOM - 1 + gap), outline=colour)
+    buffer = BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def probability_panel(title: str, probability: np.ndarray) -> Panel:

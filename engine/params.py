@@ -390,6 +390,28 @@ class ChangeParams(Params):
         return self
 
 
+class AssessParams(Params):
+    """Which pixels `mangroves assess` has an interpreter look at."""
+
+    halfwidth: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """Half the 95 % interval of the area lost that is aimed at, as a share of the loss the map shows."""
+
+    most: Annotated[int, Field(ge=10, le=1_000_000)] = 3000
+    """Points at which to stop, the interval then being wider; the least of every stratum are drawn in any case."""
+
+    min_per_large: Annotated[int, Field(ge=2, le=100_000)] = 400
+    """Fewest points of each stratum where the map shows no change: what it missed there weighs most."""
+
+    min_per_stratum: Annotated[int, Field(ge=2, le=100_000)] = 100
+    """Fewest points of mapped loss, of mapped gain, and of what was not observed."""
+
+    buffer_px: Annotated[int, Field(ge=0, le=64)] = 3
+    """Pixels up to so many rows and columns from mapped change, or an edge of mangrove, are strata of their own."""
+
+    second_reader: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the points of each stratum that a second interpreter reads too."""
+
+
 class RunParams(Params):
     """One run: an area, years, and how each step works."""
 
@@ -421,6 +443,7 @@ class RunParams(Params):
     tune: TuneParams = TuneParams()
     classify: ClassifyParams = ClassifyParams()
     change: ChangeParams = ChangeParams()
+    assess: AssessParams = AssessParams()
     skip_bad: bool = False
     """Go on without scenes that cannot be read; each is listed in the record."""
 

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "evaluate": "Judge the classifier: intervals, transfer, importance, errors.",
     "classify": "Map probability and class, wall to wall.",
     "change": "Compare years into change rasters and area tables.",
+    "assess": "Accuracy and areas with intervals, from points an interpreter looked at.",
     "status": "Say how far a run is.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
@@ -49,6 +50,11 @@ EXAMPLES: Final = {
     "change": (
         "my-coast.yaml --zones districts.gpkg --by name",
         "GMW_N26W082_1996_v3.tif GMW_N26W082_2020_v3.tif --out florida",
+    ),
+    "assess": (
+        "design my-coast.yaml",
+        "read my-coast.yaml --labels labels.csv",
+        "truth demo/config.yaml --world demo/archive",
     ),
     "status": ("runs/my-coast", "--config my-coast.yaml"),
     "simulate": (

@@ -60,6 +60,7 @@ SUPPORTS = {
 """What steps stand on."""
 
 STEPS = {
+    "assess",
     "area_series",
     "catalog",
     "change",
