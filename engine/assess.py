@@ -215,7 +215,7 @@ def design_sample(sizes: pd.DataFrame, params: AssessParams) -> tuple[pd.DataFra
             "name": list(STRATA.values()),
             "pixels": whole["pixels"].to_numpy(np.int64),
             "hectares": whole["hectares"].to_numpy(np.float64),
-            "points": found.count,
+            "points": found.points,
         }
     )
     return table, found.halfwidth

@@ -114,7 +114,7 @@ def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
     return {
         "sample": str(folder / "sample.csv"),
         "points": len(points),
-        "expected_halfwidth": halfwidth,
+        "expected_halfwidth": halfwidth if np.isfinite(halfwidth) else None,
         "strata": strata.to_dict("records"),
     }
 
@@ -206,12 +206,13 @@ def draw_chips(run: Run, plan: Plan, points: pd.DataFrame, folder: Path) -> None
 
 def show_design(run: Run, strata: pd.DataFrame, halfwidth: float) -> None:
     """Print the allocation, and how wide the interval of loss is expected to be."""
+    land = float(strata["hectares"].sum())
     run.reporter.table(
         "Sample, drawn at random in each stratum (read as one trajectory a point)",
         ("stratum", "hectares", "share of the land", "points"),
         (
-            (row.name, f"{row.hectares:,.1f}", f"{row.hectares / strata['hectares'].sum():.2%}", f"{row.points:,}")
-            for row in strata.itertuples(index=False)
+            (row["name"], f"{row['hectares']:,.1f}", f"{row['hectares'] / land:.2%}", f"{row['points']:,}")
+            for row in strata.to_dict("records")
         ),
     )
     aim, loss = run.params.assess.halfwidth, mapped_loss_ha(strata)

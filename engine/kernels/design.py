@@ -80,7 +80,7 @@ _TABLE: Final = np.array([_OF_KIND.get(kind, 0) for kind in range(256)], dtype=n
 class Allocation(NamedTuple):
     """How many pixels to draw."""
 
-    count: np.ndarray
+    points: np.ndarray
     """int64 (stratum,)."""
 
     halfwidth: float
@@ -183,7 +183,7 @@ def allocate(pixels: np.ndarray, least: np.ndarray, *, halfwidth: float, most: i
     --------
     >>> pixels = np.array([180_000, 20_000, 20_000, 770_000, 8_000, 2_000, 0])
     >>> found = allocate(pixels, np.array([400, 400, 400, 400, 100, 100, 100]), halfwidth=0.3, most=5000)
-    >>> found.count, round(found.halfwidth, 3)
+    >>> found.points, round(found.halfwidth, 3)
     (array([799, 400, 400, 605, 200, 100,   0]), 0.3)
     """
     pixels, least = np.asarray(pixels, np.int64), np.asarray(least, np.int64)
@@ -204,8 +204,8 @@ def allocate(pixels: np.ndarray, least: np.ndarray, *, halfwidth: float, most: i
 
     if not mapped or not spread.sum():
         return plan(0)
-    enough = _least(lambda total: plan(total).count.sum() > most or plan(total).halfwidth <= halfwidth, most + 1)
-    return plan(enough - (enough > 0 and bool(plan(enough).count.sum() > most)))
+    enough = _least(lambda total: plan(total).points.sum() > most or plan(total).halfwidth <= halfwidth, most + 1)
+    return plan(enough - (enough > 0 and bool(plan(enough).points.sum() > most)))
 
 
 def _least(holds: Callable[[int], bool], high: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from engine.area import Area, read_area, region_codes
@@ -22,8 +24,6 @@ from tests.jobs.calls import Job
 def area_and_tiles(job: Job) -> tuple[Area, tuple[Tile, ...]]:
     """Return the area of a run whose scenes are frozen, and its tiles."""
     area = read_area(AreaParams(**job.config["area"]), Trust().with_roots(job.archive.items.parent))
-    import datetime as dt
-
     periods = {
         year: tuple(dt.datetime(one, 1, 1, tzinfo=dt.UTC) for one in (year, year + 1)) for year in job.config["years"]
     }
@@ -60,8 +60,6 @@ def write_histories(job: Job, *, wrong: float = 0.03, seed: int = 1) -> None:
 
 def truth_of(job: Job, tile: Tile, regions: np.ndarray, years: list[int]) -> np.ndarray:
     """Return what is truly mangrove, bool (year, y, x); False outside the area."""
-    import pandas as pd
-
     y, x = np.nonzero(regions)
     place = {"zone": tile.zone, "grid_row": y + tile.window[0], "grid_col": x + tile.window[1]}
     found = np.zeros((len(years), *tile.shape), bool)

@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
+from scipy.stats import beta
 
-from engine.kernels.accuracy import Z_95, assess_sample, estimate_ratio, estimate_share
+from engine.kernels.accuracy import (
+    Z_95,
+    Limits,
+    assess_sample,
+    difference_interval,
+    estimate_ratio,
+    estimate_share,
+    interval_coverage,
+    jeffreys_limits,
+    share_interval,
+)
 
 # Olofsson et al. 2014, table 8: rows are deforestation, forest gain, stable forest, stable other as mapped.
 MATRIX = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
@@ -66,3 +77,76 @@ def test_a_stratum_of_one_unit_cannot_say_how_sure_it_is():
         estimate_share(np.array([1, 1]), np.array([0, 0, 1]), np.ones(3, bool))
     with pytest.raises(ValueError, match="every one of 1 strata"):
         estimate_ratio(np.array([1]), np.array([0, 0, 1, 1]), np.ones(4, bool), np.ones(4, bool))
+
+
+def test_limits_of_a_share_are_quantiles_of_beta_and_reach_the_ends():
+    low, high = jeffreys_limits(np.array([0, 3, 10]), 10)
+    assert low == pytest.approx([0, beta.ppf(0.025, 3.5, 7.5), beta.ppf(0.025, 10.5, 0.5)])
+    assert high == pytest.approx([beta.ppf(0.975, 0.5, 10.5), beta.ppf(0.975, 3.5, 7.5), 1])
+
+
+def test_an_interval_joins_the_limits_of_strata_side_by_side():
+    weight, count, hits = np.array([30.0, 70.0]), np.array([10, 40]), np.array([8, 1])
+    low, high = jeffreys_limits(hits, count)
+    share = hits / count
+    found = share_interval(weight, count, hits)
+    assert found.value == pytest.approx(30 * 0.8 + 70 / 40)
+    assert found.low == pytest.approx(found.value - np.hypot(30 * (share - low)[0], 70 * (share - low)[1]))
+    assert found.high == pytest.approx(found.value + np.hypot(30 * (high - share)[0], 70 * (high - share)[1]))
+
+
+def test_many_samples_are_answered_at_once_as_one_by_one():
+    weight, count = np.array([0.9, 0.0, 0.1]), np.array([400, 0, 50])
+    hits = np.random.default_rng(1).integers(0, [4, 1, 51], (5, 2, 3))
+    at_once = share_interval(weight, count, hits, population=np.array([90_000, 0, 60]))
+    for place in np.ndindex(5, 2):
+        one = share_interval(weight, count, hits[place], population=np.array([90_000, 0, 60]))
+        assert [end[place] for end in at_once] == [pytest.approx(float(end)) for end in one]
+
+
+def test_a_stratum_that_was_read_whole_leaves_nothing_open():
+    found = share_interval(np.array([40, 60]), np.array([40, 60]), np.array([8, 0]), population=np.array([40, 60]))
+    assert [float(end) for end in found] == [8, 8, 8]
+    with pytest.raises(ValueError, match=r"every stratum needs a unit, got \[4, 0\]"):
+        share_interval(np.array([1, 1]), np.array([4, 0]), np.array([1, 0]))
+
+
+def test_net_change_is_as_sure_as_gain_and_loss_together():
+    found = difference_interval(Limits(*map(np.array, (5, 3, 9))), Limits(*map(np.array, (2, 1, 5))))
+    assert [float(end) for end in found] == pytest.approx([3, 3 - np.hypot(2, 3), 3 + np.hypot(4, 1)])
+
+
+# Rare loss: strata of stable mangrove, its edge, other near it, other, mapped loss; pixels of each, truly lost of them.
+PIXELS_OF = np.array([250_000, 74_000, 68_000, 1_554_000, 8_900])
+
+
+@pytest.mark.parametrize("missed", [(2535, 687, 267, 70), (250, 200, 100, 0), (25, 10, 0, 0), (0, 0, 0, 0)])
+def test_intervals_of_rare_loss_hold_the_truth_however_much_the_map_missed(missed):
+    positive = np.array([*missed, 6_000])
+    coverage, halfwidth = interval_coverage(PIXELS_OF, positive, np.array([400, 400, 400, 400, 100]), draws=4000)
+    assert 0.93 <= coverage <= 0.99
+    assert halfwidth > 0.1
+
+
+def test_intervals_of_extent_hold_the_truth():
+    positive = np.array([248_000, 66_000, 6_000, 3_000, 5_000])
+    coverage, halfwidth = interval_coverage(PIXELS_OF, positive, np.array([400, 400, 400, 400, 100]), draws=4000)
+    assert 0.94 <= coverage <= 0.975
+    assert halfwidth < 0.05
+
+
+def test_standard_errors_alone_would_not_hold_rare_loss():
+    pixels, positive = np.array([279_051, 32_456, 31_748, 1_611_122, 3_933]), np.array([763, 213, 33, 13, 2_749])
+    count = np.array([400, 400, 400, 400, 100])
+    hits = np.random.default_rng(1).hypergeometric(positive, pixels - positive, count, (4000, 5))
+    share = hits / count
+    error = np.sqrt((pixels**2 * share * (1 - share) / (count - 1)).sum(axis=1))
+    assert np.mean(np.abs(share @ pixels - positive.sum()) <= Z_95 * error) < 0.8
+    assert 0.93 <= interval_coverage(pixels, positive, count)[0] <= 0.99
+
+
+def test_wrong_labels_spoil_what_intervals_promise():
+    positive = np.array([250, 200, 100, 0, 6_000])
+    coverage, _ = interval_coverage(PIXELS_OF, positive, np.full(5, 400), reader_error=0.05)
+    assert coverage < 0.05
+    assert np.isnan(interval_coverage(PIXELS_OF, np.zeros(5, int), np.full(5, 9))[1])
