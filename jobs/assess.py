@@ -385,11 +385,11 @@ def command() -> None:
 
 @command.command("design")
 @run_options
-@click.option("--chips/--no-chips", default=True, help="A picture of every point in all years.", show_default=True)
-def design(options: Options, chips: bool) -> None:
+@click.option("--no-chips", is_flag=True, help="Draw no picture of every point in all years.")
+def design(options: Options, no_chips: bool) -> None:
     """Draw points in strata of mapped change: GeoParquet, GeoJSON, KML, CSV, chips, a table to fill."""
     with open_run(options) as run:
-        found = design_assessment(run, chips=chips)
+        found = design_assessment(run, chips=not no_chips)
         run.reporter.result(found, f"sample in {run.folder / 'assess'}: fill labels_template.csv")
 
 
