@@ -405,7 +405,7 @@ class AssessParams(Params):
     min_per_stratum: Annotated[int, Field(ge=2, le=100_000)] = 100
     """Fewest points of mapped loss, of mapped gain, and of what was not observed."""
 
-    buffer_px: Annotated[int, Field(ge=0, le=64)] = 3
+    buffer_px: Annotated[int, Field(ge=0, le=64)] = 2
     """Pixels up to so many rows and columns from mapped change, or an edge of mangrove, are strata of their own."""
 
     second_reader: Annotated[float, Field(ge=0, le=1)] = 0.1

@@ -100,7 +100,10 @@ def estimate_share(size: np.ndarray, stratum: np.ndarray, found: np.ndarray, *, 
 
 
 def jeffreys_limits(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the 95 % interval of a share by Jeffreys' prior: 0 where nothing was found, 1 where all was.
+    """Return the ends of the 95 % interval of a share by Jeffreys' prior.
+
+    They reach 0 where it is so of one unit or none, and 1 where it is not of one or none: of a share far below one in
+    ``count`` a unit is found in some samples, and what it then says of the least there is would be false in all of them.
 
     Parameters
     ----------
@@ -113,18 +116,18 @@ def jeffreys_limits(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np
 
     References
     ----------
-    Brown, Cai and DasGupta 2001, doi 10.1214/ss/1009213286.
+    Brown, Cai and DasGupta 2001, doi 10.1214/ss/1009213286, with the alteration at one unit of their 4.1.2.
 
     Examples
     --------
-    >>> low, high = jeffreys_limits(np.array([0, 5, 10]), np.array(10))
+    >>> low, high = jeffreys_limits(np.array([0, 1, 5, 10]), np.array(10))
     >>> low.round(3), high.round(3)
-    (array([0.   , 0.224, 0.783]), array([0.217, 0.776, 1.   ]))
+    (array([0.   , 0.   , 0.224, 0.783]), array([0.217, 0.381, 0.776, 1.   ]))
     """
     hits, count = np.asarray(hits, np.float64), np.asarray(count, np.float64)
     low = betaincinv(hits + 0.5, count - hits + 0.5, 0.025)
     high = betaincinv(hits + 0.5, count - hits + 0.5, 0.975)
-    return np.where(hits == 0, 0.0, low), np.where(hits == count, 1.0, high)
+    return np.where(hits <= 1, 0.0, low), np.where(hits >= count - 1, 1.0, high)
 
 
 def share_interval(

@@ -80,9 +80,10 @@ def test_a_stratum_of_one_unit_cannot_say_how_sure_it_is():
 
 
 def test_limits_of_a_share_are_quantiles_of_beta_and_reach_the_ends():
-    low, high = jeffreys_limits(np.array([0, 3, 10]), 10)
-    assert low == pytest.approx([0, beta.ppf(0.025, 3.5, 7.5), beta.ppf(0.025, 10.5, 0.5)])
-    assert high == pytest.approx([beta.ppf(0.975, 0.5, 10.5), beta.ppf(0.975, 3.5, 7.5), 1])
+    hits = np.array([0, 1, 3, 9, 10])
+    low, high = jeffreys_limits(hits, 10)
+    assert low == pytest.approx([0, 0, *beta.ppf(0.025, hits[2:] + 0.5, 10.5 - hits[2:])])
+    assert high == pytest.approx([*beta.ppf(0.975, hits[:3] + 0.5, 10.5 - hits[:3]), 1, 1])
 
 
 def test_an_interval_joins_the_limits_of_strata_side_by_side():
@@ -120,7 +121,9 @@ def test_net_change_is_as_sure_as_gain_and_loss_together():
 PIXELS_OF = np.array([250_000, 74_000, 68_000, 1_554_000, 8_900])
 
 
-@pytest.mark.parametrize("missed", [(2535, 687, 267, 70), (250, 200, 100, 0), (25, 10, 0, 0), (0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "missed", [(60, 0, 0, 0), (2535, 687, 267, 70), (250, 200, 100, 0), (25, 10, 0, 0), (0, 0, 0, 0)]
+)
 def test_intervals_of_rare_loss_hold_the_truth_however_much_the_map_missed(missed):
     positive = np.array([*missed, 6_000])
     coverage, halfwidth = interval_coverage(PIXELS_OF, positive, np.array([400, 400, 400, 400, 100]), draws=4000)
