@@ -103,7 +103,7 @@ def jeffreys_limits(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np
     """Return the ends of the 95 % interval of a share by Jeffreys' prior.
 
     They reach 0 where it is so of one unit or none, and 1 where it is not of one or none: of a share far below one in
-    ``count`` a unit is found in some samples, and what it then says of the least there is would be false in all of them.
+    ``count`` some samples find a unit, and what it says of the least there is would be false in each of them.
 
     Parameters
     ----------
