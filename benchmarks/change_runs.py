@@ -21,7 +21,7 @@ FEATURES: Final = "all+mad"
 """Of the pixel itself: means of its neighbourhood smear the edge of what changed."""
 
 TRAINED: Final = (2004, 2010, 2012, 2018)
-"""Years trained on: of Landsat 5 and 7, the same without the scan-line corrector, striped Landsat 7 alone, Landsat 8."""
+"""Years trained on: of Landsat 5 and 7, of the same with its gaps, of Landsat 7 with gaps alone, of Landsat 8."""
 
 MASKS: Final = (2000, 2020)
 """Land is labelled where both agree, as with Giri's mask and Global Mangrove Watch's."""
@@ -98,9 +98,7 @@ def make_worlds(setting: Setting, folder: Path, say: Callable[[str], None]) -> I
         planet += 1
 
 
-def _make_planet(
-    setting: Setting, seed: int, count: int, folder: Path, say: Callable[[str], None]
-) -> Iterator[World]:
+def _make_planet(setting: Setting, seed: int, count: int, folder: Path, say: Callable[[str], None]) -> Iterator[World]:
     place = folder / f"planet-{seed}"
     place.mkdir(parents=True, exist_ok=True)
     commands = Commands(place, setting.workers, say)

@@ -12,18 +12,23 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from engine.area import Area
 from engine.area_series import tally_years
+from engine.assess import Domains, draw_points, tally_maps, tally_strata
 from engine.change import area_table, compare_tile, records, sieved_transitions, zone_codes
+from engine.figures import CHIP_PX, FALSE_COLOUR, chip_strip
 from engine.files import write_text
-from engine.grid import Tile
+from engine.grid import Tile, pixel_hectares
 from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block
+from engine.kernels.design import stratify
 from engine.kernels.draw import pixel_hash, smallest
 from engine.kernels.history import History
 from engine.kernels.score import CALIBRATION_BINS
 from engine.kernels.support import REACH_PX
+from engine.landsat import BANDS
 from engine.legend import (
     CHANGES,
     CLASSES,
@@ -45,6 +50,9 @@ from engine.store import grid_coords, is_current, marker_path, open_store, write
 
 TRACED_VALUES: Final = 8 * 2**20
 """Pixels times years traced at once, but a row at least: bounds the memory of a trace to about 300 MB."""
+
+TileHistory = tuple[Tile, Place]
+"""A tile and the finished store of its history."""
 
 REGION_PIXELS: Final = 20_000
 """Pixels of a region that its rates are estimated from."""
@@ -270,7 +278,7 @@ def _strips(own: TileMaps, around: Sequence[TileMaps], years: int, reach: int) -
     for top in range(0, height, tall):
         rows = slice(top, min(top + tall, height))
         window = (row + rows.start - reach, col - reach, rows.stop - rows.start + 2 * reach, width + 2 * reach)
-        sources = [source for source in (own, *around) if _meet(window, source.tile.window)]
+        sources = [source for source in (own, *around) if meet(window, source.tile.window)]
 
         def read(name: str, fill: int, dtype: Any, of: str, some: slice = slice(None)) -> np.ndarray:
             stores = {source.tile: getattr(source, of)[some] for source in sources}  # noqa: B023 used at once
@@ -294,7 +302,7 @@ def _window(
     count = max(len(places) for places in stores.values())
     found = np.full((count, *window[2:]), fill, dtype)
     for tile, places in stores.items():
-        rows, cols = _meet(window, tile.window) or (slice(0), slice(0))
+        rows, cols = meet(window, tile.window) or (slice(0), slice(0))
         there = np.s_[_less(rows, tile.window[0]), _less(cols, tile.window[1])]
         for number, place in enumerate(places):
             with open_store(place) as data:
@@ -302,7 +310,7 @@ def _window(
     return found
 
 
-def _meet(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[slice, slice] | None:
+def meet(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> tuple[slice, slice] | None:
     """Return the rows and columns of the grid that two windows share, None where there are none."""
     rows, cols = (
         slice(max(one[axis], other[axis]), min(one[axis] + one[axis + 2], other[axis] + other[axis + 2]))
@@ -435,6 +443,67 @@ def series_task(history: Place, tile: Tile, area: Area, zones: Area | None, coun
         table = tally_years(years, classes, large, _zonings(regions, tile, area, zones), tile)
     marker = {"fingerprint": fingerprint, "tile": tile.id, "years": years, "counts": table.to_dict("records")}
     write_text(counts, json.dumps(marker, sort_keys=True))
+
+
+def tally_task(
+    history: Place, tile: Tile, adjoining: Sequence[TileHistory], area: Area, zones: Area | None, buffer_px: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Count a tile's pixels and hectares of each stratum of an assessment, and of what is mapped in each year."""
+    strata, domains = _assessed(history, tile, adjoining, area, zones, buffer_px)
+    hectares = pixel_hectares(tile)
+    with open_store(history) as data:
+        maps = ((int(year), data["class"][index].values) for index, year in enumerate(data["year"].values))
+        return tally_strata(strata, domains, hectares), tally_maps(maps, domains, hectares)
+
+
+def point_task(
+    history: Place,
+    tile: Tile,
+    adjoining: Sequence[TileHistory],
+    area: Area,
+    zones: Area | None,
+    buffer_px: int,
+    wanted: dict[int, int],
+    seed: int,
+) -> pd.DataFrame:
+    """Draw a tile's candidates for the sample of an assessment, each with its mapped class of every year."""
+    strata, domains = _assessed(history, tile, adjoining, area, zones, buffer_px)
+    points = draw_points(strata, wanted, domains, tile, seed=seed)
+    y, x = points["row"].to_numpy() - tile.window[0], points["col"].to_numpy() - tile.window[1]
+    with open_store(history) as data:
+        classes = {str(year): data["class"][index].values[y, x] for index, year in enumerate(data["year"].values)}
+    return points.assign(**classes)
+
+
+def _assessed(
+    history: Place, tile: Tile, adjoining: Sequence[TileHistory], area: Area, zones: Area | None, buffer_px: int
+) -> tuple[np.ndarray, list[Domains]]:
+    """Return the strata of a tile, as whole as if there were no tiles, and the regions and zones of its pixels."""
+    row, col, height, width = tile.window
+    window = (row - buffer_px, col - buffer_px, height + 2 * buffer_px, width + 2 * buffer_px)
+    stores = {other: [store] for other, store in ((tile, history), *adjoining)}
+    kind = _window(stores, window, "kind", OUTSIDE_AREA, np.uint8)[0]
+    regions = _stack([history], "region")[0]
+    inner = tuple(slice(buffer_px, buffer_px + size) for size in tile.shape)
+    strata = np.where(regions > 0, stratify(kind, buffer_px=buffer_px)[inner], np.uint8(0))
+    by = _zonings(regions, tile, area, zones)
+    return strata, [Domains(name, tuple(place.name for place in of.regions), codes) for name, codes, of in by]
+
+
+def chip_task(points: pd.DataFrame, tile: Tile, cubes: dict[int, Place]) -> list[tuple[str, bytes]]:
+    """Draw what was seen round some points of a tile in every year: id and PNG of each."""
+    half = CHIP_PX // 2
+    y, x = points["row"].to_numpy() - tile.window[0], points["col"].to_numpy() - tile.window[1]
+    strip = slice(max(0, y.min() - half), y.max() + half + 1)
+    bands = [BANDS.index(name) for name in FALSE_COLOUR]
+    chips = np.zeros((len(points), len(cubes), len(bands), CHIP_PX, CHIP_PX), np.uint16)
+    for index, store in enumerate(cubes.values()):
+        with open_store(store) as data:
+            composite = data["composite"][bands, strip].values
+        around = np.pad(composite, ((0, 0), (half, half), (half, half)))  # beyond the tile nothing is shown
+        for number, (down, right) in enumerate(zip(y - strip.start, x, strict=True)):
+            chips[number, index] = around[:, down : down + CHIP_PX, right : right + CHIP_PX]
+    return [(name, chip_strip(chip, list(cubes))) for name, chip in zip(points["id"], chips, strict=True)]
 
 
 def _zonings(regions: np.ndarray, tile: Tile, area: Area, zones: Area | None) -> list[tuple[str, np.ndarray, Area]]:

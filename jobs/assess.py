@@ -38,26 +38,22 @@ from engine.change import AREA_METHOD, read_zones
 from engine.errors import SampleError, StoreError
 from engine.files import replacing, write_text
 from engine.grid import Tile
+from engine.history_tasks import TileHistory, chip_task, point_task, tally_task
 from engine.kernels.design import STRATA
 from engine.legend import MANGROVE, OTHER
 from engine.places import Place
 from engine.plan import Plan
 from engine.simulate import Archive, add_truth, read_archive
 from engine.store import read_marker
-from engine.tasks import Adjoining, chip_task, point_task, tally_task, within_reach_of
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import cube_path
 from jobs.evaluate_page import write_parquet
+from jobs.history import adjoining_tiles, history_path
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 
 CHIPS_A_TASK: Final = 200
 LABELS_MOST_BYTES: Final = 2**28
-
-
-def history_path(run: Run, tile: Tile) -> Place:
-    """Return the store of what happened to a tile, as `mangroves change` writes it."""
-    return run.outputs / "change" / "history" / f"{tile.id}.zarr"
 
 
 def finished_plan(run: Run) -> tuple[Plan, dict[str, str]]:
@@ -124,21 +120,10 @@ def _zones(run: Run) -> Area | None:
     return read_zones(params.zones, params.by, run.trust) if params.zones and params.by else None
 
 
-def _with_adjoining(run: Run, plan: Plan) -> list[tuple[Tile, tuple[Adjoining, ...]]]:
+def _with_adjoining(run: Run, plan: Plan) -> list[tuple[Tile, tuple[TileHistory, ...]]]:
     """Return each tile with the histories that its buffers reach into."""
-    places = {(tile.zone, tile.row, tile.col): tile for tile in plan.tiles}
-    found = []
-    for tile in plan.tiles:
-        others = [
-            places.get((tile.zone, tile.row + down, tile.col + right)) for down in (-1, 0, 1) for right in (-1, 0, 1)
-        ]
-        near = tuple(
-            Adjoining(history_path(run, other), other, None)
-            for other in others
-            if other is not None and other != tile and within_reach_of(tile, other, run.params.assess.buffer_px)
-        )
-        found.append((tile, near))
-    return found
+    adjoining = adjoining_tiles(plan.tiles, run.params.assess.buffer_px)
+    return [(tile, tuple((other, history_path(run, other)) for other in near)) for tile, near in adjoining.items()]
 
 
 def _write_sample(run: Run, points: gpd.GeoDataFrame, years: list[int]) -> None:

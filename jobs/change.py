@@ -12,7 +12,7 @@ import pandas as pd
 from engine.area import Area
 from engine.change import change_table, merge_tables, read_zones, write_table, year_pairs
 from engine.history import least_px
-from engine.history_tasks import change_path, change_task
+from engine.history_tasks import TileHistory, change_path, change_task
 from engine.legend import TRANSITIONS
 from engine.model import Model
 from engine.places import Place
@@ -24,7 +24,7 @@ from jobs.change_products import show_rates, write_patches, write_series
 from jobs.classify import classify_maps, write_styles
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
-from jobs.history import History, trace_histories
+from jobs.history import trace_histories
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
@@ -61,12 +61,12 @@ def compare_years(run: Run, plan: Plan, model: Model) -> tuple[list[Place], pd.D
 
 
 def _compare_pairs(
-    run: Run, plan: Plan, histories: Sequence[History], pairs: Sequence[tuple[int, int]], zones: Area | None
+    run: Run, plan: Plan, histories: Sequence[TileHistory], pairs: Sequence[tuple[int, int]], zones: Area | None
 ) -> tuple[list[Place], pd.DataFrame]:
     """Compare two years of every tile's history, for each pair."""
     least_ha = run.params.change.min_area_ha
 
-    def find(of: tuple[tuple[int, int], History]) -> tuple[tuple[Any, ...], bool]:
+    def find(of: tuple[tuple[int, int], TileHistory]) -> tuple[tuple[Any, ...], bool]:
         pair, (tile, history) = of
         store = run.outputs / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
         fingerprint = fingerprint_of(

@@ -14,16 +14,15 @@ from engine.change import AREA_METHOD, merge_tables, write_table
 from engine.change_charts import series_chart
 from engine.files import replacing, write_text
 from engine.grid import Tile
-from engine.history_tasks import patches_are_current, patches_task, series_task
+from engine.history_tasks import TileHistory, patches_are_current, patches_task, series_task
 from engine.patches import AREAS, join_tiles, write_joined
 from engine.places import Place
 from engine.store import fingerprint_of, is_current, marker_path, read_marker
 from jobs.context import Run
-from jobs.history import History
 
 
 def write_patches(
-    run: Run, histories: Sequence[History], *, zones: Area | None, least_px: int
+    run: Run, histories: Sequence[TileHistory], *, zones: Area | None, least_px: int
 ) -> tuple[Place, pd.DataFrame]:
     """Write the patches of loss and of gain of all tiles as one GeoParquet, and their areas by region and zone.
 
@@ -65,7 +64,7 @@ def write_patches(
 
 
 def write_series(
-    run: Run, histories: Sequence[History], *, zones: Area | None, recovery_years: int
+    run: Run, histories: Sequence[TileHistory], *, zones: Area | None, recovery_years: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write the area of mangrove year by year: ``series`` as CSV, Parquet and chart, and its sum as ``rates.csv``.
 
@@ -130,7 +129,7 @@ def show_rates(run: Run, rates: pd.DataFrame) -> None:
 def _each_tile(
     run: Run,
     stage: str,
-    histories: Sequence[History],
+    histories: Sequence[TileHistory],
     zones: Area | None,
     settings: tuple[Any, ...],
     task: Callable[..., Any],
@@ -140,7 +139,7 @@ def _each_tile(
     suffix = {"patches": ".parquet", "series": ".json"}[stage]
     of_zones = [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None
 
-    def find(history: History) -> tuple[tuple[Any, ...], bool]:
+    def find(history: TileHistory) -> tuple[tuple[Any, ...], bool]:
         tile, store = history
         output = run.outputs / "change" / stage / f"{tile.id}{suffix}"
         sha256 = (read_marker(store) or {}).get("sha256")

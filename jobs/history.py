@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -16,11 +16,13 @@ from engine.grid import Tile
 from engine.history import Region, fit_region, reach_px
 from engine.history_tasks import (
     REGION_PIXELS,
+    TileHistory,
     TileMaps,
     Tracing,
     history_is_current,
     history_paths,
     history_task,
+    meet,
     odds_task,
 )
 from engine.kernels.draw import smallest
@@ -35,16 +37,13 @@ from jobs.classify import map_path, model_tags, write_styles
 from jobs.context import Run
 from jobs.cube import cube_path
 
-History = tuple[Tile, Place]
-"""A tile and the finished store of its history."""
-
 
 def history_path(run: Run, tile: Tile) -> Place:
     """Return the store of a tile's history."""
     return run.outputs / "change" / "history" / f"{tile.id}.zarr"
 
 
-def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> list[History]:
+def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> list[TileHistory]:
     """Trace every tile through all years where that is missing, and say how well its probabilities are calibrated."""
     params = run.params
     asked = as_asked(model, params.classify)
@@ -58,7 +57,8 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
     }
     hashes = dict(zip(maps, run.each(_inputs, maps.values()), strict=True))
     samples = _samples(run, plan)
-    around = {tile: _adjoining(tile, maps, reach_px(params.change)) for tile in maps}
+    adjoining = adjoining_tiles(maps, reach_px(params.change))
+    around = {tile: tuple(maps[other] for other in others) for tile, others in adjoining.items()}
     tracing = Tracing(
         years=plan.years,
         threshold=asked.threshold,
@@ -122,26 +122,19 @@ def _inputs(maps: TileMaps) -> list[str | None]:
     return [(read_marker(store) or {}).get("sha256") for store in (*maps.maps, *maps.cubes)]
 
 
-def _adjoining(tile: Tile, maps: dict[Tile, TileMaps], reach: int) -> tuple[TileMaps, ...]:
-    """Return the tiles of a zone of which pixels decide what is in one."""
-    at = {(other.zone, other.row, other.col): other for other in maps}
-    row, col, height, width = tile.window
+def adjoining_tiles(tiles: Iterable[Tile], reach: int) -> dict[Tile, tuple[Tile, ...]]:
+    """Return of each tile the others of its zone that hold pixels at most ``reach`` away from one of its own."""
+    at = {(tile.zone, tile.row, tile.col): tile for tile in tiles}
 
-    def near() -> Iterator[TileMaps]:
+    def near(tile: Tile) -> Iterator[Tile]:
+        row, col, height, width = tile.window
+        window = (row - reach, col - reach, height + 2 * reach, width + 2 * reach)
         for down, right in product((-1, 0, 1), repeat=2):
             other = at.get((tile.zone, tile.row + down, tile.col + right))
-            if other is None or (down, right) == (0, 0):
-                continue
-            top, left, tall, wide = other.window
-            if (
-                top < row + height + reach
-                and row - reach < top + tall
-                and left < col + width + reach
-                and col - reach < left + wide
-            ):
-                yield maps[other]
+            if other is not None and other != tile and meet(window, other.window):
+                yield other
 
-    return tuple(near())
+    return {tile: tuple(near(tile)) for tile in at.values()}
 
 
 def _samples(run: Run, plan: Plan) -> dict[str, dict[int, tuple[Place, str]]]:
@@ -205,7 +198,7 @@ def _calibration_error(run: Run, model: Model, markers: Sequence[dict[str, Any]]
     return {"calibration_error": round(error, 4), "calibration_population": f"wall to wall, mask, {whose}"}
 
 
-def _join_tiles(run: Run, plan: Plan, histories: Sequence[History]) -> None:
+def _join_tiles(run: Run, plan: Plan, histories: Sequence[TileHistory]) -> None:
     """Write a VRT a zone over the COGs of kind, years and confidence, with QGIS styles."""
     legends = {"kind": CHANGES, "class": None, "loss_year": None, "gain_year": None, "confidence": None}
     for zone in sorted({tile.zone for tile in plan.tiles}):

@@ -16,10 +16,10 @@ from engine.area import Area, Region, region_codes, wrap
 from engine.assess import merge_tallies, point_id
 from engine.figures import CHIP_PX
 from engine.grid import Tile, lonlat_of
+from engine.history_tasks import chip_task, point_task, tally_task
 from engine.kernels.design import stratify
 from engine.landsat import BANDS
 from engine.store import open_store, write_store
-from engine.tasks import Adjoining, chip_task, point_task, tally_task
 from tests.jobs.histories import write_history
 
 CORNER = (-16 * 2048, 9 * 2048 - 14)
@@ -57,7 +57,7 @@ def stores(area, tmp_path_factory) -> dict[Tile, Path]:
 
 def calls(stores, area):
     for tile, other in ((WEST, EAST), (EAST, WEST)):
-        yield stores[tile], tile, (Adjoining(stores[other], other, None),), area, None, BUFFER
+        yield stores[tile], tile, ((other, stores[other]),), area, None, BUFFER
 
 
 def whole(stores) -> tuple[np.ndarray, np.ndarray]:
