@@ -8,6 +8,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ from typing import Any
 # Read when XGBoost is imported: its threads would else spin while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from benchmarks import change_runs
 from benchmarks.archive import SCALES, Setup, make_archive
+from benchmarks.change import run_change
+from benchmarks.change import show as show_change
 from benchmarks.compare import COMPARISONS, compare
-from benchmarks.study import run_study, show
+from benchmarks.study import run_study
+from benchmarks.study import show as show_study
 from benchmarks.study_runs import FULL, Setting
 
 
@@ -39,6 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     other.add_argument("--workers", type=int, default=2, metavar="N", help="processes [default: 2]; changes no figure")
     other.add_argument("--folder", type=Path, metavar="FOLDER", help="keep archives, runs and maps here")
     other.set_defaults(run=study)
+    third = commands.add_parser("change", help="change in simulated worlds, scored against their truth")
+    third.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    third.add_argument("--worlds", type=int, default=6, metavar="N", help="six of each seed [default: 6]")
+    third.add_argument("--seed", type=int, default=1, metavar="S", help="another seed, other worlds [default: 1]")
+    third.add_argument("--workers", type=int, default=2, metavar="N", help="processes [default: 2]; changes no figure")
+    third.add_argument("--folder", type=Path, metavar="FOLDER", help="keep archives, runs and maps here")
+    third.set_defaults(run=change)
     options = parser.parse_args(arguments)
     return options.run(options, parser)
 
@@ -62,10 +75,17 @@ def compare_peers(options: argparse.Namespace, parser: argparse.ArgumentParser) 
 def study(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     """Run ``study``."""
     setting = Setting(seed=options.seed, workers=options.workers, **FULL if options.full else {})
-    with tempfile.TemporaryDirectory(prefix="mangroves-study-") as folder:
+    return _score(partial(run_study, setting), show_study, "mangroves-study-", options)
+
+
+def _score(
+    run: Callable[..., dict[str, Any]], show: Callable[[dict[str, Any]], Iterable[str]], prefix: str, options: Any
+) -> int:
+    """Run a benchmark against truth in a folder; print its figures and its table, and write them."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         place = (options.folder or Path(folder)).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        found = run_study(setting, place, _say)
+        found = run(place, _say)
     for name, value in found.items():
         print(f"{name:<32} {value:.4f}" if isinstance(value, float) else f"{name:<32} {value}")
     _say("")
@@ -73,6 +93,12 @@ def study(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
         _say(line)
     _write(found, options.json)
     return 0
+
+
+def change(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+    """Run ``change``."""
+    setting = change_runs.Setting(seed=options.seed, worlds=options.worlds, workers=options.workers)
+    return _score(partial(run_change, setting), show_change, "mangroves-change-", options)
 
 
 def _say(line: str) -> None:

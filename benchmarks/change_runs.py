@@ -104,7 +104,7 @@ def _make_planet(setting: Setting, seed: int, count: int, folder: Path, say: Cal
     commands = Commands(place, setting.workers, say)
     names = [str(name) for name in stream(seed, "worlds").permutation(sorted(study_regions()))]
     kinds = WORLDS[:count]
-    size = {"size_px": setting.size_px, "scenes_per_year": setting.scenes, "seed": seed}
+    size: dict[str, Any] = {"size_px": setting.size_px, "scenes_per_year": setting.scenes, "seed": seed}
     commands.simulate("elsewhere", names[len(WORLDS) :], TRAINED, masks=MASKS, **size)
     elsewhere = read_archive(place / "elsewhere")
     masks = [{"path": str(path), "year": year} for year, path in elsewhere.masks.items()]

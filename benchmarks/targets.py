@@ -39,6 +39,24 @@ STUDY_TARGETS: Final[dict[str, tuple[str, float]]] = {
 """Figure of the simulated study -> what is aimed at, against truth and wall to wall."""
 
 
+CHANGE_TARGETS: Final[dict[str, tuple[str, float]]] = {
+    "annual_f1": (">=", 0.93),
+    "loss_f1_high": (">=", 0.80),
+    "gain_f1_high": (">=", 0.78),
+    "recall_clearfell": (">=", 0.90),
+    "recall_erosion": (">=", 0.85),
+    "recall_dieback": (">=", 0.65),
+    "recall_gain": (">=", 0.80),
+    "within_one_year": (">=", 0.90),
+    "false_loss_pct": ("<=", 0.05),
+    "false_gain_pct": ("<=", 0.05),
+    "extent_error_pct": ("<=", 5),
+    "coverage_extent": (">=", 0.93),
+    "coverage_loss": (">=", 0.93),
+}
+"""Figure of change in simulated worlds -> what is asked for; ``_high`` is of worlds that change fast."""
+
+
 def is_met(figure: str, value: float, targets: Mapping[str, tuple[str, float]] = TARGETS) -> bool:
     """Tell whether a figure reaches its target.
 

@@ -14,11 +14,12 @@ from benchmarks.archive import BenchmarkArchive
 from benchmarks.harness import Run, measure_tasks
 from benchmarks.models import fit, pixels_of
 from engine.area import read_area
+from engine.history_tasks import TileMaps, Tracing, history_task
 from engine.kernels.features import ALL_FEATURES
-from engine.params import AreaParams, ClassifyParams, CubeParams
+from engine.params import AreaParams, ChangeParams, ClassifyParams, CubeParams
 from engine.plan import TileYear
 from engine.ranges import Access
-from engine.tasks import change_task, classify_task, cube_task
+from engine.tasks import classify_task, cube_task
 
 Calls = list[tuple[Any, ...]]
 """Arguments of each task."""
@@ -88,17 +89,27 @@ def classify_workload(archive: BenchmarkArchive, folder: Path) -> Workload:
 
 
 def change_workload(archive: BenchmarkArchive, folder: Path) -> Workload:
-    """Change between two maps of the square, of different thresholds; they are made here, once."""
+    """The history of two maps of the square, of different thresholds, as of two years; they are made here, once."""
     maps = classify_workload(archive, folder).calls(2, folder / "maps")
     for call in maps:
         classify_task(*call)
-    (_, tile, year, area, *_), before, after = maps[0], maps[0][-3], maps[1][-3]
+    (cube, tile, year, area, *_), stores = maps[0], (maps[0][-3], maps[1][-3])
+    tracing = Tracing(
+        years=(year, year + 1),
+        threshold=0.5,
+        min_looks=CubeParams().min_looks,
+        params=ChangeParams(),
+        area=area,
+        zones=None,
+        rates={},
+        samples={},
+    )
+    own = TileMaps(tile=tile, maps=stores, cubes=(cube, cube))
 
     def calls(count: int, folder: Path) -> Calls:
-        stores = [folder / f"{number}" / f"{year}-{year + 1}.zarr" for number in range(count)]
-        return [(before, after, tile, (year, year + 1), area, None, store, "bench", {}) for store in stores]
+        return [(own, (), tracing, folder / f"{number}" / f"{tile.id}.zarr", "bench", {}) for number in range(count)]
 
-    return Workload("change", change_task, calls, tile.shape[0] * tile.shape[1])
+    return Workload("change", history_task, calls, tile.shape[0] * tile.shape[1])
 
 
 SCHEDULER: Final = Workload(

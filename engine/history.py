@@ -255,8 +255,7 @@ def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, y
     known = frequency <= PROBABILITY_SCALE
     median = _median(frequency, known)
     sparse = np.zeros(changed.shape, bool)
-    at = np.nonzero(changed)
-    sparse[at] = _median(frequency[:, *at], known[:, *at] & (classes[:, *at] == MANGROVE)) >= SPARSE
+    sparse[changed] = _median(frequency[:, changed], known[:, changed] & (classes[:, changed] == MANGROVE)) >= SPARSE
     beside = within_reach(median >= WATER, WATER_REACH_PX)
     levels = wetness_levels(frequency)
     flagged = [tide_suspect(levels, years, year, beside, sparse) for year in (history.loss_year, history.gain_year)]

@@ -136,7 +136,8 @@ def count_changes(odds: np.ndarray, rates: Rates, prior: float) -> Changes:
         As of ``smooth``.
     """
     _check(odds, rates, prior)
-    return Changes(*_count(np.ascontiguousarray(odds), rates.loss, rates.gain, prior), odds.shape[1])
+    mangrove, lost, other, gained, first = _count(np.ascontiguousarray(odds), rates.loss, rates.gain, prior)
+    return Changes(mangrove, lost, other, gained, first, odds.shape[1])
 
 
 def fit_rates(odds: np.ndarray, rates: Rates, prior: float, *, rounds: int = 20) -> tuple[Rates, float]:
