@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -80,7 +81,7 @@ def least_px(params: ChangeParams) -> int:
     >>> least_px(ChangeParams())  # half a hectare
     6
     """
-    return max(1, -int(-params.min_area_ha // PIXEL_HA))
+    return max(1, math.ceil(round(params.min_area_ha / PIXEL_HA, 6)))
 
 
 def reach_px(params: ChangeParams) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 import engine
-from engine.change import compare_tile
+from engine.change import compare_tile, sieved_transitions
 from engine.cluster import open_cluster
 from engine.errors import ConfigError, ModelError
 from engine.figures import category_panel, composite_panel, preview, probability_panel
@@ -33,6 +33,7 @@ from jobs.classify import map_path
 from jobs.config import parse_config
 from jobs.context import Options, Run, begin_run, place_run
 from jobs.cube import cube_path
+from jobs.history import history_path
 from jobs.report import Reporter
 from jobs.simulate import simulate
 from jobs.steps import run_all
@@ -136,14 +137,15 @@ def score_against_truth(
     dict
         ``years``: hectares mapped, true, and true where the map is observed, over all regions;
         ``hold_out``: AUC, precision, recall, F1 over all observed pixels and years of the held-out regions, also
-        at other prevalences; ``change``: hectares of loss and gain, first to last year, as ``years``.
+        at other prevalences; ``change``: hectares of loss and gain, first to last year, as ``years``: mapped by all
+        years together in patches of half a hectare and more, and of both years' maps differenced.
     """
     names = [region.name for region in run.area.regions]
     years = sorted({part.year for part in parts})
     kinds = ("mapped_ha", "true_ha", "true_observed_ha")
     totals = {year: dict.fromkeys(kinds, 0.0) for year in years}
     held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    turned = {kind: dict.fromkeys(("mapped", "true", "true_observed"), 0.0) for kind in ("loss", "gain")}
+    turned = {kind: dict.fromkeys(("mapped", "differenced", "true", "true_observed"), 0.0) for kind in ("loss", "gain")}
     for tile in sorted({part.tile for part in parts}):
         hectares = np.broadcast_to(pixel_hectares(tile), tile.shape)
         classes, truths = {}, {}
@@ -161,8 +163,11 @@ def score_against_truth(
         first, last = years[0], years[-1]
         there = {year: np.where(truths[year], MANGROVE, OTHER).astype("uint8") for year in (first, last)}
         seen = {year: np.where(classes[year] == NOT_OBSERVED, np.uint8(NOT_OBSERVED), there[year]) for year in there}
+        with open_store(history_path(run, tile)) as data:
+            traced, large = data["class"].values, data["large"].values
         codes = {
-            "mapped": compare_tile(classes[first], classes[last]),
+            "mapped": sieved_transitions(compare_tile(traced[0], traced[-1]), large),
+            "differenced": compare_tile(classes[first], classes[last]),
             "true": compare_tile(there[first], there[last]),
             "true_observed": compare_tile(seen[first], seen[last]),
         }
@@ -237,8 +242,8 @@ def show_summary(run: Run, summary: dict[str, Any], folder: Path) -> None:
         ((name, *(f"{value:.3f}" for value in values)) for name, *values in rows),
     )
     run.reporter.table(
-        f"{summary['simulated']}: change {change['years'][0]} to {change['years'][1]}, hectares (two maps differenced)",
-        ("", "mapped", "true", "true where observed"),
+        f"{summary['simulated']}: change {change['years'][0]} to {change['years'][1]}, hectares",
+        ("", "mapped", "two maps differenced", "true", "true where observed"),
         ((kind, *(f"{hectares:,.0f}" for hectares in change[kind].values())) for kind in ("loss", "gain")),
     )
     lines = [

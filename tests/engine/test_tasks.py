@@ -42,8 +42,6 @@ from engine.store import array_sha256, is_current, marker_path, open_store, read
 from engine.tasks import (
     Adjoining,
     Draw,
-    change_path,
-    change_task,
     classify_task,
     cube_is_current,
     cube_task,
@@ -649,7 +647,6 @@ def test_strips_do_not_change_a_map_of_neighbourhoods(cut, blurred, over_all, tm
 # Maps made by hand
 
 BEFORE = np.array([[1, 1, 2, 2, 0, 1, 2, 3, 255, 255]], "uint8")
-AFTER = np.array([[1, 2, 1, 2, 1, 0, 3, 1, 255, 1]], "uint8")
 SMALL = Tile(48, 8, -16, (-32700, 16510, 1, 10))
 
 
@@ -659,27 +656,6 @@ def hand_map(folder: Path, year: int, classes: np.ndarray) -> Path:
     dataset = as_dataset({}, SMALL.geobox, year, {}).drop_vars("band")
     write_store(store, dataset.assign({name: (("y", "x"), values) for name, values in layers.items()}), {})
     return store
-
-
-def test_change_is_written_as_zarr_and_cog_and_counted_by_region_and_zone(area, tmp_path):
-    maps = [hand_map(tmp_path, year, classes) for year, classes in ((2015, BEFORE), (2020, AFTER))]
-    store = tmp_path / "change" / "2015-2020" / f"{SMALL.id}.zarr"
-    lon, lat = lonlat_of(48, np.array([-32700] * 2), np.array([16512, 16515]))
-    zone = box(lon[0] - 1.3e-4, lat[0] - 1e-3, lon[1] + 1.3e-4, lat[1] + 1e-3)  # columns 2 to 5
-    marker = change_task(
-        *maps, SMALL, (2015, 2020), area, Area((Region("park", wrap(zone)),)), store, "f", {"run": "few"}
-    )
-    expected = [1, 4, 3, 2, 0, 0, 5, 5, 255, 255]
-    with open_store(store) as data:
-        assert data["transition"].values.tolist() == [expected]
-    assert change_path(store).name == f"change_{SMALL.id}_2015-2020.tif"
-    (codes,), geobox = read_raster(change_path(store))
-    assert codes.tolist() == [expected]
-    assert geobox == SMALL.geobox
-    counted = {(row["by"], row["where"], row["code"]): row["pixels"] for row in marker["areas"]}
-    for where, pixels in {("region", "east"): (2, 1, 1, 1, 1, 2), ("zone", "park"): (2, 0, 1, 1, 0, 0)}.items():
-        assert tuple(counted[*where, code] for code in range(6)) == pixels
-    assert is_current(store, "f")
 
 
 def test_a_map_is_exported_in_the_codes_of_global_mangrove_watch(tmp_path):
