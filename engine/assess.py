@@ -32,8 +32,8 @@ from engine.kernels.accuracy import (
     assess_sample,
     difference_interval,
     estimate_share,
+    fraction_interval,
     interval_coverage,
-    jeffreys_limits,
     share_interval,
 )
 from engine.kernels.compare import tally, transitions
@@ -645,7 +645,7 @@ class Accuracies(NamedTuple):
     """Tables of what the map has right."""
 
     figures: pd.DataFrame
-    """by, where, period, measure (overall, users, producers), class, value, low, high, points."""
+    """by, where, period, measure (overall, users, producers), class, value, low, high, se (of the papers), points."""
 
     matrix: pd.DataFrame
     """by, where, period, mapped, true, points, share (of the land)."""
@@ -677,7 +677,7 @@ def estimate_accuracy(sample: Assessment) -> Accuracies:
         tasks.append((f"{sample.years[0]}-{sample.years[-1]}", _CHANGE_CLASSES, change[0], change[1], known))
     for part in _parts(sample):
         for period, classes, of_map, of_reader, known in tasks if part.own else []:
-            hectares, _, stratum, used = _used(part, known)
+            hectares, pixels, stratum, used = _used(part, known)
             kept = np.flatnonzero(hectares > 0)
             if not kept.size or (np.bincount(stratum, minlength=hectares.size)[kept] < 2).any():
                 continue
@@ -686,15 +686,24 @@ def estimate_accuracy(sample: Assessment) -> Accuracies:
             code = np.zeros(256, np.int64)
             code[list(classes)] = np.arange(len(classes))
             said, true = (code[of[part.chosen][used]] for of in (of_map, of_reader))
-            found = assess_sample(hectares[kept], place[stratum], said, true, len(classes), jeffreys=True)
+            read = _Read(hectares[kept], pixels[kept], place[stratum], said, true)
+            found = assess_sample(hectares[kept], read.stratum, said, true, len(classes), jeffreys=True)
             key = {"by": part.by, "where": part.where, "period": period}
             names = list(classes.values())
-            figures.append({**key, "measure": "overall", "class": "all", **_bounded(found.overall, said.size)})
-            for measure, of_class, of in (("users", found.users, said), ("producers", found.producers, true)):
-                for index, name in enumerate(names):
-                    units = int(np.count_nonzero(of == index))
-                    if np.isfinite(of_class[index].value):
-                        figures.append({**key, "measure": measure, "class": name, **_bounded(of_class[index], units)})
+            right = read.limits(said == true, said >= 0)
+            land = float(hectares.sum())
+            share = Limits(*(end / land for end in right))
+            figures.append({**key, "measure": "overall", "class": "all", **_row(share, found.overall, said.size)})
+            for index, name in enumerate(names):
+                hit, of_class, is_so = (said == index) & (true == index), said == index, true == index
+                within = read.limits(hit, of_class)
+                for measure, whole, other, estimate in (
+                    ("users", of_class, read.limits(of_class & ~is_so, of_class), found.users[index]),
+                    ("producers", is_so, read.limits(is_so & ~of_class, ~of_class), found.producers[index]),
+                ):
+                    if whole.any():
+                        row = _row(fraction_interval(within, other), estimate, int(whole.sum()))
+                        figures.append({**key, "measure": measure, "class": name, **row})
             for row, column in np.ndindex(found.matrix.shape):
                 units = int(np.count_nonzero((said == row) & (true == column)))
                 if names[column] != "not observed":
@@ -703,12 +712,26 @@ def estimate_accuracy(sample: Assessment) -> Accuracies:
     return Accuracies(pd.DataFrame(figures), pd.DataFrame(cells))
 
 
-def _bounded(found: Estimate, units: int) -> dict[str, Any]:
-    """Return value and interval within 0 and 1; where all units say the same, by Jeffreys' limits of so many."""
-    low, high = (float(np.clip(end, 0, 1)) for end in found.interval)
-    if found.error == 0 and found.value in (0.0, 1.0):
-        low, high = (float(end) for end in jeffreys_limits(np.array(found.value * units), np.array(units)))
-    return {"value": found.value, "low": low, "high": high, "points": units}
+class _Read(NamedTuple):
+    """Units of a part of the area as they are mapped and read."""
+
+    hectares: np.ndarray
+    pixels: np.ndarray
+    stratum: np.ndarray
+    said: np.ndarray
+    true: np.ndarray
+
+    def limits(self, found: np.ndarray, possible: np.ndarray) -> Limits:
+        """Estimate hectares of what was found, from the strata that have any unit of which it is possible."""
+        count, some = (np.bincount(self.stratum, of, minlength=self.pixels.size) for of in (None, possible))
+        kept = some > 0
+        hits = np.bincount(self.stratum, found, minlength=self.pixels.size)[kept]
+        return estimate_area(self.hectares[kept], count[kept], hits, pixels=self.pixels[kept])
+
+
+def _row(limits: Limits, estimate: Estimate, units: int) -> dict[str, Any]:
+    ends = {name: float(end) for name, end in zip(("value", "low", "high"), limits, strict=True)}
+    return {**ends, "se": estimate.error, "points": units}
 
 
 def compare_readers(first: np.ndarray, second: np.ndarray, years: Sequence[int]) -> pd.DataFrame:

@@ -204,6 +204,38 @@ def difference_interval(ones: Limits, others: Limits) -> Limits:
     return Limits(value, value - below, value + above)
 
 
+def fraction_interval(part: Limits, rest: Limits) -> Limits:
+    """Return the share that one estimate has of itself and another, and its 95 % interval, by the same method.
+
+    So is producer's accuracy, of what was found and what was missed. The error of the ratio that ``estimate_ratio``
+    gives takes what no unit was found of for nothing: of rare loss that holds the truth in .45 to .94 of samples.
+
+    References
+    ----------
+    Donner and Zou 2012, Statistical Methods in Medical Research 21, 347, equation 9.
+
+    Examples
+    --------
+    Of loss 80 ha were mapped; missed nobody found any, but 20 ha may be.
+
+    >>> part, rest = (Limits(*map(np.array, ends)) for ends in ((80.0, 70.0, 88.0), (0.0, 0.0, 20.0)))
+    >>> [round(float(end), 2) for end in fraction_interval(part, rest)]
+    [1.0, 0.8, 1.0]
+    """
+    both = part.value + rest.value
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.where(both > 0, part.value / both, np.nan)
+        low, high = 1 / (1 + _most_times(rest, part)), 1 - 1 / (1 + _most_times(part, rest))
+    return Limits(value, np.where(both > 0, low, np.nan), np.where(both > 0, high, np.nan))
+
+
+def _most_times(one: Limits, other: Limits) -> np.ndarray:
+    """Return how many times another estimate one may be at most; infinite where the other may be nothing."""
+    product, least = one.value * other.value, other.low * (2 * other.value - other.low)
+    root = np.sqrt(np.maximum(0.0, product**2 - one.high * (2 * one.value - one.high) * least))
+    return np.where(least > 0, (product + root) / least, np.inf)
+
+
 def interval_coverage(
     pixels: np.ndarray,
     positive: np.ndarray,

@@ -237,6 +237,9 @@ def test_the_example_of_the_paper_comes_out_of_the_tables():
     assert round(found.loc[("overall", "all"), "value"], 3) == 0.947
     names = ["loss", "gain", "stable mangrove", "stable other"]
     assert found.loc["users"].loc[names, "value"].round(3).tolist() == [0.88, 0.733, 0.927, 0.963]
+    assert (Z_95 * found.loc["users"].loc[names, "se"]).round(3).tolist() == [0.074, 0.101, 0.04, 0.021]
+    assert (found["low"] <= found["value"]).all()
+    assert (found["value"] <= found["high"]).all()
     assert found.loc["producers"].loc[names, "value"].round(3).tolist() == [0.749, 0.847, 0.935, 0.962]
 
 

@@ -9,6 +9,7 @@ from engine.kernels.accuracy import (
     difference_interval,
     estimate_ratio,
     estimate_share,
+    fraction_interval,
     interval_coverage,
     jeffreys_limits,
     share_interval,
@@ -115,6 +116,37 @@ def test_a_stratum_that_was_read_whole_leaves_nothing_open():
 def test_net_change_is_as_sure_as_gain_and_loss_together():
     found = difference_interval(Limits(*map(np.array, (5, 3, 9))), Limits(*map(np.array, (2, 1, 5))))
     assert [float(end) for end in found] == pytest.approx([3, 3 - np.hypot(2, 3), 3 + np.hypot(4, 1)])
+
+
+def test_a_fraction_and_what_it_leaves_have_intervals_that_mirror_each_other():
+    one, other = (Limits(*map(np.array, ends)) for ends in ((5.0, 3.0, 9.0), (2.0, 1.0, 5.0)))
+    found, left = fraction_interval(one, other), fraction_interval(other, one)
+    assert [1 - float(end) for end in (left.value, left.high, left.low)] == pytest.approx([float(end) for end in found])
+    assert found.value == pytest.approx(5 / 7)
+    # The odds by the equation of Donner and Zou: of 2 in 1-5 to 5 in 3-9.
+    odds = [
+        (10 + sign * np.sqrt(100 - end)) / least
+        for sign, end, least in ((-1, 1 * 9 * 3 * 1, 9), (1, 5 * 3 * -1 * 7, 21))
+    ]
+    assert [float(found.low), float(found.high)] == pytest.approx([1 / (1 + odds[1]), 1 / (1 + odds[0])])
+
+
+def test_a_fraction_of_nothing_is_not_known():
+    nothing, some = (Limits(*map(np.array, ends)) for ends in ((0.0, 0.0, 4.0), (8.0, 6.0, 9.0)))
+    assert np.isnan(fraction_interval(nothing, nothing)).all()
+    assert [float(end) for end in fraction_interval(nothing, some)][:2] == [0, 0]
+    assert float(fraction_interval(some, nothing).high) == 1
+    assert float(fraction_interval(some, nothing).low) < 8 / 12
+
+
+@pytest.mark.parametrize("missed", [(763, 213, 33, 13), (100, 100, 10, 0)])
+def test_producers_accuracy_of_rare_loss_is_held(missed):
+    pixels, positive = np.array([279_051, 32_456, 31_748, 1_611_122, 3_933]), np.array([*missed, 2_749])
+    count = np.array([400, 400, 400, 400, 100])
+    hits = np.random.default_rng(1).hypergeometric(positive, pixels - positive, count, (4000, 5))
+    parts = [share_interval(pixels[of], count[of], hits[:, of], population=pixels[of]) for of in ([4], [0, 1, 2, 3])]
+    found, truth = fraction_interval(*parts), 2_749 / positive.sum()
+    assert 0.93 <= np.mean((found.low <= truth) & (truth <= found.high)) <= 0.99
 
 
 # Rare loss: strata of stable mangrove, its edge, other near it, other, mapped loss; pixels of each, truly lost of them.
