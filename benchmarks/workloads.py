@@ -97,7 +97,6 @@ def change_workload(archive: BenchmarkArchive, folder: Path) -> Workload:
     tracing = Tracing(
         years=(year, year + 1),
         threshold=0.5,
-        min_looks=CubeParams().min_looks,
         params=ChangeParams(),
         area=area,
         zones=None,

@@ -36,6 +36,11 @@ LOSS_RATE: Final = 0.005
 LIKELY_RATES: Final = 10
 """How many times as often land changes where neighbours changed alike."""
 
+FULL_LOOKS: Final = 8
+"""Clear looks from which a year tells all it can; one of fewer weighs as many eighths. To take years of fewer than 3 as
+missing, as is usual, loses more: of simulated worlds of ten years loss F1 .86 in place of .94, recall of erosion .81 in
+place of .91, as under cloud half of the years are such."""
+
 WATER: Final = 5000
 """Water frequency x 10 000 from which a pixel is water, in the median year."""
 
@@ -89,7 +94,7 @@ def reach_px(params: ChangeParams) -> int:
     return least_px(params) - 1 + REACH_PX
 
 
-def odds_of_years(probability: np.ndarray, looks: np.ndarray, threshold: float, min_looks: int) -> np.ndarray:
+def odds_of_years(probability: np.ndarray, looks: np.ndarray, threshold: float, min_looks: int = 1) -> np.ndarray:
     """Return by how much each year's log-odds pass the threshold's, mixed with those of neighbours.
 
     Parameters
@@ -116,7 +121,6 @@ def trace_block(
     years: Sequence[int],
     *,
     threshold: float,
-    min_looks: int,
     params: ChangeParams,
     rates: Mapping[int, Region] | None = None,
 ) -> Trace:
@@ -138,9 +142,8 @@ def trace_block(
         Ascending.
     threshold : float
         From which a year's map is mangrove.
-    min_looks : int
-        Clear looks below which a year is missing: it neither starts nor dates a change.
     params : ChangeParams
+        A year of fewer than ``min_looks`` is missing: it neither starts nor dates a change.
     rates : mapping of int to Region
         By region code; of ``hmm`` only.
 
@@ -149,13 +152,15 @@ def trace_block(
     Trace
         Of the whole block given; exact ``reach_px`` and more from those of its edges beyond which there is land.
     """
-    over = odds_of_years(probability, looks, threshold, min_looks)
+    over = odds_of_years(probability, looks, threshold, params.min_looks)
     known = ~np.isnan(over)
     ever = known.any(axis=0)
+    weight = weight_of(looks)
     if params.model == "segments":
-        course, share = _by_segments(over, threshold)
+        course, share = _by_segments(over, weight, threshold)
     else:
-        course, share = _by_rates(over, regions, rates or {})
+        course, share = _by_rates(over, weight, regions, rates or {})
+        course = _carried(course, known)
     flat = (len(years), -1)
     told = tell_history(
         course.reshape(flat),
@@ -181,18 +186,40 @@ def trace_block(
     return Trace(classes, levels, history, large.astype(np.uint8))
 
 
-def _by_segments(over: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def weight_of(looks: np.ndarray) -> np.ndarray:
+    """Return what years of so many clear looks weigh, float32 of the shape of ``looks``; of none as of one.
+
+    Examples
+    --------
+    >>> weight_of(np.array([0, 2, 8, 30]))
+    array([0.125, 0.25 , 1.   , 1.   ], dtype=float32)
+    """
+    return np.clip(looks, 1, FULL_LOOKS).astype(np.float32) / FULL_LOOKS
+
+
+def _carried(course: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return a course whose missing years are as the year before them, the first ones as the first that is known."""
+    found = course.copy()
+    found[0] = np.where(known[0], course[0], np.take_along_axis(course, known.argmax(axis=0)[np.newaxis], axis=0)[0])
+    for year in range(1, len(found)):
+        found[year] = np.where(known[year], course[year], found[year - 1])
+    return found
+
+
+def _by_segments(over: np.ndarray, weight: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Return whether each year is mangrove, bool, and its probability, float32, (year, y, x)."""
-    flat = over.reshape(len(over), -1)
-    sure = segment(flat).reshape(over.shape)
-    likely = segment(flat, break_cost=LIKELY_BREAK_COST).reshape(over.shape)
+    flat, weights = over.reshape(len(over), -1), weight.reshape(len(over), -1)
+    sure = segment(flat, weights).reshape(over.shape)
+    likely = segment(flat, weights, break_cost=LIKELY_BREAK_COST).reshape(over.shape)
     course = confirm_changes(sure >= 0, likely >= 0)
     followed = (course != (sure >= 0)).any(axis=0)
     return course, probability_of_level(np.where(followed, likely, sure), threshold)
 
 
-def _by_rates(over: np.ndarray, regions: np.ndarray, rates: Mapping[int, Region]) -> tuple[np.ndarray, np.ndarray]:
-    odds = evidence(over)
+def _by_rates(
+    over: np.ndarray, weight: np.ndarray, regions: np.ndarray, rates: Mapping[int, Region]
+) -> tuple[np.ndarray, np.ndarray]:
+    odds = evidence(over) * weight
     sure, likely = np.zeros(over.shape, bool), np.zeros(over.shape, bool)
     share = np.zeros(over.shape, np.float32)
     for code, region in rates.items():
@@ -210,23 +237,26 @@ def _oftener(rates: Rates) -> Rates:
     return Rates(*(max(rate, min(LIKELY_RATES * rate, MOST_RATE)) for rate in rates))
 
 
-def fit_region(over: np.ndarray, threshold: float) -> Region:
+def fit_region(over: np.ndarray, weight: np.ndarray, threshold: float) -> Region:
     """Estimate how often the land of a region changes, from the years of pixels that stand for it.
 
     Parameters
     ----------
     over : ndarray of float32, shape (year, pixel)
         As of ``odds_of_years``.
+    weight : ndarray of float32, shape (year, pixel)
+        Of ``weight_of``.
     threshold : float
         What the share of mangrove begins with, as with rare mangrove it is rarely passed.
 
     Examples
     --------
-    >>> fit_region(np.full((5, 0), np.nan, dtype="float32"), 0.4).rates.loss  # of no pixel: as it begins
+    >>> none = np.zeros((5, 0), dtype="float32")
+    >>> fit_region(none, none, 0.4).rates.loss  # of no pixel: as it begins
     0.005
     """
     mangrove = min(max(float((over > 0).mean()) if over.size else threshold, 0.001), 0.999)
-    return Region(*fit_rates(evidence(over), Rates.balanced(LOSS_RATE, mangrove), mangrove))
+    return Region(*fit_rates(evidence(over) * weight, Rates.balanced(LOSS_RATE, mangrove), mangrove))
 
 
 def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, years: Sequence[int]) -> np.ndarray:

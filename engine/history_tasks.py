@@ -22,7 +22,7 @@ from engine.change import area_table, compare_tile, records, sieved_transitions,
 from engine.figures import CHIP_PX, FALSE_COLOUR, chip_strip
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
-from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block
+from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block, weight_of
 from engine.kernels.design import stratify
 from engine.kernels.draw import pixel_hash, smallest
 from engine.kernels.history import History
@@ -98,7 +98,6 @@ class Tracing:
     threshold: float
     """Of the maps."""
 
-    min_looks: int
     params: ChangeParams
     area: Area
     zones: Area | None
@@ -232,7 +231,6 @@ def _traced(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing) -> Iter
             block.regions,
             tracing.years,
             threshold=tracing.threshold,
-            min_looks=tracing.min_looks,
             params=tracing.params,
             rates=tracing.rates,
         )
@@ -241,8 +239,10 @@ def _traced(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing) -> Iter
         yield rows, Trace(trace.classes[inner], trace.probability[inner], history, trace.large[inner])
 
 
-def odds_task(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing, seed: int) -> dict[int, tuple[Any, ...]]:
-    """Return of each region the pixels of a tile that come first by seed: their numbers and the odds of their years."""
+def odds_task(
+    own: TileMaps, around: Sequence[TileMaps], tracing: Tracing, seed: int
+) -> dict[int, tuple[np.ndarray, ...]]:
+    """Return of each region the pixels of a tile that come first by seed: numbers, odds and weights of their years."""
     tile = own.tile
     regions = _stack([own.maps[0]], "region")[0]
     y, x = np.nonzero(regions)
@@ -253,13 +253,14 @@ def odds_task(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing, seed:
     picked = np.sort(np.concatenate([np.empty(0, np.int64), *chosen]))
     y, x, keys = y[picked], x[picked], keys[picked]
     over = np.full((len(tracing.years), len(picked)), np.nan, np.float32)
+    weight = np.ones_like(over)
     for rows, block in _strips(own, around, len(tracing.years), REACH_PX):
-        odds = odds_of_years(block.probability, block.looks, tracing.threshold, tracing.min_looks)
+        odds = odds_of_years(block.probability, block.looks, tracing.threshold, tracing.params.min_looks)
         some = (y >= rows.start) & (y < rows.stop)
-        over[:, some] = odds[:, y[some] - rows.start + REACH_PX, x[some] + REACH_PX]
-    return {
-        int(code): (keys[regions[y, x] == code], over[:, regions[y, x] == code]) for code in np.unique(regions[y, x])
-    }
+        at = np.s_[:, y[some] - rows.start + REACH_PX, x[some] + REACH_PX]
+        over[:, some], weight[:, some] = odds[at], weight_of(block.looks[at])
+    members = {int(code): regions[y, x] == code for code in codes}
+    return {code: (keys[mine], over[:, mine], weight[:, mine]) for code, mine in members.items()}
 
 
 class _Block(NamedTuple):

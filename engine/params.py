@@ -367,6 +367,9 @@ class ChangeParams(Params):
     """How a pixel's years are told together: ``segments`` parts them into few level stretches; ``hmm`` is a two-state
     hidden Markov model whose rates of loss and gain are estimated for each region."""
 
+    min_looks: Annotated[int, Field(ge=1)] = 1
+    """Clear looks below which a pixel's year is missing to its history. Years of fewer than 8 weigh less anyhow."""
+
     recovery_years: Annotated[int, Field(ge=1, le=20)] = 5
     """A loss that is mangrove again within these is disturbance with recovery; a change in the last of them is
     provisional. 3 compares with CGMD-Extent30."""

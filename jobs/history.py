@@ -62,7 +62,6 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
     tracing = Tracing(
         years=plan.years,
         threshold=asked.threshold,
-        min_looks=params.cube.min_looks,
         params=params.change,
         area=run.area,
         zones=zones,
@@ -72,8 +71,7 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
     common: list[Any] = [
         "history-1",
         asked.threshold,
-        params.cube.min_looks,
-        params.change.model_dump(include={"model", "recovery_years", "min_area_ha"}),
+        params.change.model_dump(include={"model", "min_looks", "recovery_years", "min_area_ha"}),
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
         [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
     ]
@@ -155,14 +153,14 @@ def _fit_rates(
 ) -> dict[int, Region]:
     """Estimate how often the land of each region changes, from pixels that stand for it; say what came out."""
     calls = [(maps[tile], around[tile], tracing, run.params.seed) for tile in maps]
-    best: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    best: dict[int, tuple[np.ndarray, ...]] = {}
     for _, regions in run.tasks(odds_task, calls, len(calls), "rates", shared=(tracing,)):
-        for code, (keys, odds) in regions.items():
+        for code, drawn in regions.items():
             if code in best:  # whatever the order tiles finish in, the same pixels are left
-                keys, odds = np.concatenate([best[code][0], keys]), np.concatenate([best[code][1], odds], axis=1)
-            first = smallest(keys, REGION_PIXELS)
-            best[code] = keys[first], odds[:, first]
-    fitted = {code: fit_region(odds, tracing.threshold) for code, (_, odds) in sorted(best.items())}
+                drawn = tuple(np.concatenate(pair, axis=-1) for pair in zip(best[code], drawn, strict=True))
+            first = smallest(drawn[0], REGION_PIXELS)
+            best[code] = tuple(part[..., first] for part in drawn)
+    fitted = {code: fit_region(odds, weight, tracing.threshold) for code, (_, odds, weight) in sorted(best.items())}
     run.reporter.table(
         "Rates of change that the hidden Markov model takes, per cent a year",
         ("region", "loss", "gain", "mangrove in the first year"),

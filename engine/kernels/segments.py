@@ -1,7 +1,7 @@
 """A pixel's years as few level stretches: mangrove or not, and when that changed.
 
-Penalised least squares of a piecewise constant series, solved exactly by dynamic programming (Auger and Lawrence 1989,
-doi 10.1007/BF02458835): a break costs as much as it must explain.
+Penalised weighted least squares of a piecewise constant series, solved exactly by dynamic programming (Auger and
+Lawrence 1989, doi 10.1007/BF02458835): a break costs as much as it must explain.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def probability_of_level(level: np.ndarray, threshold: float) -> np.ndarray:
     return (1 / (1 + (1 - threshold) / threshold * np.exp(-LEVEL_SHARPNESS * level))).astype(np.float32)
 
 
-def segment(series: np.ndarray, *, break_cost: float = BREAK_COST) -> np.ndarray:
+def segment(series: np.ndarray, weight: np.ndarray | None = None, *, break_cost: float = BREAK_COST) -> np.ndarray:
     """Return the level of the stretch each year lies in.
 
     At most ``max(2, ceil(years / 10))`` breaks, as many as lower the squared residuals over the noise by more than
@@ -85,6 +85,8 @@ def segment(series: np.ndarray, *, break_cost: float = BREAK_COST) -> np.ndarray
     ----------
     series : ndarray of float32, shape (year, pixel)
         From ``logit_over``.
+    weight : ndarray of float32, shape (year, pixel), optional
+        Of each year, above 0; 1 is that of a year which tells all it can. Default 1.
     break_cost : float
         Of a break, times the logarithm of the number of years, in units of the noise.
 
@@ -101,16 +103,19 @@ def segment(series: np.ndarray, *, break_cost: float = BREAK_COST) -> np.ndarray
     """
     if series.ndim != 2 or series.dtype != np.float32:
         raise ValueError(f"series must be float32 (year, pixel), got {series.dtype} {series.shape}")
+    weight = np.ones(series.shape, np.float32) if weight is None else np.ascontiguousarray(weight, np.float32)
+    if weight.shape != series.shape or not (weight > 0).all():
+        raise ValueError(f"weight must be above 0 and of shape {series.shape}, got {weight.shape}")
     found = np.full(series.shape, np.nan, np.float32)
-    _segment(np.ascontiguousarray(series), break_cost, found)
+    _segment(np.ascontiguousarray(series), weight, break_cost, found)
     return found
 
 
 @njit(cache=True, nogil=True)
-def _segment(series, break_cost, found):
+def _segment(series, weight, break_cost, found):
     years, pixels = series.shape
     when, values = np.empty(years, np.int64), np.empty(years)
-    total, squares = np.zeros(years + 1), np.zeros(years + 1)
+    mass, total, squares = np.zeros(years + 1), np.zeros(years + 1), np.zeros(years + 1)
     steps = np.empty(years)
     most = max(2, (years + 9) // 10)
     least = np.empty((most + 1, years + 1))  # least residual of the first years in so many breaks
@@ -123,16 +128,20 @@ def _segment(series, break_cost, found):
             if not np.isnan(value):
                 positive += value >= 0
                 when[count], values[count] = year, value
-                total[count + 1] = total[count] + value
-                squares[count + 1] = squares[count] + value * value
+                share = weight[year, pixel]
+                mass[count + 1] = mass[count] + share
+                total[count + 1] = total[count] + share * value
+                squares[count + 1] = squares[count] + share * value * value
                 count += 1
         if count == 0:
             continue
         if count == positive or positive == 0:  # all on one side: whatever the stretches, they are joined
-            found[:, pixel] = total[count] / count
+            found[:, pixel] = total[count] / mass[count]
             continue
-        parts = _break(values, total, squares, count, min(most, count - 1), break_cost, steps, least, last, starts)
-        parts = _join(total, parts, starts, levels)
+        parts = _break(
+            values, mass, total, squares, count, min(most, count - 1), break_cost, steps, least, last, starts
+        )
+        parts = _join(mass, total, parts, starts, levels)
         for part in range(parts):
             first = 0 if part == 0 else when[starts[part]]
             end = years if part == parts - 1 else when[starts[part + 1]]
@@ -141,7 +150,7 @@ def _segment(series, break_cost, found):
 
 
 @njit(cache=True, nogil=True)
-def _break(values, total, squares, count, most, break_cost, steps, least, last, starts):
+def _break(values, mass, total, squares, count, most, break_cost, steps, least, last, starts):
     """Fill ``starts`` with where stretches begin, and the end; return how many there are."""
     for year in range(count - 1):
         steps[year] = (values[year + 1] - values[year]) ** 2
@@ -153,11 +162,11 @@ def _break(values, total, squares, count, most, break_cost, steps, least, last, 
     for number in range(most + 1):
         for end in range(number + 1, count + 1):
             if number == 0:
-                least[0, end], last[0, end] = _residual(total, squares, 0, end), 0
+                least[0, end], last[0, end] = _residual(mass, total, squares, 0, end), 0
                 continue
             least[number, end] = np.inf
             for start in range(number, end):
-                here = least[number - 1, start] + _residual(total, squares, start, end)
+                here = least[number - 1, start] + _residual(mass, total, squares, start, end)
                 if here < least[number, end]:
                     least[number, end], last[number, end] = here, start
         cost = least[number, count] / noise + break_cost * number * math.log(count)
@@ -172,18 +181,18 @@ def _break(values, total, squares, count, most, break_cost, steps, least, last, 
 
 
 @njit(cache=True, nogil=True)
-def _residual(total, squares, start, end):
+def _residual(mass, total, squares, start, end):
     whole = total[end] - total[start]
-    return squares[end] - squares[start] - whole * whole / (end - start)
+    return squares[end] - squares[start] - whole * whole / (mass[end] - mass[start])
 
 
 @njit(cache=True, nogil=True)
-def _join(total, parts, starts, levels):
+def _join(mass, total, parts, starts, levels):
     """Join stretches that are no change, fill ``levels``; return how many are left."""
     while True:
         for part in range(parts):
             start, end = starts[part], starts[part + 1]
-            levels[part] = (total[end] - total[start]) / (end - start)
+            levels[part] = (total[end] - total[start]) / (mass[end] - mass[start])
         nearest, at = np.inf, -1
         for part in range(parts - 1):
             step = abs(levels[part + 1] - levels[part])

@@ -36,7 +36,7 @@ from engine.params import ChangeParams
 
 YEARS = tuple(range(2008, 2020))
 RATES = {1: Region(Rates(0.005, 0.005), 0.5)}
-MODELS = [ChangeParams(model="segments"), ChangeParams(model="hmm")]
+MODELS = [ChangeParams(model=model, min_looks=3) for model in ("segments", "hmm")]
 
 
 def trace(mangrove, looks=None, static=None, params=MODELS[0], doubtful=None):
@@ -54,7 +54,6 @@ def trace(mangrove, looks=None, static=None, params=MODELS[0], doubtful=None):
         np.ones(shape, "uint16"),
         YEARS,
         threshold=0.4,
-        min_looks=3,
         params=params,
         rates=RATES,
     )
@@ -164,7 +163,6 @@ def test_a_window_with_its_reach_is_traced_as_the_whole(params, seed, top, left)
             np.ones(shape, "uint16"),
             years,
             threshold=0.5,
-            min_looks=3,
             params=params,
             rates=RATES,
         )
@@ -186,7 +184,7 @@ def test_rates_of_a_region_are_those_of_its_pixels():
     for _ in range(11):
         state.append(np.where(state[-1], rng.random(6000) >= 0.02, rng.random(6000) < 0.01))
     over = (np.where(state, 2, -2) + rng.normal(0, 0.7, (12, 6000))).astype("float32")
-    found = fit_region(over, 0.4)
+    found = fit_region(over, np.ones_like(over), 0.4)
     assert found.rates == pytest.approx((0.02, 0.01), rel=0.25)
     assert found.mangrove == pytest.approx(0.4, abs=0.02)
 

@@ -97,9 +97,9 @@ def maps(tmp_path_factory) -> dict[Tile, TileMaps]:
 
 
 def tracing(area: Area, model: str = "segments", **more) -> Tracing:
-    params = ChangeParams(model=model)
+    params = ChangeParams(model=model, min_looks=3)
     rates = {1: Rated(Rates(0.02, 0.02), 0.5)}
-    fixed = {"years": YEARS, "threshold": 0.5, "min_looks": 3, "zones": None, "samples": {}}
+    fixed = {"years": YEARS, "threshold": 0.5, "zones": None, "samples": {}}
     return Tracing(**{**fixed, "params": params, "area": area, "rates": rates, **more})
 
 
@@ -181,7 +181,7 @@ def test_labels_say_how_well_probabilities_are_calibrated(maps, area, tmp_path, 
 def test_pixels_of_a_region_are_the_first_by_seed_with_their_odds(maps, area, monkeypatch):
     monkeypatch.setattr(history_tasks, "REGION_PIXELS", 30)
     whole = odds_task(maps[WHOLE], (), tracing(area), 7)
-    keys, odds = whole[1]
+    keys, odds, weight = whole[1]
     rows, cols = (np.arange(size) + start for size, start in zip(SHAPE, WHOLE.window, strict=False))
     every = pixel_hash(7, 48, rows[:, np.newaxis], cols)
     assert sorted(keys.tolist()) == np.sort(every, axis=None)[:30].tolist()
@@ -189,7 +189,8 @@ def test_pixels_of_a_region_are_the_first_by_seed_with_their_odds(maps, area, mo
     again = odds_task(maps[WHOLE], (), tracing(area), 7)[1]
     np.testing.assert_array_equal(again[0], keys)
     np.testing.assert_array_equal(again[1], odds)
-    assert odds.shape == (len(YEARS), 30)
+    np.testing.assert_array_equal(again[2], weight)
+    assert odds.shape == weight.shape == (len(YEARS), 30)
 
 
 def test_years_are_compared_with_what_is_large_and_what_is_not(area, tmp_path):

@@ -8,26 +8,26 @@ from hypothesis import strategies as st
 from engine.kernels.segments import BREAK_COST, LEAST_NOISE, LEAST_STEP, NOISE_YEARS, logit_over, segment
 
 
-def levels_of(values, starts):
+def levels_of(values, weights, starts):
     ends = [*starts[1:], len(values)]
-    return [float(np.mean(values[start:end])) for start, end in zip(starts, ends, strict=True)]
+    parts = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+    return [float(np.average(values[part], weights=weights[part])) for part in parts]
 
 
-def by_definition(values):
+def by_definition(values, weights):
     """Try every choice of up to two breaks, then join what is no change."""
     values = np.array(values, np.float64)
     noise = max(LEAST_NOISE, np.median(np.diff(values) ** 2) / 0.91) if len(values) >= NOISE_YEARS else LEAST_NOISE
 
     def cost(starts):
-        ends = [*starts[1:], len(values)]
-        parts = [values[start:end] for start, end in zip(starts, ends, strict=True)]
-        residual = sum(((part - part.mean()) ** 2).sum() for part in parts)
+        levels = np.repeat(levels_of(values, weights, starts), np.diff([*starts, len(values)]))
+        residual = (weights * (values - levels) ** 2).sum()
         return residual / noise + BREAK_COST * (len(starts) - 1) * np.log(len(values))
 
     inner = range(1, len(values))
     best = min(([0, *some] for number in range(3) for some in combinations(inner, number)), key=cost)
     while True:
-        levels = levels_of(values, best)
+        levels = levels_of(values, weights, best)
         wrong = [
             (abs(b - a), number)
             for number, (a, b) in enumerate(pairwise(levels))
@@ -42,8 +42,9 @@ def by_definition(values):
 def test_stretches_are_those_of_the_least_cost_joined_where_nothing_changed(years, seed):
     rng = np.random.default_rng(seed)
     values = rng.choice([-3, 1, 3], years) + rng.normal(0, 1, years)  # no two choices cost the same
-    found = segment(np.array(values, np.float32)[:, np.newaxis])[:, 0]
-    np.testing.assert_allclose(found, by_definition(np.float32(values)), atol=1e-4)
+    weights = rng.choice([0.125, 0.5, 1], years).astype("float32")
+    found = segment(np.array(values, np.float32)[:, np.newaxis], weights[:, np.newaxis])[:, 0]
+    np.testing.assert_allclose(found, by_definition(np.float32(values), weights), atol=1e-4)
 
 
 def test_a_doubtful_year_is_no_change_and_a_lasting_one_is_dated():
@@ -56,6 +57,17 @@ def test_a_doubtful_year_is_no_change_and_a_lasting_one_is_dated():
     assert (found[:7, 1] == 3).all()
     assert (found[7:, 1] == -3).all()
     assert np.ptp(found[:, 2]) == 0
+
+
+def test_a_year_of_little_weight_begins_no_stretch():
+    series = np.full((10, 1), 3, np.float32)
+    series[-1] = -1.5
+    weight = np.ones_like(series)
+    assert segment(series, weight)[-1, 0] == -1.5
+    weight[-1] = 0.125
+    assert segment(series, weight)[-1, 0] > 0
+    with pytest.raises(ValueError, match="weight must be above 0"):
+        segment(series, np.zeros_like(series))
 
 
 def test_years_not_observed_take_the_level_before_them():
