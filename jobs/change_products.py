@@ -94,13 +94,19 @@ def write_series(
     estimates = pd.read_parquet(assessed) if assessed.is_file() else None
     series = series_table(counted, years, places, recovery_years=recovery_years, estimates=estimates)
     rates = rates_table(series)
-    for name, table in (("series", series), ("rates", rates)):
-        stated = table.assign(**_notice(run))
-        text = stated.to_csv(index=False, float_format="%.4f", lineterminator="\n")
-        write_text(run.folder / f"{name}.csv", text)
-    with replacing(run.folder / "series.parquet") as temporary:
-        series.assign(**_notice(run)).to_parquet(temporary, index=False)
-    series_chart(run.folder / "series.png", series, notice=run.params.notice)
+    told, beside = run.folder / "series.csv", [run.folder / f"series.{ending}" for ending in ("parquet", "png")]
+    texts = {
+        run.folder / f"{name}.csv": table.assign(**_notice(run)).to_csv(
+            index=False, float_format="%.4f", lineterminator="\n"
+        )
+        for name, table in (("series", series), ("rates", rates))
+    }
+    if not (all(path.is_file() for path in (told, *beside)) and told.read_text(encoding="utf-8") == texts[told]):
+        with replacing(beside[0]) as temporary:
+            series.assign(**_notice(run)).to_parquet(temporary, index=False)
+        series_chart(beside[1], series, notice=run.params.notice)
+    for path, text in texts.items():
+        write_text(path, text)
     counts = [run.outputs / "change" / "series" / f"{tile.id}.json" for tile in done]
     for name in ("series.csv", "series.parquet", "series.png", "rates.csv"):
         run.describe(run.folder / name, counts)

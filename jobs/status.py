@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -11,6 +12,8 @@ from engine.files import cannot_read
 from engine.places import Place, entries
 from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, named_run, trust_of
 from jobs.report import Reporter
+
+_PAIR: Final = re.compile(r"\d{4}-\d{4}")
 
 
 @click.command("status")
@@ -29,7 +32,11 @@ def command(
     run, record, outputs = named_run(run, params, trust)
     reporter = Reporter(as_json=as_json)
     try:
-        done = {kind: count_finished(outputs / kind) for kind in ("cube", "sample", "maps", "change")}
+        done = {kind: count_finished(outputs / kind) for kind in ("cube", "sample", "maps")}
+        done["history"] = count_finished(outputs / "change" / "history")
+        done["change"] = sum(
+            count_finished(pair) for pair in entries(outputs / "change")[0] if _PAIR.fullmatch(pair.name)
+        )
     except OSError as error:
         raise cannot_read(outputs, error) from error
     planned = record["stages"].get("plan", {}).get("counts", {}).get("tile_years")

@@ -86,7 +86,7 @@ def test_json_is_one_document_on_standard_output(finished, command):
 
 def test_json_of_the_other_commands_is_one_document_too(finished, tmp_path):
     status = one_document(mangroves("status", finished.run, "--json").out)
-    assert status["finished"] == {"cube": 4, "sample": 4, "maps": 4, "change": 2}
+    assert status["finished"] == {"cube": 4, "sample": 4, "maps": 4, "history": 2, "change": 2}
     doctor = mangroves("doctor", "--json", "--cluster", "threads", "--out", tmp_path / "runs")
     assert [check["check"] for check in one_document(doctor.out)["checks"]] == ["versions", "disk", "cluster", "memory"]
     assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ def test_a_configuration_names_the_run_as_well_as_its_folder(finished):
     by_folder = json.loads(mangroves("status", finished.run, "--json").out)
     by_config = json.loads(mangroves("status", "--config", finished.write(), "--json").out)
     assert by_config == by_folder
-    assert by_folder["finished"] == {"cube": 4, "sample": 4, "maps": 4, "change": 2}
+    assert by_folder["finished"] == {"cube": 4, "sample": 4, "maps": 4, "history": 2, "change": 2}
 
 
 def test_overrides_may_name_another_run_but_no_folder_that_a_configuration_may_not_reach(job, tmp_path_factory):
