@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.change_figures import count_world, describe
-from benchmarks.change_runs import Setting, make_worlds
+from benchmarks.change_figures import count_quiet, count_world, describe
+from benchmarks.change_runs import Setting, make_quiet, make_worlds
 from benchmarks.targets import CHANGE_TARGETS, is_met
 
 
@@ -41,6 +41,7 @@ def run_change(setting: Setting, folder: Path, say: Callable[[str], None]) -> di
         say(f"world {len(rows)} of {setting.worlds}, {world.kind.name}: after {time.perf_counter() - started:.0f} s")
     found: dict[str, Any] = {"simulated": notice, "seed": setting.seed, "worlds": len(rows)}
     found |= describe(pd.DataFrame(rows), groups)
+    found |= count_quiet(make_quiet(setting, folder, say))
     found |= {f"target_{name}": value for name, (_, value) in CHANGE_TARGETS.items()}
     return found | {"seconds": round(time.perf_counter() - started, 1)}
 

@@ -53,10 +53,8 @@ def count_world(world: World) -> dict[str, float]:
     dict
         The figures of ``MEANS``, and counts of pixels to be added up over worlds.
     """
-    site = site_of(world.region, world.archive.params.size_px)
-    tile = Tile(site.zone, site.col // TILE_PX, site.row // TILE_PX, (site.row, site.col, site.size_px, site.size_px))
+    site, tile, years = _place(world)
     history = _square(world.run / "change" / "history" / f"{tile.id}.zarr", site)
-    years = np.array(list(world.kind.years))
     truths = [read_raster(world.archive.truth(site.name, int(year)))[0][1] for year in years]
     known = history["class"][0] != NOT_OBSERVED
     truth = (np.stack(truths) > 0) & known
@@ -83,6 +81,38 @@ def count_world(world: World) -> dict[str, float]:
     return found | _coverage(history["kind"], truth, happened["loss"] > 0)
 
 
+def count_quiet(world: World) -> dict[str, float]:
+    """Return what is told of a world where nothing happens.
+
+    Returns
+    -------
+    dict
+        ``quiet_false_loss_pct``, ``quiet_false_gain_pct``: as of ``figures_of``; ``quiet_jump_pct``: mapped area of the
+        years from 2013 on, when Landsat 8 came, against those before; ``quiet_jump_years_pct``: the same of the maps of
+        single years; ``quiet_looks_least``, ``quiet_looks_most``: median clear looks of the poorest and the best year.
+    """
+    counts = count_world(world)
+    site, tile, years = _place(world)
+    new = years >= 2013
+
+    def jump(mapped: np.ndarray) -> float:
+        area = mapped.sum(axis=(1, 2))
+        return 100 * float(area[new].mean() / area[~new].mean() - 1)
+
+    history = _square(world.run / "change" / "history" / f"{tile.id}.zarr", site)
+    maps = [_square(world.run / "maps" / str(year) / f"{tile.id}.zarr", site)["class"] for year in years]
+    cubes = (_square(world.run / "cube" / tile.id / f"{year}.zarr", site)["clear_count"] for year in years)
+    looks = [float(np.median(count)) for count in cubes]
+    return {
+        "quiet_false_loss_pct": 100 * _ratio(counts["loss_false"], counts["stable_years"]),
+        "quiet_false_gain_pct": 100 * _ratio(counts["gain_false"], counts["stable_years"]),
+        "quiet_jump_pct": jump(history["class"] == MANGROVE),
+        "quiet_jump_years_pct": jump(_carried(np.stack(maps))),
+        "quiet_looks_least": min(looks),
+        "quiet_looks_most": max(looks),
+    }
+
+
 def figures_of(counts: pd.DataFrame) -> dict[str, float]:
     """Return the figures of some worlds: means of ``MEANS``, and ratios of all their pixels.
 
@@ -104,8 +134,8 @@ def figures_of(counts: pd.DataFrame) -> dict[str, float]:
     found["within_one_year"] = _ratio(dated, met)
     for change in ("loss", "gain"):
         found[f"false_{change}_pct"] = 100 * _ratio(total[f"{change}_false"], total["stable_years"])
-    found["coverage_loss"] = float((counts["coverage_loss"] * counts["assessed"]).sum() / counts["assessed"].sum())
-    found["loss_halfwidth_pct"] = float(counts["loss_halfwidth_pct"].median())
+    found["coverage_loss"] = _ratio((counts["coverage_loss"] * counts["assessed"]).sum(), counts["assessed"].sum())
+    found["loss_halfwidth_pct"] = float(counts["loss_halfwidth_pct"].dropna().median()) if total["assessed"] else np.nan
     return found
 
 
@@ -136,6 +166,14 @@ def describe(counts: pd.DataFrame, groups: Sequence[Sequence[str]]) -> dict[str,
             found |= {f"{name}_{group}": value for name, value in figures_of(counts.iloc[members]).items()}
             found[f"worlds_{group}"] = len(members)
     return found
+
+
+def _place(world: World) -> tuple[Site, Tile, np.ndarray]:
+    """Return a world's square, the tile it lies in, and its years."""
+    site = site_of(world.region, world.archive.params.size_px)
+    window = (site.row, site.col, site.size_px, site.size_px)
+    tile = Tile(site.zone, site.col // TILE_PX, site.row // TILE_PX, window)
+    return site, tile, np.array(list(world.kind.years))
 
 
 def _ratio(part: float, whole: float) -> float:

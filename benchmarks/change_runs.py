@@ -6,7 +6,7 @@ model is trained on the other nineteen. Everything is made as a user would make 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from benchmarks.commands import Commands
 from engine.area import study_regions
-from engine.simulate import Archive, read_archive
+from engine.simulate import Archive
 from engine.simulate.world import stream
 
 FEATURES: Final = "all+mad"
@@ -29,8 +29,14 @@ MASKS: Final = (2000, 2020)
 HIGH, LOW = 0.0075, 0.0015
 """Share of the mangrove that changes in a year; the low one is about the world's."""
 
+QUIET: Final = range(2009, 2018)
+"""Years of a land where nothing happens, seen as often as each sensor really saw the tropics: 3 to 30 clear looks."""
+
 CROSSING, RECENT, LONG = range(2008, 2018), range(2014, 2024), range(2001, 2023)
 """Years of a world: across the sensors of 2009 to 2016, of Landsat 8 and 9 alone, and of 22 years across all."""
+
+
+_RATES: Final = {HIGH: "high", LOW: "low", 0.0: "quiet"}
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,12 @@ class Kind:
 
     @property
     def name(self) -> str:
-        return f"{'high' if self.rate == HIGH else 'low'}-{self.years[0]}"
+        return f"{_RATES[self.rate]}-{self.years[0]}"
 
     @property
     def groups(self) -> Iterator[str]:
         """Names of the groups that it counts in."""
-        yield "high" if self.rate == HIGH else "low"
+        yield _RATES[self.rate]
         if self.years[0] <= 2009 and self.years[-1] >= 2016:
             yield "crossing"
         if len(self.years) >= 20:
@@ -98,15 +104,20 @@ def make_worlds(setting: Setting, folder: Path, say: Callable[[str], None]) -> I
         planet += 1
 
 
+def make_quiet(setting: Setting, folder: Path, say: Callable[[str], None]) -> World:
+    """Make a world where nothing happens, in the first region of a planet that is made."""
+    commands = Commands(folder / f"planet-{setting.seed}", setting.workers, say)
+    size = {"size_px": setting.size_px, "scenes_per_year": None, "seed": setting.seed}
+    return _map_world(Kind(0.0, QUIET), _regions(setting.seed)[:1], commands, size)[0]
+
+
 def _make_planet(setting: Setting, seed: int, count: int, folder: Path, say: Callable[[str], None]) -> Iterator[World]:
     place = folder / f"planet-{seed}"
     place.mkdir(parents=True, exist_ok=True)
     commands = Commands(place, setting.workers, say)
-    names = [str(name) for name in stream(seed, "worlds").permutation(sorted(study_regions()))]
-    kinds = WORLDS[:count]
+    names, kinds = _regions(seed), WORLDS[:count]
     size: dict[str, Any] = {"size_px": setting.size_px, "scenes_per_year": setting.scenes, "seed": seed}
-    commands.simulate("elsewhere", names[len(WORLDS) :], TRAINED, masks=MASKS, **size)
-    elsewhere = read_archive(place / "elsewhere")
+    elsewhere = commands.simulate("elsewhere", names[len(WORLDS) :], TRAINED, masks=MASKS, **size)
     masks = [{"path": str(path), "year": year} for year, path in elsewhere.masks.items()]
     sections: dict[str, Any] = {
         "labels": {"masks": masks, "stable_between": list(MASKS)},
@@ -114,13 +125,22 @@ def _make_planet(setting: Setting, seed: int, count: int, folder: Path, say: Cal
         "train": {"features": FEATURES, "hold_out": []},
     }
     commands.run("train", commands.configure("trained", elsewhere, TRAINED, seed=seed, **sections))
-    train = {"from": str(place / "trained" / "model"), "features": FEATURES}
     numbered = sorted(zip(kinds, names, strict=False), key=lambda one: kinds.index(one[0]))
     for kind, members in groupby(numbered, key=lambda one: one[0]):
-        regions = [region for _, region in members]
-        archive = commands.simulate(kind.name, regions, kind.years, change_rate=kind.rate, **size)
-        run = f"{kind.name}-run"
-        config = commands.configure(run, archive, kind.years, seed=seed, train=train)
-        commands.run("change", config, "--allow-root", place)
-        for region in regions:
-            yield World(kind, archive, region, place / run)
+        yield from _map_world(kind, [region for _, region in members], commands, size)
+
+
+def _regions(seed: int) -> list[str]:
+    """Return all regions, first those of the worlds of a planet."""
+    return [str(name) for name in stream(seed, "worlds").permutation(sorted(study_regions()))]
+
+
+def _map_world(kind: Kind, regions: Sequence[str], commands: Commands, size: dict[str, Any]) -> list[World]:
+    """Simulate regions, map them with the planet's model and trace them."""
+    place = commands.folder
+    archive = commands.simulate(kind.name, regions, kind.years, change_rate=kind.rate, **size)
+    train = {"from": str(place / "trained" / "model"), "features": FEATURES}
+    run = f"{kind.name}-run"
+    config = commands.configure(run, archive, kind.years, seed=size["seed"], train=train)
+    commands.run("change", config, "--allow-root", place)
+    return [World(kind, archive, region, place / run) for region in regions]

@@ -51,7 +51,7 @@ class Commands:
             given = {
                 "regions": ",".join(sorted(regions, key=list(study_regions()).index)),
                 "years": ",".join(map(str, years)),
-                **{name.replace("_", "-"): value for name, value in options.items()},
+                **{name.replace("_", "-"): value for name, value in options.items() if value is not None},
             }
             settings = {"change-rate", "overlap", "region-shift"} & set(given)
             flags = [flag for name in given.keys() - settings for flag in (f"--{name}", str(given[name]))]

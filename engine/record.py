@@ -39,11 +39,8 @@ _NO_RESULT: Final = (
     "cube.requests",
     "train.distributed",
     "train.tuned",
-    "change.pairs",
-    "change.zones",
-    "change.by",
 )
-"""Settings that do not make another run: where and how to work, what to tally, and whether to go on without bad scenes.
+"""Settings that do not make another run: where and how to work, and whether to go on without bad scenes.
 
 A run that stopped at a bad scene goes on with ``skip_bad``; what it lost is listed, and a tile-year that was
 finished without it lost nothing.
@@ -377,7 +374,7 @@ def _describe_items(frozen: Path) -> dict[str, Any]:
 def _decides(key: str) -> bool:
     """Tell whether a setting decides what a run makes: a search for a classifier has a ledger of its own, and maps are
     assessed when they are done."""
-    return key not in _NO_RESULT and not key.startswith(("tune.", "assess."))
+    return key not in _NO_RESULT and not key.startswith(("tune.", "change.", "assess."))
 
 
 def _config_sha256(config: Mapping[str, Any]) -> str:
