@@ -50,11 +50,13 @@ SPARSE: Final = 500
 WATER_REACH_PX: Final = 2
 """Within so many pixels of water, change of sparse canopy may be the tide's."""
 
+_ROWS_AT_ONCE: Final = 128
+
 LOST, GAINED = 1, 2
 """Bits of the layer ``large``."""
 
 
-class Region(NamedTuple):
+class RegionRates(NamedTuple):
     """How the land of a region changes: what the hidden Markov model takes for granted."""
 
     rates: Rates
@@ -122,7 +124,7 @@ def trace_block(
     *,
     threshold: float,
     params: ChangeParams,
-    rates: Mapping[int, Region] | None = None,
+    rates: Mapping[int, RegionRates] | None = None,
 ) -> Trace:
     """Trace a block through all years.
 
@@ -144,7 +146,7 @@ def trace_block(
         From which a year's map is mangrove.
     params : ChangeParams
         A year of fewer than ``min_looks`` is missing: it neither starts nor dates a change.
-    rates : mapping of int to Region
+    rates : mapping of int to RegionRates
         By region code; of ``hmm`` only.
 
     Returns
@@ -217,7 +219,7 @@ def _by_segments(over: np.ndarray, weight: np.ndarray, threshold: float) -> tupl
 
 
 def _by_rates(
-    over: np.ndarray, weight: np.ndarray, regions: np.ndarray, rates: Mapping[int, Region]
+    over: np.ndarray, weight: np.ndarray, regions: np.ndarray, rates: Mapping[int, RegionRates]
 ) -> tuple[np.ndarray, np.ndarray]:
     odds = evidence(over) * weight
     sure, likely = np.zeros(over.shape, bool), np.zeros(over.shape, bool)
@@ -237,7 +239,7 @@ def _oftener(rates: Rates) -> Rates:
     return Rates(*(max(rate, min(LIKELY_RATES * rate, MOST_RATE)) for rate in rates))
 
 
-def fit_region(over: np.ndarray, weight: np.ndarray, threshold: float) -> Region:
+def fit_region(over: np.ndarray, weight: np.ndarray, threshold: float) -> RegionRates:
     """Estimate how often the land of a region changes, from the years of pixels that stand for it.
 
     Parameters
@@ -256,7 +258,7 @@ def fit_region(over: np.ndarray, weight: np.ndarray, threshold: float) -> Region
     0.005
     """
     mangrove = min(max(float((over > 0).mean()) if over.size else threshold, 0.001), 0.999)
-    return Region(*fit_rates(evidence(over) * weight, Rates.balanced(LOSS_RATE, mangrove), mangrove))
+    return RegionRates(*fit_rates(evidence(over) * weight, Rates.balanced(LOSS_RATE, mangrove), mangrove))
 
 
 def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, years: Sequence[int]) -> np.ndarray:
@@ -283,11 +285,14 @@ def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, y
     changed = (history.loss_year > 0) | (history.gain_year > 0)
     if not changed.any():
         return changed
-    known = frequency <= PROBABILITY_SCALE
-    median = _median(frequency, known)
-    sparse = np.zeros(changed.shape, bool)
-    sparse[changed] = _median(frequency[:, changed], known[:, changed] & (classes[:, changed] == MANGROVE)) >= SPARSE
-    beside = within_reach(median >= WATER, WATER_REACH_PX)
+    water, sparse = np.zeros((2, *changed.shape), bool)
+    for top in range(0, changed.shape[0], _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        wet = frequency[:, rows]
+        known = wet <= PROBABILITY_SCALE
+        water[rows] = _median(wet, known) >= WATER
+        sparse[rows] = _median(wet, known & (classes[:, rows] == MANGROVE)) >= SPARSE
+    beside = within_reach(water, WATER_REACH_PX)
     levels = wetness_levels(frequency)
     flagged = [tide_suspect(levels, years, year, beside, sparse) for year in (history.loss_year, history.gain_year)]
     return flagged[0] | flagged[1]

@@ -22,7 +22,7 @@ from engine.change import area_table, compare_tile, records, sieved_transitions,
 from engine.figures import CHIP_PX, FALSE_COLOUR, chip_strip
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
-from engine.history import Region, Trace, odds_of_years, reach_px, suspect_tide, trace_block, weight_of
+from engine.history import RegionRates, Trace, odds_of_years, reach_px, suspect_tide, trace_block, weight_of
 from engine.kernels.design import stratify
 from engine.kernels.draw import pixel_hash, smallest
 from engine.kernels.history import History
@@ -43,13 +43,11 @@ from engine.legend import (
 from engine.params import ChangeParams
 from engine.patches import DIRECTIONS, LAYERS, cut_pieces, edges_path, patch_areas, write_pieces
 from engine.places import Place
+from engine.plan import TRACED_VALUES
 from engine.raster import write_cog
 from engine.sample import read_part
 from engine.scratch import release_scratch
 from engine.store import grid_coords, is_current, marker_path, open_store, write_store
-
-TRACED_VALUES: Final = 8 * 2**20
-"""Pixels times years traced at once, but a row at least: bounds the memory of a trace to about 300 MB."""
 
 TileHistory = tuple[Tile, Place]
 """A tile and the finished store of its history."""
@@ -101,7 +99,7 @@ class Tracing:
     params: ChangeParams
     area: Area
     zones: Area | None
-    rates: Mapping[int, Region]
+    rates: Mapping[int, RegionRates]
     """By region code, of the hidden Markov model."""
 
     samples: Mapping[str, Mapping[int, Place]]

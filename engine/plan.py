@@ -53,8 +53,17 @@ with neighbourhoods and two thinned composites, 161 with neither; a draw of a te
 LAYER_BYTES_PER_PIXEL: Final = 78
 """A tile-year's layers while its cube is made and written, and those of a block beside them."""
 
-WRITE_BYTES_PER_PIXEL: Final = 29
-"""Cube, maps and change of a tile-year on disk; 22 to 27 on the simulated archive, an estimate elsewhere."""
+HISTORY_BYTES_PER_PIXEL_YEAR: Final = 12
+"""All years of a tile while its history is told and written; 12.0 measured between 10 and 30 years of 1024 x 1024."""
+
+TRACED_VALUES: Final = 8 * 2**20
+"""Pixels times years of a strip that is traced at once, but a row at least."""
+
+TRACE_BYTES_PER_VALUE: Final = 36
+"""Of these; 31 measured."""
+
+WRITE_BYTES_PER_PIXEL: Final = 32
+"""Cube, maps, history and change of a tile-year on disk; 23 to 29 on the simulated archive, an estimate elsewhere."""
 
 PROCESS_BYTES: Final = 600 * 2**20
 """Interpreter, libraries, compiled kernels, pixel centres of another grid (134 MB); GDAL's cache, if it must read."""
@@ -108,9 +117,12 @@ class Plan:
 
     @property
     def tasks(self) -> int:
-        """Tile tasks of cube, sample, classify and change together, were every year labelled; pairs as by default."""
+        """Tile tasks of cube, sample, classify and change together, were every year labelled; pairs as by default.
+
+        Change is a history, its patches and its series of every tile, and the pairs.
+        """
         steps = len(self.years) - 1
-        return 3 * len(self.tile_years) + len(self.tiles) * (steps + (steps > 1))
+        return 3 * len(self.tile_years) + len(self.tiles) * (steps + (steps > 1) + (3 if steps else 0))
 
     @property
     def write_bytes(self) -> int:
@@ -227,12 +239,19 @@ def make_plan(
             fix="check the area and the years",
         )
     sizes = (block_px,) if block_px else BLOCK_SIZES
+    histories = max(history_bytes(tile.shape, len(periods)) for tile in tiles)
     for size in sizes:
         bounds = {part.key: _bytes_of(part, size, keep_scenes, requests, low_tide) for part in tile_years}
-        bound = max(bounds.values())
+        bound = max(*bounds.values(), histories)
         if worker_bytes is None or bound <= worker_bytes:
             again = [part for part in tile_years if part.year in read_again]
             return Plan(tuple(tile_years), size, bound, _read_bytes(tile_years) + _read_bytes(again), keep_scenes)
+    if bound == histories:
+        raise PlanError(
+            f"the history of {len(periods)} years of a tile needs {bound / 1e9:.2f} GB, "
+            f"a worker has {worker_bytes / 1e9:.2f} GB",  # type: ignore[operator]
+            fix="raise memory_limit in cluster.yaml, or map fewer years in a run",
+        )
     largest = next(part for part in tile_years if bounds[part.key] == bound)
     raise PlanError(
         f"one task needs {bound / 1e9:.2f} GB ({largest.looks} looks of blocks of {size} rows), "
@@ -240,6 +259,13 @@ def make_plan(
         fix="raise memory_limit in cluster.yaml, set search.least_cloudy, or "
         + ("drop cube.keep: scenes" if keep_scenes else "lower cube.block_px"),
     )
+
+
+def history_bytes(shape: tuple[int, int], years: int) -> int:
+    """Return the memory bound of the task that tells a tile's history, bytes; of a single year there is none."""
+    values = shape[0] * shape[1] * years
+    traced = max(min(TRACED_VALUES, values), shape[1] * years)
+    return PROCESS_BYTES + TRACE_BYTES_PER_VALUE * traced + HISTORY_BYTES_PER_PIXEL_YEAR * values if years > 1 else 0
 
 
 def _bytes_of(part: TileYear, block_px: int, keep_scenes: bool, requests: int, low_tide: bool) -> int:

@@ -13,7 +13,7 @@ from engine.area import Area
 from engine.change import merge_tables, write_table
 from engine.classify import as_asked
 from engine.grid import Tile
-from engine.history import Region, fit_region, reach_px
+from engine.history import RegionRates, fit_region, reach_px
 from engine.history_tasks import (
     REGION_PIXELS,
     TileHistory,
@@ -150,7 +150,7 @@ def _samples(run: Run, plan: Plan) -> dict[str, dict[int, tuple[Place, str]]]:
 
 def _fit_rates(
     run: Run, maps: dict[Tile, TileMaps], around: dict[Tile, tuple[TileMaps, ...]], tracing: Tracing
-) -> dict[int, Region]:
+) -> dict[int, RegionRates]:
     """Estimate how often the land of each region changes, from pixels that stand for it; say what came out."""
     calls = [(maps[tile], around[tile], tracing, run.params.seed) for tile in maps]
     best: dict[int, tuple[np.ndarray, ...]] = {}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.history import (
     GAINED,
     LOST,
-    Region,
+    RegionRates,
     fit_region,
     least_px,
     odds_of_years,
@@ -35,7 +35,7 @@ from engine.legend import (
 from engine.params import ChangeParams
 
 YEARS = tuple(range(2008, 2020))
-RATES = {1: Region(Rates(0.005, 0.005), 0.5)}
+RATES = {1: RegionRates(Rates(0.005, 0.005), 0.5)}
 MODELS = [ChangeParams(model=model, min_looks=3) for model in ("segments", "hmm")]
 
 

@@ -13,7 +13,7 @@ from shapely.geometry import box
 from engine import history_tasks
 from engine.area import Area, Region, wrap
 from engine.grid import Tile, lonlat_of, pixel_hectares
-from engine.history import Region as Rated
+from engine.history import RegionRates
 from engine.history_tasks import (
     TileMaps,
     Tracing,
@@ -98,7 +98,7 @@ def maps(tmp_path_factory) -> dict[Tile, TileMaps]:
 
 def tracing(area: Area, model: str = "segments", **more) -> Tracing:
     params = ChangeParams(model=model, min_looks=3)
-    rates = {1: Rated(Rates(0.02, 0.02), 0.5)}
+    rates = {1: RegionRates(Rates(0.02, 0.02), 0.5)}
     fixed = {"years": YEARS, "threshold": 0.5, "zones": None, "samples": {}}
     return Tracing(**{**fixed, "params": params, "area": area, "rates": rates, **more})
 

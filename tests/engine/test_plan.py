@@ -16,7 +16,7 @@ from engine.area import Area, Region
 from engine.errors import PlanError
 from engine.grid import Tile
 from engine.params import CubeParams
-from engine.plan import Plan, TileYear, check_disk, make_plan, task_bytes
+from engine.plan import PROCESS_BYTES, Plan, TileYear, check_disk, history_bytes, make_plan, task_bytes
 from engine.ranges import Access
 from engine.scenes import Scene, balance_seasons
 from engine.tasks import cube_task
@@ -103,3 +103,16 @@ def test_outputs_that_are_there_already_need_no_room_again(tmp_path, monkeypatch
     (tmp_path / "cube").mkdir()
     (tmp_path / "cube" / "a").write_bytes(bytes(plan.write_bytes - 10**7))
     check_disk(plan, tmp_path)
+
+
+def test_many_years_of_a_tile_need_memory_of_their_own(scenes):
+    area = Area((Region("a", MultiPolygon([box(104.9, 8.7, 105.2, 9.0)])),))
+    periods = {year: (utc(year, 1, 1), utc(year + 1, 1, 1)) for year in range(1981, 2021)}
+    tile = max(make_plan(area, periods, scenes).tiles, key=lambda tile: tile.shape[0] * tile.shape[1])
+    values = 40 * tile.shape[0] * tile.shape[1]
+    need = PROCESS_BYTES + 36 * min(8 * 2**20, values) + 12 * values
+    assert history_bytes(tile.shape, 40) == need
+    assert history_bytes(tile.shape, 1) == 0
+    assert make_plan(area, periods, scenes, worker_bytes=need).task_bytes == need
+    with pytest.raises(PlanError, match=r"the history of 40 years of a tile needs .* map fewer years in a run"):
+        make_plan(area, periods, scenes, worker_bytes=need - 1)

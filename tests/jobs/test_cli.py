@@ -185,9 +185,9 @@ def test_a_plan_is_what_one_reckons_by_hand(job):
     assert (plan["tiles"], plan["years"], plan["tile_years"]) == (2, [2016, 2017], 4)
     assert plan["scenes"] == len(items)
     assert plan["pixels_per_year"] == 2 * 128 * 128
-    assert plan["tasks"] == 4 + 4 + 4 + 2
+    assert plan["tasks"] == 4 + 4 + 4 + 3 * 2 + 2
     assert plan["workers"] == 2
-    assert plan["write_gb_estimated"] == round(29 * 4 * 128 * 128 / 1e9, 3)
+    assert plan["write_gb_estimated"] == round(32 * 4 * 128 * 128 / 1e9, 3)
     pixels = 128 * 128
     # The process, 32 requests of 3 MB, and the features of a tile, which here take more than its few looks.
     assert plan["task_memory_gb_bound"] == round(((600 + 32 * 3) * 2**20 + pixels * 200) / 1e9, 2)
@@ -214,7 +214,7 @@ def test_a_plan_that_does_not_fit_names_the_numbers_and_the_setting(job):
 
 def test_a_plan_says_the_same_to_a_person(job):
     answer = job.call("plan")
-    assert "2 tiles x 2 years = 4 tile-years, 14 tasks" in answer.out
+    assert "2 tiles x 2 years = 4 tile-years, 20 tasks" in answer.out
     assert "a task holds at most 0.73 GB" in answer.out
 
 
