@@ -14,12 +14,11 @@ import pandas as pd
 
 from benchmarks.change_runs import GROUPS, World
 from engine.grid import EDGE_M, PIXEL_M, TILE_PX, Tile
-from engine.history import GAINED, LOST
 from engine.kernels.accuracy import interval_coverage
 from engine.kernels.design import LARGE, STRATA, allocate, stratify
 from engine.kernels.patches import is_large
 from engine.kernels.score import calibration_error
-from engine.legend import MANGROVE, NOT_OBSERVED, PROBABILITY_MISSING, PROBABILITY_SCALE
+from engine.legend import GAINED, LOST, MANGROVE, NOT_OBSERVED, PROBABILITY_MISSING, PROBABILITY_SCALE
 from engine.params import AssessParams
 from engine.places import Place
 from engine.raster import read_raster

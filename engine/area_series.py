@@ -12,7 +12,7 @@ import pandas as pd
 from engine.area import Area
 from engine.grid import Tile, pixel_hectares
 from engine.kernels.compare import tally, transitions
-from engine.legend import GAIN, LOSS, MANGROVE, NOT_OBSERVED, OUTSIDE_AREA
+from engine.legend import GAIN, GAINED, LOSS, LOST, MANGROVE, NOT_OBSERVED, OUTSIDE_AREA
 
 MAPPED: Final = "mapped area, not error-adjusted: pixel count x pixel area on the WGS84 ellipsoid"
 """How the hectares of a series come about; a mapped area has the errors of the map in it (Olofsson 2014)."""
@@ -64,7 +64,7 @@ def tally_years(
         ]
         if before is not None:
             moved = transitions(before, current)
-            for code, bit in ((LOSS, 1), (GAIN, 2)):
+            for code, bit in ((LOSS, LOST), (GAIN, GAINED)):
                 moved[(moved == code) & (large & bit > 0)] = code + _SIEVED
             lost, gained = LOSS + _SIEVED, GAIN + _SIEVED
             sieved = {"loss_sieved": (lost,), "gain_sieved": (gained,)}

@@ -16,7 +16,20 @@ from engine.errors import ConfigError
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.kernels.compare import tally, transitions
-from engine.legend import GAIN, LOSS, NOT_OBSERVED, OUTSIDE_AREA, STABLE_MANGROVE, STABLE_OTHER, TRANSITIONS, Entry
+from engine.legend import (
+    GAIN,
+    GAINED,
+    LOSS,
+    LOST,
+    NOT_OBSERVED,
+    OUTSIDE_AREA,
+    PROVISIONAL_GAIN,
+    PROVISIONAL_LOSS,
+    STABLE_MANGROVE,
+    STABLE_OTHER,
+    TRANSITIONS,
+    Entry,
+)
 from engine.trust import Trust
 
 AREA_METHOD: Final = "pixel count x pixel area on the WGS84 ellipsoid, not error-adjusted"
@@ -51,9 +64,9 @@ def year_pairs(years: Sequence[int], pairs: Sequence[tuple[int, int]] | None = N
 
 
 def compare_tile(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Turn the class maps of two years of a tile, uint8 (y, x), into its transitions, uint8 (y, x).
+    """Turn the classes of two years of a tile, uint8 (y, x), into its transitions, uint8 (y, x).
 
-    What was not observed in either year is not observed: never loss, never gain. See
+    What was not observed is not observed: never loss, never gain. (In a history that is a pixel no year observed.) See
     ``engine.kernels.compare.transitions`` for all rules and for what is raised.
     """
     return transitions(before, after)
@@ -73,6 +86,27 @@ def read_zones(path: str, by: str, trust: Trust) -> Area:
     return Area(tuple(Region(name, wrap(geometry)) for name, geometry in parts.items()))
 
 
+def mark_provisional(codes: np.ndarray, loss_year: np.ndarray, gain_year: np.ndarray, *, after: int) -> np.ndarray:
+    """Return transitions, uint8 (y, x), in which loss and gain dated later than a year are provisional.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (y, x)
+        Transitions.
+    loss_year, gain_year : ndarray of uint16, shape (y, x)
+        Of a history.
+    after : int
+
+    Examples
+    --------
+    >>> codes, lost = np.array([3, 3, 2], dtype="uint8"), np.array([2018, 2015, 2018], dtype="uint16")
+    >>> mark_provisional(codes, lost, np.zeros(3, "uint16"), after=2015)
+    array([7, 3, 2], dtype=uint8)
+    """
+    late_loss, late_gain = (codes == LOSS) & (loss_year > after), (codes == GAIN) & (gain_year > after)
+    return np.select([late_loss, late_gain], [np.uint8(PROVISIONAL_LOSS), np.uint8(PROVISIONAL_GAIN)], codes)
+
+
 def sieved_transitions(codes: np.ndarray, large: np.ndarray) -> np.ndarray:
     """Return transitions, uint8 (y, x), in which what changed in small patches is as it was before.
 
@@ -89,7 +123,8 @@ def sieved_transitions(codes: np.ndarray, large: np.ndarray) -> np.ndarray:
     >>> sieved_transitions(np.array([3, 3, 4, 4], dtype="uint8"), np.array([1, 0, 2, 1], dtype="uint8"))
     array([3, 2, 4, 1], dtype=uint8)
     """
-    small_loss, small_gain = (codes == LOSS) & (large & 1 == 0), (codes == GAIN) & (large & 2 == 0)
+    small_loss = np.isin(codes, (LOSS, PROVISIONAL_LOSS)) & (large & LOST == 0)
+    small_gain = np.isin(codes, (GAIN, PROVISIONAL_GAIN)) & (large & GAINED == 0)
     return np.select([small_loss, small_gain], [np.uint8(STABLE_MANGROVE), np.uint8(STABLE_OTHER)], codes)
 
 
@@ -181,19 +216,19 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row per region or zone (and pair of years, where the table has such columns). ``before_ha`` and ``after_ha``
-        count only what was observed in both years, so ``after - before = gain - loss = net``.
+        leave out what was not observed, so ``after - before = net = gain - loss``; provisional loss and gain, where the
+        table knows such, are in columns of their own and in ``net_ha``.
     """
     keys = [column for column in table.columns if column not in ("code", "name", "pixels", "hectares")]
     wide = table.pivot_table(index=keys, columns="code", values="hectares", aggfunc="sum")
     stable, loss, gain = wide[STABLE_MANGROVE], wide[LOSS], wide[GAIN]
-    columns = {
-        "before_ha": stable + loss,
-        "after_ha": stable + gain,
-        "loss_ha": loss,
-        "gain_ha": gain,
-        "net_ha": gain - loss,
-        "not_observed_ha": wide[NOT_OBSERVED],
-    }
+    columns = {"before_ha": stable + loss, "after_ha": stable + gain, "loss_ha": loss, "gain_ha": gain}
+    if PROVISIONAL_LOSS in wide:
+        late = {"loss": wide[PROVISIONAL_LOSS], "gain": wide[PROVISIONAL_GAIN]}
+        columns["before_ha"] += late["loss"]
+        columns["after_ha"] += late["gain"]
+        columns |= {f"provisional_{change}_ha": hectares for change, hectares in late.items()}
+    columns |= {"net_ha": columns["after_ha"] - columns["before_ha"], "not_observed_ha": wide[NOT_OBSERVED]}
     # The pivot sorts; rows stay in the order of the table.
     return table[keys].drop_duplicates().merge(pd.DataFrame(columns).reset_index(), on=keys)
 

@@ -16,6 +16,8 @@ from engine.kernels.series import MOST_RATE, Rates, evidence, fit_rates, likelie
 from engine.kernels.support import REACH_PX, blend_neighbours, confirm_changes
 from engine.kernels.tide import tide_suspect, wetness_levels
 from engine.legend import (
+    GAINED,
+    LOST,
     MANGROVE,
     NOT_OBSERVED,
     OTHER,
@@ -51,9 +53,6 @@ WATER_REACH_PX: Final = 2
 """Within so many pixels of water, change of sparse canopy may be the tide's."""
 
 _ROWS_AT_ONCE: Final = 128
-
-LOST, GAINED = 1, 2
-"""Bits of the layer ``large``."""
 
 
 class RegionRates(NamedTuple):
@@ -222,17 +221,20 @@ def _by_rates(
     over: np.ndarray, weight: np.ndarray, regions: np.ndarray, rates: Mapping[int, RegionRates]
 ) -> tuple[np.ndarray, np.ndarray]:
     odds = evidence(over) * weight
-    sure, likely = np.zeros(over.shape, bool), np.zeros(over.shape, bool)
-    share = np.zeros(over.shape, np.float32)
+    sure, likely = np.zeros((2, *over.shape), bool)
+    share, likely_share = np.zeros((2, *over.shape), np.float32)
     for code, region in rates.items():
         inside = regions == code
         mine = odds[:, inside]
         if not mine.size:
             continue
         sure[:, inside] = likeliest(mine, region.rates, region.mangrove)
-        likely[:, inside] = likeliest(mine, _oftener(region.rates), region.mangrove)
         share[:, inside] = smooth(mine, region.rates, region.mangrove)
-    return confirm_changes(sure, likely), share
+        often = _oftener(region.rates)
+        likely[:, inside] = likeliest(mine, often, region.mangrove)
+        likely_share[:, inside] = smooth(mine, often, region.mangrove)
+    course = confirm_changes(sure, likely)
+    return course, np.where((course != sure).any(axis=0), likely_share, share)
 
 
 def _oftener(rates: Rates) -> Rates:

@@ -18,7 +18,7 @@ import xarray as xr
 from engine.area import Area
 from engine.area_series import tally_years
 from engine.assess import Domains, draw_points, tally_maps, tally_strata
-from engine.change import area_table, compare_tile, records, sieved_transitions, zone_codes
+from engine.change import area_table, compare_tile, mark_provisional, records, sieved_transitions, zone_codes
 from engine.figures import CHIP_PX, FALSE_COLOUR, chip_strip
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
@@ -35,9 +35,9 @@ from engine.legend import (
     MANGROVE,
     OTHER,
     OUTSIDE_AREA,
+    PAIRS,
     PROBABILITY_MISSING,
     PROBABILITY_SCALE,
-    TRANSITIONS,
     Entry,
 )
 from engine.params import ChangeParams
@@ -47,7 +47,7 @@ from engine.plan import TRACED_VALUES
 from engine.raster import write_cog
 from engine.sample import read_part
 from engine.scratch import release_scratch
-from engine.store import grid_coords, is_current, marker_path, open_store, write_store
+from engine.store import CHUNK_PX, grid_coords, is_current, marker_path, open_store, write_store
 
 TileHistory = tuple[Tile, Place]
 """A tile and the finished store of its history."""
@@ -145,17 +145,26 @@ def history_task(
         "fingerprint": fingerprint,
         "tile": tile.id,
         "years": list(years),
+        "settings": tracing.params.tracing,
         "areas": records(tables),
         "calibration": _outcomes(layers, tile, tracing),
         "seconds": round(time.perf_counter() - started, 3),
     }
     written = write_store(store, _as_dataset(layers, tile, years, tags), marker)
-    common: dict[str, Any] = {"tags": tags, "overview": "mode"}
-    write_cog(tifs["kind"], layers["kind"], tile.geobox, nodata=OUTSIDE_AREA, legend=CHANGES, **common)
-    for name in ("loss_year", "gain_year", "confidence"):
-        write_cog(tifs[name], layers[name], tile.geobox, description=str(HISTORY_LAYERS[name]["long_name"]), **common)
-    names = [f"class {year}" for year in years]
-    write_cog(tifs["class"], layers["class"], tile.geobox, nodata=OUTSIDE_AREA, band_names=names, **common)
+    for name, tif in tifs.items():
+        values = layers[name]
+        write_cog(
+            tif,
+            values,
+            tile.geobox,
+            nodata=_NODATA.get(name, 0),
+            legend=_LEGENDS.get(name) if values.ndim == 2 else None,
+            scale=float(HISTORY_LAYERS[name].get("scale_factor", 1)),
+            band_names=[f"{name} {year}" for year in years] if values.ndim == 3 else (),
+            description="" if values.ndim == 3 else str(HISTORY_LAYERS[name]["long_name"]),
+            tags=tags,
+            overview="nearest" if name in ("probability", "uncertainty") else "mode",
+        )
     return written
 
 
@@ -168,12 +177,14 @@ _PLANES: Final = {
     "tide_suspect": np.uint8,
     "large": np.uint8,
 }
+_LEGENDS: Final[Mapping[str, tuple[Entry, ...]]] = {"kind": CHANGES, "class": CLASSES}
+_NODATA: Final = {"kind": OUTSIDE_AREA, "class": OUTSIDE_AREA, "probability": PROBABILITY_MISSING, "uncertainty": 255}
 _STACKS: Final = {"class": np.uint8, "probability": np.uint16, "uncertainty": np.uint8}
 
 
 def _as_dataset(layers: Mapping[str, np.ndarray], tile: Tile, years: Sequence[int], tags: dict[str, str]) -> xr.Dataset:
     def attrs(name: str) -> dict[str, Any]:
-        legend: tuple[Entry, ...] = {"kind": CHANGES, "class": CLASSES}.get(name, ())
+        legend = _LEGENDS.get(name, ())
         flags = {
             "flag_values": [entry.code for entry in legend],
             "flag_meanings": " ".join(entry.name.replace(" ", "_").replace(",", "") for entry in legend),
@@ -240,25 +251,33 @@ def _traced(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing) -> Iter
 def odds_task(
     own: TileMaps, around: Sequence[TileMaps], tracing: Tracing, seed: int
 ) -> dict[int, tuple[np.ndarray, ...]]:
-    """Return of each region the pixels of a tile that come first by seed: numbers, odds and weights of their years."""
-    tile = own.tile
-    regions = _stack([own.maps[0]], "region")[0]
-    y, x = np.nonzero(regions)
-    keys = pixel_hash(seed, tile.zone, tile.window[0] + y, tile.window[1] + x)
-    codes = np.unique(regions[y, x])
-    of_code = [np.flatnonzero(regions[y, x] == code) for code in codes]
-    chosen = [mine[smallest(keys[mine], REGION_PIXELS)] for mine in of_code]
-    picked = np.sort(np.concatenate([np.empty(0, np.int64), *chosen]))
-    y, x, keys = y[picked], x[picked], keys[picked]
-    over = np.full((len(tracing.years), len(picked)), np.nan, np.float32)
-    weight = np.ones_like(over)
+    """Return of each region the pixels of a tile that come first by seed: numbers, odds and weights of their years.
+
+    Only of pixels that were observed in a year: the others tell nothing.
+    """
+    zone, (row, col, *_) = own.tile.zone, own.tile.window
+    best: dict[int, tuple[np.ndarray, ...]] = {}
     for rows, block in _strips(own, around, len(tracing.years), REACH_PX):
-        odds = odds_of_years(block.probability, block.looks, tracing.threshold, tracing.params.min_looks)
-        some = (y >= rows.start) & (y < rows.stop)
-        at = np.s_[:, y[some] - rows.start + REACH_PX, x[some] + REACH_PX]
-        over[:, some], weight[:, some] = odds[at], weight_of(block.looks[at])
-    members = {int(code): regions[y, x] == code for code in codes}
-    return {code: (keys[mine], over[:, mine], weight[:, mine]) for code, mine in members.items()}
+        inner = np.s_[..., REACH_PX:-REACH_PX, REACH_PX:-REACH_PX]
+        over = odds_of_years(block.probability, block.looks, tracing.threshold, tracing.params.min_looks)[inner]
+        regions, weight = block.regions[inner], weight_of(block.looks[inner])
+        known = (regions > 0) & ~np.isnan(over).all(axis=0)
+        for code in np.unique(regions[known]).tolist():
+            y, x = np.nonzero(known & (regions == code))
+            keys = pixel_hash(seed, zone, row + rows.start + y, col + x)
+            first = smallest(keys, REGION_PIXELS)
+            at = np.s_[:, y[first], x[first]]
+            best[code] = first_pixels(best.get(code), (keys[first], over[at], weight[at]))
+    return best
+
+
+def first_pixels(ones: tuple[np.ndarray, ...] | None, others: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Return the pixels of two draws that come first, whatever order draws are put together in."""
+    if ones is None:
+        return others
+    both = tuple(np.concatenate(pair, axis=-1) for pair in zip(ones, others, strict=True))
+    first = smallest(both[0], REGION_PIXELS)
+    return tuple(part[..., first] for part in both)
 
 
 class _Block(NamedTuple):
@@ -274,6 +293,7 @@ def _strips(own: TileMaps, around: Sequence[TileMaps], years: int, reach: int) -
     """Yield rows of a tile, and its layers there with ``reach`` pixels more on every side."""
     row, col, height, width = own.tile.window
     tall = max(1, TRACED_VALUES // (years * width))
+    tall -= tall % CHUNK_PX if tall > CHUNK_PX else 0
     for top in range(0, height, tall):
         rows = slice(top, min(top + tall, height))
         window = (row + rows.start - reach, col - reach, rows.stop - rows.start + 2 * reach, width + 2 * reach)
@@ -340,14 +360,15 @@ def change_task(
     pair: tuple[int, int],
     area: Area,
     zones: Area | None,
-    least_ha: float,
+    params: ChangeParams,
     store: Place,
     fingerprint: str,
     tags: dict[str, str],
 ) -> dict[str, Any]:
     """Compare two years of a tile's history: a zarr store, its COG, and its areas by region and by zone.
 
-    Areas are of all that changed (``least_ha`` 0), and of what changed in patches of ``least_ha`` and more.
+    Areas are of all that changed (``least_ha`` 0), and of what changed in patches of ``least_ha`` and more. What
+    changed in the last ``recovery_years`` of the history has a code of its own.
     """
     release_scratch()
     tif = change_path(store)
@@ -355,10 +376,12 @@ def change_task(
     with open_store(history) as data:
         before, after = (data["class"].sel(year=year).values for year in pair)
         regions, large = data["region"].values, data["large"].values
-    codes = compare_tile(before, after)
+        changed = data["loss_year"].values, data["gain_year"].values
+        last = int(data["year"].values[-1])
+    codes = mark_provisional(compare_tile(before, after), *changed, after=last - params.recovery_years)
     tables = [
-        area_table(transitions, places, tile, of).assign(by=by, least_ha=least)
-        for least, transitions in ((0.0, codes), (least_ha, sieved_transitions(codes, large)))
+        area_table(transitions, places, tile, of, legend=PAIRS).assign(by=by, least_ha=least)
+        for least, transitions in ((0.0, codes), (params.min_area_ha, sieved_transitions(codes, large)))
         for by, places, of in _zonings(regions, tile, area, zones)
     ]
     dataset = xr.Dataset(
@@ -368,8 +391,8 @@ def change_task(
                 codes,
                 {
                     "long_name": f"change {pair[0]} to {pair[1]}",
-                    "flag_values": [entry.code for entry in TRANSITIONS],
-                    "flag_meanings": " ".join(entry.name.replace(" ", "_") for entry in TRANSITIONS),
+                    "flag_values": [entry.code for entry in PAIRS],
+                    "flag_meanings": " ".join(entry.name.replace(" ", "_") for entry in PAIRS),
                     "grid_mapping": "spatial_ref",
                 },
             )
@@ -384,7 +407,7 @@ def change_task(
         codes,
         tile.geobox,
         nodata=OUTSIDE_AREA,
-        legend=TRANSITIONS,
+        legend=PAIRS,
         tags=tags,
         overview="mode",
         description=f"mangrove change {pair[0]} to {pair[1]}",
@@ -398,9 +421,8 @@ def change_path(store: Place) -> Place:
 
 
 def history_paths(store: Place) -> dict[str, Place]:
-    """Return the COGs beside a history: kind, years of loss and of gain, confidence, and a band a year of class."""
-    kinds = ("kind", "loss_year", "gain_year", "confidence", "class")
-    return {kind: store.with_name(f"{kind}_{store.stem}.tif") for kind in kinds}
+    """Return the COGs beside a history by layer, all but the region; those of years have a band a year."""
+    return {kind: store.with_name(f"{kind}_{store.stem}.tif") for kind in HISTORY_LAYERS if kind != "region"}
 
 
 def history_is_current(store: Place, fingerprint: str) -> bool:

@@ -46,13 +46,25 @@ TRANSITIONS: Final = (
     Entry(STABLE_OUTSIDE_HABITAT, "outside the habitat limit", (222, 222, 235)),
     Entry(OUTSIDE_AREA, "outside the area", (255, 255, 255)),
 )
-"""Codes of every transition raster. A pixel not observed in either year is *not observed*."""
+"""Codes of every transition between two maps. A pixel that either did not observe is *not observed*."""
 
 LOSS_RECOVERED: Final = 6
 PROVISIONAL_LOSS: Final = 7
 PROVISIONAL_GAIN: Final = 8
 LOSS_THEN_GAIN: Final = 9
 GAIN_THEN_LOSS: Final = 10
+
+PAIRS: Final = (
+    *TRANSITIONS[:-1],
+    Entry(PROVISIONAL_LOSS, "provisional loss", (240, 180, 130)),
+    Entry(PROVISIONAL_GAIN, "provisional gain", (190, 222, 245)),
+    TRANSITIONS[-1],
+)
+"""Codes of a transition between two years of a history: those of the last years may yet turn back."""
+
+LOST: Final = 1
+GAINED: Final = 2
+"""Bits of the layer ``large`` of a history: of a patch of loss, and of gain, that counts."""
 
 CHANGES: Final = (
     *TRANSITIONS[:-1],

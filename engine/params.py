@@ -386,6 +386,11 @@ class ChangeParams(Params):
     by: str | None = None
     """Column of ``zones`` that names them."""
 
+    @property
+    def tracing(self) -> dict[str, Any]:
+        """What of these decides a history, and so all that is told from it."""
+        return self.model_dump(include={"model", "min_looks", "recovery_years", "min_area_ha"})
+
     @model_validator(mode="after")
     def _zones_by(self) -> ChangeParams:
         if (self.zones is None) != (self.by is None):

@@ -31,10 +31,10 @@ from engine.files import cannot_read, replacing
 from engine.grid import Tile, pixel_hectares, to_zone
 from engine.kernels.compare import tally
 from engine.kernels.patches import Joins, label_patches
-from engine.legend import CHANGES, names
+from engine.legend import CHANGES, GAINED, LOST, names
 from engine.places import ObjectPath, Place
 
-DIRECTIONS: Final = {"gain": 2, "loss": 1}
+DIRECTIONS: Final = {"gain": GAINED, "loss": LOST}
 """What patches are made of: pixels with a ``gain_year``, pixels with a ``loss_year``; and the bit each has in the layer
 ``large`` of a history."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -13,18 +14,18 @@ from engine.area import Area
 from engine.change import change_table, merge_tables, read_zones, write_table, year_pairs
 from engine.history import least_px
 from engine.history_tasks import TileHistory, change_path, change_task
-from engine.legend import TRANSITIONS
+from engine.legend import PAIRS
 from engine.model import Model
-from engine.places import Place
+from engine.places import Place, entries, modified, remove
 from engine.plan import Plan
 from engine.raster import write_vrt
-from engine.store import fingerprint_of, is_current, read_marker
+from engine.store import fingerprint_of, is_current, marker_path, read_marker
 from jobs.change_pair import or_pair
 from jobs.change_products import show_rates, write_patches, write_series
 from jobs.classify import classify_maps, write_styles
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
-from jobs.history import trace_histories
+from jobs.history import history_tags, trace_histories
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model
@@ -49,14 +50,13 @@ def compare_years(run: Run, plan: Plan, model: Model) -> tuple[list[Place], pd.D
         gain and net, in hectares inside the area; of all change, and of that in patches of the minimum mapping unit.
     """
     pairs, zones = open_comparison(run)
-    if not pairs:
-        return [], pd.DataFrame()
     params = run.params.change
     histories = trace_histories(run, plan, model, zones)
-    rasters, summary = _compare_pairs(run, plan, histories, pairs, zones)
+    rasters, summary = _compare_pairs(run, plan, histories, pairs, zones) if pairs else ([], pd.DataFrame())
     patches, _ = write_patches(run, histories, zones=zones, least_px=least_px(params))
     _, rates = write_series(run, histories, zones=zones, recovery_years=params.recovery_years)
-    show_rates(run, rates)
+    if not rates.empty:
+        show_rates(run, rates)
     return [*rasters, patches], summary
 
 
@@ -64,19 +64,19 @@ def _compare_pairs(
     run: Run, plan: Plan, histories: Sequence[TileHistory], pairs: Sequence[tuple[int, int]], zones: Area | None
 ) -> tuple[list[Place], pd.DataFrame]:
     """Compare two years of every tile's history, for each pair."""
-    least_ha = run.params.change.min_area_ha
+    params = run.params.change
+    _remove_others(run, histories, pairs)
 
     def find(of: tuple[tuple[int, int], TileHistory]) -> tuple[tuple[Any, ...], bool]:
         pair, (tile, history) = of
         store = run.outputs / "change" / f"{pair[0]}-{pair[1]}" / f"{tile.id}.zarr"
         fingerprint = fingerprint_of(
-            "change-2",
-            (read_marker(history) or {}).get("sha256"),
-            least_ha,
+            "change-3",
+            (read_marker(history) or {}).get("fingerprint"),
             [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
         )
-        tags = {**run.tags, "years": f"{pair[0]}-{pair[1]}"}
-        call = (history, tile, pair, run.area, zones, least_ha, store, fingerprint, tags)
+        tags = {**history_tags(run), "years": f"{pair[0]}-{pair[1]}"}
+        call = (history, tile, pair, run.area, zones, params, store, fingerprint, tags)
         return call, is_current(store, fingerprint) and change_path(store).is_file()
 
     found = run.each(find, product(pairs, histories))
@@ -100,6 +100,17 @@ def _compare_pairs(
     return [join_pair(run, plan, pair, zone) for pair in pairs for zone in zone_numbers], summary
 
 
+def _remove_others(run: Run, histories: Sequence[TileHistory], pairs: Sequence[tuple[int, int]]) -> None:
+    """Delete what earlier commands made of pairs that are not asked for now, unless it is of the same histories."""
+    latest = max(run.each(lambda one: modified(marker_path(one[1])), histories))
+    for folder in entries(run.outputs / "change")[0]:
+        match = re.fullmatch(r"(\d{4})-(\d{4})", folder.name)
+        if match is None or (int(match[1]), int(match[2])) in pairs:
+            continue
+        if any(modified(path) < latest for path in entries(folder)[1] if path.suffix == ".json"):
+            remove(folder)
+
+
 def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Place:
     """Write the VRT of one pair and zone over its tiles, with QGIS styles."""
     name = f"{pair[0]}-{pair[1]}"
@@ -107,8 +118,8 @@ def join_pair(run: Run, plan: Plan, pair: tuple[int, int], zone: int) -> Place:
     path = folder / f"change_{name}_z{zone:02d}.vrt"
     stores = [folder / f"{tile.id}.zarr" for tile in plan.tiles if tile.zone == zone]
     tifs = [change_path(store) for store in stores]
-    write_vrt(path, tifs, legend=TRANSITIONS, tags={**run.tags, "years": name})
-    write_styles(run, (path, *tifs), TRANSITIONS)
+    write_vrt(path, tifs, legend=PAIRS, tags={**history_tags(run), "years": name})
+    write_styles(run, (path, *tifs), PAIRS)
     run.describe(path, stores)
     return path
 
@@ -118,14 +129,15 @@ def show_change(run: Run, table: pd.DataFrame) -> None:
     if table.empty:
         run.reporter.say("change    one year only, nothing to compare")
         return
-    hectares = ["before_ha", "after_ha", "loss_ha", "gain_ha", "net_ha", "not_observed_ha"]
+    hectares = ["before_ha", "after_ha", "loss_ha", "gain_ha", "provisional_loss_ha", "provisional_gain_ha", "net_ha"]
     of_pair = ["first", "last", "least_ha"]
     whole = table[table["by"] == "region"].groupby(of_pair, sort=False, as_index=False)[hectares].sum()
     longest = table[(table["first"] == table["first"].min()) & (table["last"] == table["last"].max())]
     rows = pd.concat([whole.assign(where="whole area"), longest]).to_dict("records")
     run.reporter.table(
-        "Change, hectares by pixel count inside the area (all years together, not error-adjusted)",
-        ("years", "where", "patches", "before", "after", "loss", "gain", "net", "not observed"),
+        "Change, hectares by pixel count inside the area (all years together, not error-adjusted); of the last "
+        f"{run.params.change.recovery_years} years provisional",
+        ("years", "where", "patches", "before", "after", "loss", "gain", "prov. loss", "prov. gain", "net"),
         (
             (
                 f"{row['first']}-{row['last']}",

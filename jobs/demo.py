@@ -22,7 +22,7 @@ from engine.files import write_text
 from engine.grid import pixel_hectares
 from engine.history_tasks import change_path
 from engine.kernels.score import PREVALENCES, at_prevalence, auc, rates
-from engine.legend import CLASSES, GAIN, LOSS, MANGROVE, NOT_OBSERVED, OTHER, TRANSITIONS
+from engine.legend import CLASSES, GAIN, LOSS, MANGROVE, NOT_OBSERVED, OTHER, PAIRS
 from engine.plan import TileYear, make_plan
 from engine.raster import read_raster
 from engine.scenes import read_scenes
@@ -220,7 +220,7 @@ def draw_preview(run: Run, path: Path, parts: Sequence[TileYear], name: str) -> 
         composite_panel(f"Composite {last}", composite),
         probability_panel(f"Probability of mangrove {last}", layers["probability"]),
         category_panel(f"Classes {last}", layers["class"], CLASSES),
-        category_panel(f"Change {first} to {last}", read_raster(change_path(change))[0][0], TRANSITIONS),
+        category_panel(f"Change {first} to {last}", read_raster(change_path(change))[0][0], PAIRS),
     ]
     preview(path, panels, title=f"{name}, held out of training", notice=run.params.notice)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -12,20 +13,21 @@ import pandas as pd
 from engine.area import Area
 from engine.change import merge_tables, write_table
 from engine.classify import as_asked
+from engine.files import write_text
 from engine.grid import Tile
 from engine.history import RegionRates, fit_region, reach_px
 from engine.history_tasks import (
-    REGION_PIXELS,
     TileHistory,
     TileMaps,
     Tracing,
+    first_pixels,
     history_is_current,
     history_paths,
     history_task,
     meet,
     odds_task,
 )
-from engine.kernels.draw import smallest
+from engine.kernels.series import Rates
 from engine.legend import CHANGES, CLASSES
 from engine.model import Model
 from engine.places import Place
@@ -71,12 +73,12 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
     common: list[Any] = [
         "history-1",
         asked.threshold,
-        params.change.model_dump(include={"model", "min_looks", "recovery_years", "min_area_ha"}),
+        params.change.tracing,
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],
         [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None,
     ]
     if params.change.model == "hmm":
-        rates = _fit_rates(run, maps, around, tracing)
+        rates = _rates(run, maps, around, tracing, fingerprint_of(*common, sorted(map(str, hashes.values()))))
         tracing = Tracing(**{**tracing.__dict__, "rates": rates})
         common.append([(code, region) for code, region in sorted(rates.items())])
 
@@ -85,7 +87,7 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
         labelled = {year: sha for year, (_, sha) in samples.get(tile.id, {}).items()}
         beside = [hashes[other.tile] for other in around[tile]]
         fingerprint = fingerprint_of(*common, hashes[tile], beside, labelled)
-        tags = {**run.tags, **model_tags(model), "years": f"{plan.years[0]}-{plan.years[-1]}"}
+        tags = {**history_tags(run), **model_tags(model), "years": f"{plan.years[0]}-{plan.years[-1]}"}
         call = (maps[tile], around[tile], tracing, store, fingerprint, tags)
         return call, history_is_current(store, fingerprint)
 
@@ -106,6 +108,11 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
     run.describe(run.folder / "history.csv", stores)
     _join_tiles(run, plan, histories)
     return histories
+
+
+def history_tags(run: Run) -> dict[str, str]:
+    """Return what is said of all that stands on histories: the run, and how years are told together."""
+    return {**run.tags, "change": ", ".join(f"{name} {value}" for name, value in run.params.change.tracing.items())}
 
 
 def _by_tile(plan: Plan) -> dict[Tile, list[Any]]:
@@ -148,19 +155,31 @@ def _samples(run: Run, plan: Plan) -> dict[str, dict[int, tuple[Place, str]]]:
     return found
 
 
-def _fit_rates(
-    run: Run, maps: dict[Tile, TileMaps], around: dict[Tile, tuple[TileMaps, ...]], tracing: Tracing
+def _rates(
+    run: Run,
+    maps: dict[Tile, TileMaps],
+    around: dict[Tile, tuple[TileMaps, ...]],
+    tracing: Tracing,
+    fingerprint: str,
 ) -> dict[int, RegionRates]:
-    """Estimate how often the land of each region changes, from pixels that stand for it; say what came out."""
-    calls = [(maps[tile], around[tile], tracing, run.params.seed) for tile in maps]
-    best: dict[int, tuple[np.ndarray, ...]] = {}
-    for _, regions in run.tasks(odds_task, calls, len(calls), "rates", shared=(tracing,)):
-        for code, drawn in regions.items():
-            if code in best:  # whatever the order tiles finish in, the same pixels are left
-                drawn = tuple(np.concatenate(pair, axis=-1) for pair in zip(best[code], drawn, strict=True))
-            first = smallest(drawn[0], REGION_PIXELS)
-            best[code] = tuple(part[..., first] for part in drawn)
-    fitted = {code: fit_region(odds, weight, tracing.threshold) for code, (_, odds, weight) in sorted(best.items())}
+    """Return how often the land of each region changes, from pixels that stand for it; say what came out.
+
+    Estimated once: the next command reads what was found of the same maps.
+    """
+    place = run.outputs / "change" / "rates.json"
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    if found.get("fingerprint") != fingerprint:
+        calls = [(maps[tile], around[tile], tracing, run.params.seed) for tile in maps]
+        best: dict[int, tuple[np.ndarray, ...]] = {}
+        for _, regions in run.tasks(odds_task, calls, len(calls), "rates", shared=(tracing,)):
+            best |= {code: first_pixels(best.get(code), drawn) for code, drawn in regions.items()}
+        fits = [(code, fit_region(best[code][1], best[code][2], tracing.threshold)) for code in sorted(best)]
+        found = {"fingerprint": fingerprint, "rates": [[code, *fit.rates, fit.mangrove] for code, fit in fits]}
+        write_text(place, json.dumps(found))
+    fitted = {code: RegionRates(Rates(loss, gain), mangrove) for code, loss, gain, mangrove in found["rates"]}
     run.reporter.table(
         "Rates of change that the hidden Markov model takes, per cent a year",
         ("region", "loss", "gain", "mangrove in the first year"),
@@ -197,14 +216,14 @@ def _calibration_error(run: Run, model: Model, markers: Sequence[dict[str, Any]]
 
 
 def _join_tiles(run: Run, plan: Plan, histories: Sequence[TileHistory]) -> None:
-    """Write a VRT a zone over the COGs of kind, years and confidence, with QGIS styles."""
-    legends = {"kind": CHANGES, "class": None, "loss_year": None, "gain_year": None, "confidence": None}
+    """Write a VRT a zone over the COGs of each layer, with QGIS styles of those that have a legend."""
+    legends = {"kind": CHANGES, "class": CLASSES}
     for zone in sorted({tile.zone for tile in plan.tiles}):
         stores = [store for tile, store in histories if tile.zone == zone]
-        for kind, legend in legends.items():
+        for kind in history_paths(stores[0]):
             tifs = [history_paths(store)[kind] for store in stores]
             path = run.outputs / "change" / "history" / f"{kind}_z{zone:02d}.vrt"
-            write_vrt(path, tifs, legend=legend, tags=run.tags)
-            if legend or kind == "class":
-                write_styles(run, (path, *tifs), legend or CLASSES)
+            write_vrt(path, tifs, legend=CHANGES if kind == "kind" else None, tags=history_tags(run))
+            if kind in legends:
+                write_styles(run, (path, *tifs), legends[kind])
             run.describe(path, stores)

@@ -54,9 +54,9 @@ def tell_history(
     """Tell what happened to pixels.
 
     Loss and gain lie between observed years: a change is dated by the first observed year after it, so never by the
-    first. A loss that is mangrove again within ``recovery_years`` is *loss then recovery*. What changed last less than
-    ``recovery_years`` before the end is *provisional*, as it may yet turn back. Of repeated change the last loss and
-    the last gain are dated.
+    first. A loss that is mangrove again within ``recovery_years`` is *loss then recovery*. What changed less than
+    ``recovery_years`` before the pixel's last look is *provisional*, as it may yet turn back: of a pixel that changed
+    before that too the older change is its kind. Of repeated change the last loss and the last gain are dated.
 
     Parameters
     ----------
@@ -160,9 +160,15 @@ def _tell(mangrove, probability, looks, observed, years, recovery, kind, loss_ye
                 loss_year[pixel] = years[year]
         if recovered:
             kind[pixel] = LOSS_RECOVERED
-        elif years[n_years - 1] - years[changes[count - 1]] < recovery:
+            continue
+        settled = count  # changes that are old enough by the pixel's last look
+        while settled and years[last] - years[changes[settled - 1]] < recovery:
+            settled -= 1
+        if settled == 0:
             kind[pixel] = PROVISIONAL_GAIN if ends else PROVISIONAL_LOSS
-        elif began == ends:
+            continue
+        ends = mangrove[changes[settled - 1], pixel]
+        if began == ends:
             kind[pixel] = LOSS_THEN_GAIN if began else GAIN_THEN_LOSS
         else:
             kind[pixel] = GAIN if ends else LOSS

@@ -141,36 +141,6 @@ class Joins:
         return self._parent.copy()
 
 
-def touching(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where two lines of pixels that lie side by side touch in equal codes, also across a corner.
-
-    Parameters
-    ----------
-    ones, others : ndarray of uint8, shape (n,)
-        Codes along both sides of an edge; 0 touches nothing.
-
-    Returns
-    -------
-    tuple of ndarray of int64, shape (pair,)
-        Positions in ``ones`` and in ``others``, by those in ``ones``.
-
-    Examples
-    --------
-    >>> touching(np.array([3, 0, 4], dtype="uint8"), np.array([0, 3, 4], dtype="uint8"))
-    (array([0, 2]), array([1, 2]))
-    """
-    if ones.ndim != 1 or ones.shape != others.shape:
-        raise ValueError(f"the sides of an edge must be of one length, got shapes {ones.shape} and {others.shape}")
-    found = []
-    for shift in (-1, 0, 1):
-        here = np.arange(max(0, -shift), len(ones) - max(0, shift))
-        here = here[(ones[here] > 0) & (ones[here] == others[here + shift])]
-        found.append((here, here + shift))
-    first, second = (np.concatenate(side) for side in zip(*found, strict=True))
-    order = np.lexsort((second, first))
-    return first[order], second[order]
-
-
 @njit(cache=True, nogil=True)
 def _root(parent, one):
     while parent[one] != one:

@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.history import (
-    GAINED,
-    LOST,
     RegionRates,
     fit_region,
     least_px,
@@ -20,7 +18,9 @@ from engine.kernels.history import History
 from engine.kernels.series import Rates
 from engine.legend import (
     GAIN,
+    GAINED,
     LOSS,
+    LOST,
     MANGROVE,
     NOT_OBSERVED,
     OTHER,

@@ -27,7 +27,17 @@ from engine.history_tasks import (
 from engine.kernels.draw import pixel_hash
 from engine.kernels.score import calibration_error
 from engine.kernels.series import Rates
-from engine.legend import GAIN, LOSS, MANGROVE, OTHER, OUTSIDE_AREA, PROBABILITY_MISSING, STABLE_MANGROVE
+from engine.legend import (
+    GAIN,
+    LOSS,
+    MANGROVE,
+    OTHER,
+    OUTSIDE_AREA,
+    PROBABILITY_MISSING,
+    PROVISIONAL_GAIN,
+    PROVISIONAL_LOSS,
+    STABLE_MANGROVE,
+)
 from engine.params import ChangeParams
 from engine.raster import read_raster
 from engine.store import grid_coords, is_current, open_store, write_store
@@ -138,7 +148,7 @@ def test_a_history_is_there_as_rasters_and_counted(maps, area, tmp_path):
     assert history_is_current(store, "f")
     for name, path in history_paths(store).items():
         values, geobox = read_raster(path)
-        np.testing.assert_array_equal(values if name == "class" else values[0], found[name])
+        np.testing.assert_array_equal(values if found[name].ndim == 3 else values[0], found[name])
         assert geobox == WHOLE.geobox
     loss = {row["by"]: row for row in marker["areas"] if row["name"] == "loss"}
     assert loss["region"]["pixels"] == (found["kind"] == LOSS).sum() > 0
@@ -183,7 +193,7 @@ def test_pixels_of_a_region_are_the_first_by_seed_with_their_odds(maps, area, mo
     whole = odds_task(maps[WHOLE], (), tracing(area), 7)
     keys, odds, weight = whole[1]
     rows, cols = (np.arange(size) + start for size, start in zip(SHAPE, WHOLE.window, strict=False))
-    every = pixel_hash(7, 48, rows[:, np.newaxis], cols)
+    every = pixel_hash(7, 48, rows[:, np.newaxis], cols)  # all were observed in some year
     assert sorted(keys.tolist()) == np.sort(every, axis=None)[:30].tolist()
     monkeypatch.setattr(history_tasks, "TRACED_VALUES", 1)
     again = odds_task(maps[WHOLE], (), tracing(area), 7)[1]
@@ -199,18 +209,25 @@ def test_years_are_compared_with_what_is_large_and_what_is_not(area, tmp_path):
     flat = {
         "class": classes,
         "large": np.array([[1, 0, 2, 0, 0, 0]], "uint8"),
+        "loss_year": np.array([[2020, 2020, 0, 0, 0, 0]], "uint16"),
+        "gain_year": np.array([[0, 0, 2020, 2020, 0, 0]], "uint16"),
         "region": np.array([[1, 1, 1, 1, 1, 0]], "uint16"),
     }
     past = write_history(tmp_path / "history.zarr", flat, tile, [2015, 2020])
     store = tmp_path / "2015-2020" / f"{tile.id}.zarr"
-    marker = change_task(past, tile, (2015, 2020), area, None, 0.5, store, "f", {})
-    expected = [LOSS, LOSS, GAIN, GAIN, 0, OUTSIDE_AREA]
+    marker = change_task(past, tile, (2015, 2020), area, None, ChangeParams(), store, "f", {})
+    expected = [PROVISIONAL_LOSS] * 2 + [PROVISIONAL_GAIN] * 2 + [0, OUTSIDE_AREA]
     with open_store(store) as data:
         assert data["transition"].values.tolist() == [expected]
     (codes,), geobox = read_raster(change_path(store))
     assert codes.tolist() == [expected]
     assert geobox == tile.geobox
     counted = {(row["least_ha"], row["code"]): row["pixels"] for row in marker["areas"]}
-    assert [counted[0, code] for code in (LOSS, GAIN, STABLE_MANGROVE)] == [2, 2, 0]
-    assert [counted[0.5, code] for code in (LOSS, GAIN, STABLE_MANGROVE)] == [1, 1, 1]
+    assert [counted[0, code] for code in (PROVISIONAL_LOSS, PROVISIONAL_GAIN, STABLE_MANGROVE)] == [2, 2, 0]
+    assert [counted[0.5, code] for code in (PROVISIONAL_LOSS, PROVISIONAL_GAIN, STABLE_MANGROVE)] == [1, 1, 1]
     assert is_current(store, "f")
+    flat["class"] = np.concatenate([classes, classes[-1:]])
+    older = write_history(tmp_path / "older.zarr", flat, tile, [2015, 2020, 2025])
+    settled = change_task(older, tile, (2015, 2020), area, None, ChangeParams(), store, "g", {})
+    counted = {(row["least_ha"], row["code"]): row["pixels"] for row in settled["areas"]}
+    assert [counted[0, code] for code in (LOSS, GAIN, PROVISIONAL_LOSS, PROVISIONAL_GAIN)] == [2, 2, 0, 0]
