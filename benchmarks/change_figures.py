@@ -1,7 +1,7 @@
 """What is measured of simulated worlds of change: the histories of their tiles against what truly happened.
 
-A change told is right where the pixel truly changed so within a year of it, both of patches of half a hectare and more.
-Everything is counted wall to wall, of pixels that the history knows.
+A change told is right where the pixel truly changed so within a year of it, both of patches of half a hectare and more;
+of figures called unsieved both of any size. Everything is counted wall to wall, of pixels that the history knows.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def count_world(world: World) -> dict[str, float]:
         told = np.where(history["large"] & bit, history[f"{change}_year"], 0).astype(np.int64)
         found |= _match(change, told, happened[change], stable)
         found |= _match(f"naive_{change}", naive[change], happened[change], stable)
+        every = history[f"{change}_year"].astype(np.int64)
+        found |= _match(f"unsieved_{change}", every, happened[change], stable, least_px=1)
         for name, (of, event) in EVENTS.items():
             if of == change:
                 found |= _recall(name, told, happened[change], kinds == event)
@@ -122,7 +124,7 @@ def figures_of(counts: pd.DataFrame) -> dict[str, float]:
     """
     total = counts.drop(columns=list(MEANS)).sum()
     found = {name: float(counts[name].mean()) for name in MEANS}
-    for change in ("loss", "gain", "naive_loss", "naive_gain"):
+    for change in (f"{which}{change}" for which in ("", "naive_", "unsieved_") for change in ("loss", "gain")):
         precision = _ratio(total[f"{change}_right"], total[f"{change}_told"])
         recall = _ratio(total[f"{change}_right"], total[f"{change}_true"])
         found[f"{change}_precision"], found[f"{change}_recall"] = precision, recall
@@ -133,6 +135,8 @@ def figures_of(counts: pd.DataFrame) -> dict[str, float]:
     found["within_one_year"] = _ratio(dated, met)
     for change in ("loss", "gain"):
         found[f"false_{change}_pct"] = 100 * _ratio(total[f"{change}_false"], total["stable_years"])
+        every = total[f"unsieved_{change}_false"]
+        found[f"unsieved_false_{change}_pct"] = 100 * _ratio(every, total["stable_years"])
     found["coverage_loss"] = _ratio((counts["coverage_loss"] * counts["assessed"]).sum(), counts["assessed"].sum())
     found["loss_halfwidth_pct"] = float(counts["loss_halfwidth_pct"].dropna().median()) if total["assessed"] else np.nan
     return found
@@ -223,10 +227,12 @@ def _carried(classes: np.ndarray) -> np.ndarray:
     return found
 
 
-def _match(name: str, told: np.ndarray, true: np.ndarray, stable: np.ndarray) -> dict[str, float]:
+def _match(
+    name: str, told: np.ndarray, true: np.ndarray, stable: np.ndarray, *, least_px: int = LEAST_PX
+) -> dict[str, float]:
     """Count a change told (year, 0 none) against the true one, both where their patches are large."""
-    told = np.where(is_large(told > 0, LEAST_PX), told, 0)
-    true = np.where(is_large(true > 0, LEAST_PX), true, 0)
+    told = np.where(is_large(told > 0, least_px), told, 0)
+    true = np.where(is_large(true > 0, least_px), true, 0)
     met = (told > 0) & (true > 0)
     right = met & (np.abs(told - true) <= WITHIN_YEARS)
     return {

@@ -47,9 +47,11 @@ def test_changes_are_dated_by_the_first_year_after():
 
 def counts(**more):
     one = {f"{change}_{name}": 8 for change in ("loss", "gain") for name in ("told", "true", "right", "met")}
-    one |= {f"naive_{name}": value for name, value in one.items()}
+    one |= {f"{which}_{name}": value for which in ("naive", "unsieved") for name, value in one.items()}
     one |= {f"{name}_{kind}": 10 for name in ("clearfell", "erosion", "dieback", "gain") for kind in ("events", "hit")}
-    one |= dict.fromkeys(("loss_false", "gain_false"), 1) | {"stable_years": 1000}
+    one |= dict.fromkeys(("loss_false", "gain_false", "unsieved_loss_false", "unsieved_gain_false"), 1) | {
+        "stable_years": 1000
+    }
     one |= dict.fromkeys(MEANS, 0.9) | {"coverage_loss": 0.95, "assessed": 1, "loss_halfwidth_pct": 20.0}
     return {**one, **more}
 
