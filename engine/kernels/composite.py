@@ -24,6 +24,9 @@ RED: Final = BANDS.index("red")
 NIR: Final = BANDS.index("nir08")
 SWIR1: Final = BANDS.index("swir16")
 
+RANGES: Final = ("ndvi_p10", "ndvi_p90", "ndvi_mad", "mndwi_p10", "mndwi_p90", "mndwi_mad")
+"""Layers that are missing where there are few looks, water frequency apart."""
+
 LANES: Final = 256
 """Pixels sorted side by side: with 30 looks 15 KB, in a core's fastest cache."""
 
@@ -50,7 +53,8 @@ def annual_layers(
     clear : ndarray of bool, shape (look, y, x)
         Looks worth keeping.
     min_looks_range : int
-        Clear looks below which percentiles, deviations and water frequency are missing.
+        Clear looks below which percentiles, deviations and water frequency are missing; all of them count, also those
+        that ``tide`` leaves out.
     composite : str
         ``median`` of each band by itself, or ``geomedian`` of all.
     tide : str
@@ -93,8 +97,11 @@ def annual_layers(
         return layers
     if tide == "low":
         kept, *of_all = leave_out_wettest(bands, clear, min_looks_range=min_looks_range, threads=threads)
-        layers = annual_layers(bands, kept, min_looks_range=min_looks_range, composite=composite, threads=threads)
+        layers = annual_layers(bands, kept, min_looks_range=1, composite=composite, threads=threads)
         layers["clear_count"], layers["water_frequency"] = of_all
+        few = layers["clear_count"] < min_looks_range
+        for name in RANGES:
+            layers[name][few] = INDEX_MISSING
         return layers
     flat = {name: layer.reshape(*layer.shape[:-2], -1) for name, layer in layers.items()}  # views
     if composite == "geomedian":

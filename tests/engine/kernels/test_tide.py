@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.kernels.composite import annual_layers
+from engine.kernels.composite import RANGES, annual_layers
 from engine.kernels.features import WATER_MISSING
+from engine.kernels.indices import INDEX_MISSING
 from engine.kernels.tide import leave_out_wettest, tide_suspect, wetness_levels
 
 
@@ -143,12 +144,24 @@ def test_layers_of_low_tide_are_those_of_the_kept_looks_but_for_count_and_freque
     rank = (-mndwi).argsort(axis=0, kind="stable").argsort(axis=0)
     kept = clear & (rank >= np.where(count >= 9, count // 3, 0))
     assert 0 < kept.sum() < clear.sum()
-    of_kept = annual_layers(bands, kept, composite=composite)
+    of_kept = annual_layers(bands, kept, min_looks_range=1, composite=composite)
     of_all = annual_layers(bands, clear, composite=composite)
     for name, layer in low.items():
         expected = of_all if name in ("clear_count", "water_frequency") else of_kept
+        if name in RANGES:
+            expected = {name: np.where(count >= 8, of_kept[name], INDEX_MISSING)}
         assert np.array_equal(layer, expected[name]), name
     assert np.array_equal(low["clear_count"], count)
+
+
+@pytest.mark.parametrize("min_looks_range", [3, 8, 10])
+def test_ranges_are_missing_by_all_clear_looks_and_not_by_those_kept(min_looks_range):
+    counts = np.arange(1, 15)
+    bands = np.random.default_rng(7).integers(8_000, 20_000, (14, 6, 1, 14)).astype(np.uint16)
+    clear = (np.arange(14)[:, np.newaxis] < counts)[:, np.newaxis]
+    layers = annual_layers(bands, clear, min_looks_range=min_looks_range, tide="low")
+    for name in RANGES:
+        assert ((layers[name][0] != INDEX_MISSING) == (counts >= min_looks_range)).all(), name
 
 
 def test_threads_change_nothing_of_what_is_left_out():
