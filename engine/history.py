@@ -263,7 +263,13 @@ def fit_region(over: np.ndarray, weight: np.ndarray, threshold: float) -> Region
     return RegionRates(*fit_rates(evidence(over) * weight, Rates.balanced(LOSS_RATE, mangrove), mangrove))
 
 
-def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, years: Sequence[int]) -> np.ndarray:
+def suspect_tide(
+    history: History,
+    frequency: np.ndarray,
+    classes: np.ndarray,
+    years: Sequence[int],
+    corner: tuple[int, int],
+) -> np.ndarray:
     """Flag changes that may be nothing but another height of the tide.
 
     Sparse canopy (water seen through it in ``SPARSE`` of the looks of its median year as mangrove) within
@@ -274,11 +280,13 @@ def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, y
     ----------
     history : History
         Of a tile, arrays (y, x).
-    frequency : ndarray of uint16, shape (year, y, x)
-        Water frequency of the years' cubes.
+    frequency : ndarray of uint16, shape (year, y + 2 * WATER_REACH_PX, x + 2 * WATER_REACH_PX)
+        Water frequency of the years' cubes, of the tile and what lies round it.
     classes : ndarray of uint8, shape (year, y, x)
         Of ``Trace``.
     years : sequence of int
+    corner : tuple of int
+        Row and column of the tile's first pixel in the grid of its zone.
 
     Returns
     -------
@@ -287,21 +295,31 @@ def suspect_tide(history: History, frequency: np.ndarray, classes: np.ndarray, y
     changed = (history.loss_year > 0) | (history.gain_year > 0)
     if not changed.any():
         return changed
-    water, sparse = np.zeros((2, *changed.shape), bool)
-    for top in range(0, changed.shape[0], _ROWS_AT_ONCE):
-        rows = slice(top, top + _ROWS_AT_ONCE)
-        wet = frequency[:, rows]
-        known = wet <= PROBABILITY_SCALE
-        water[rows] = _median(wet, known) >= WATER
-        sparse[rows] = _median(wet, known & (classes[:, rows] == MANGROVE)) >= SPARSE
-    beside = within_reach(water, WATER_REACH_PX)
-    levels = wetness_levels(frequency)
-    flagged = [tide_suspect(levels, years, year, beside, sparse) for year in (history.loss_year, history.gain_year)]
+    inner = np.s_[..., WATER_REACH_PX:-WATER_REACH_PX, WATER_REACH_PX:-WATER_REACH_PX]
+    own = frequency[inner]
+    beside = within_reach(_median(frequency) >= WATER, WATER_REACH_PX)[inner]
+    sparse = _median(own, classes) >= SPARSE
+    levels = wetness_levels(own, corner=corner)
+    flagged = [
+        tide_suspect(levels, years, year, beside, sparse, corner=corner)
+        for year in (history.loss_year, history.gain_year)
+    ]
     return flagged[0] | flagged[1]
 
 
-def _median(frequency: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the median over years of what is known, float32; -1 where nothing is."""
+def _median(frequency: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """Return the median over years of what is known, float32 (y, x), or of its mangrove alone; -1 where nothing is."""
+    found = np.empty(frequency.shape[1:], np.float32)
+    for top in range(0, len(found), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        known = frequency[:, rows] <= PROBABILITY_SCALE
+        if classes is not None:
+            known &= classes[:, rows] == MANGROVE
+        found[rows] = _median_of(frequency[:, rows], known)
+    return found
+
+
+def _median_of(frequency: np.ndarray, known: np.ndarray) -> np.ndarray:
     values = np.where(known, frequency, np.uint16(PROBABILITY_MISSING))  # missing ones sort last
     values.sort(axis=0)
     count = known.sum(axis=0)

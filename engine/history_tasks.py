@@ -22,9 +22,19 @@ from engine.change import area_table, compare_tile, mark_provisional, records, s
 from engine.figures import CHIP_PX, FALSE_COLOUR, chip_strip
 from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
-from engine.history import RegionRates, Trace, odds_of_years, reach_px, suspect_tide, trace_block, weight_of
+from engine.history import (
+    WATER_REACH_PX,
+    RegionRates,
+    Trace,
+    odds_of_years,
+    reach_px,
+    suspect_tide,
+    trace_block,
+    weight_of,
+)
 from engine.kernels.design import stratify
 from engine.kernels.draw import pixel_hash, smallest
+from engine.kernels.features import WATER_MISSING
 from engine.kernels.history import History
 from engine.kernels.score import CALIBRATION_BINS
 from engine.kernels.support import REACH_PX
@@ -134,8 +144,8 @@ def history_task(
         layers["class"][:, rows], layers["probability"][:, rows] = trace.classes, trace.probability
         layers["uncertainty"][:, rows] = _uncertainty(trace)
     history = History(*(layers[name] for name in History._fields))
-    frequency = _stack(own.cubes, "water_frequency")
-    layers["tide_suspect"][:] = suspect_tide(history, frequency, layers["class"], years)
+    frequency = _frequency(own, around)
+    layers["tide_suspect"][:] = suspect_tide(history, frequency, layers["class"], years, tile.window[:2])
     del frequency
     tables = [
         area_table(layers["kind"], codes, tile, of, legend=CHANGES).assign(by=by)
@@ -312,6 +322,15 @@ def _strips(own: TileMaps, around: Sequence[TileMaps], years: int, reach: int) -
                 read("region", 0, np.uint16, "maps", slice(1))[0],
             ),
         )
+
+
+def _frequency(own: TileMaps, around: Sequence[TileMaps]) -> np.ndarray:
+    """Return the water frequency of a tile's years and of what lies ``WATER_REACH_PX`` round it."""
+    row, col, height, width = own.tile.window
+    reach = WATER_REACH_PX
+    window = (row - reach, col - reach, height + 2 * reach, width + 2 * reach)
+    stores = {source.tile: source.cubes for source in (own, *around) if meet(window, source.tile.window)}
+    return _window(stores, window, "water_frequency", WATER_MISSING, np.uint16)
 
 
 def _window(

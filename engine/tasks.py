@@ -138,18 +138,19 @@ def clear_task(
 
 
 def wetness_task(cubes: Sequence[Place], tile: Tile, years: Sequence[int], path: Place, fingerprint: str) -> None:
-    """Write how wet the looks of each year of a tile were, by 10 km cell, as JSON (``kernels.tide.wetness_levels``)."""
+    """Write how wet the looks of each year of a tile were, by cell, as JSON (``kernels.tide.wetness_levels``)."""
     release_scratch()
     frequency = np.empty((len(cubes), *tile.shape), dtype=np.uint16)
     for year, cube in zip(frequency, cubes, strict=True):
         with open_store(cube) as data:
             year[:] = data["water_frequency"].values
-    levels = wetness_levels(frequency, CELL_PX)
+    levels = wetness_levels(frequency, CELL_PX, corner=tile.window[:2])
     known = [[[None if np.isnan(v) else round(float(v), 4) for v in row] for row in year] for year in levels]
     content = {
         "fingerprint": fingerprint,
         "tile": tile.id,
         "cell_px": CELL_PX,
+        "first_cell": [at // CELL_PX for at in tile.window[:2]],
         "levels": dict(zip(years, known, strict=True)),
     }
     write_text(path, json.dumps(content, indent=1))

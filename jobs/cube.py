@@ -92,7 +92,7 @@ def report_years(run: Run, plan: Plan) -> None:
     calls = []
     for tile, of_tile in seen.items():
         years = [marker["year"] for marker in of_tile]
-        fingerprint = fingerprint_of("wetness-2", years, [marker["sha256"] for marker in of_tile])
+        fingerprint = fingerprint_of("wetness-3", years, [marker["sha256"] for marker in of_tile])
         cubes = [run.outputs / "cube" / tile.id / f"{year}.zarr" for year in years]
         calls.append((cubes, tile, years, wetness_path(run, tile), fingerprint))
     current = run.each(lambda call: is_current(call[-2], call[-1]), calls)
@@ -149,7 +149,7 @@ def _year_rows(tile: Tile, seen: list[dict[str, Any]], levels: dict[str, Any]) -
 
 
 def wetness_path(run: Run, tile: Tile) -> Place:
-    """Return the levels of wetness of a tile's years, by 10 km cell."""
+    """Return the levels of wetness of a tile's years, by cell."""
     return run.outputs / "cube" / tile.id / "wetness.json"
 
 

@@ -71,7 +71,7 @@ def trace_histories(run: Run, plan: Plan, model: Model, zones: Area | None) -> l
         samples={tile: {year: place for year, (place, _) in parts.items()} for tile, parts in samples.items()},
     )
     common: list[Any] = [
-        "history-1",
+        "history-2",
         asked.threshold,
         params.change.tracing,
         [(region.name, region.geometry.wkb_hex) for region in run.area.regions],

@@ -18,8 +18,10 @@ from engine.kernels.indices import INDEX_SCALE, normalised_difference, reflectan
 from engine.kernels.lanes import flat_looks, in_parts
 from engine.landsat import BANDS
 
-CELL_PX: Final = 333
-"""Side of a cell that has one level: 10 km of 30 m pixels."""
+CELL_PX: Final = 256
+"""Side of a cell that has one level: 7.7 km of 30 m pixels, of what divides a tile of 2048 the nearest to 10 km.
+
+Cells lie on the grid of the zone: none is of two tiles, and none begins anew where an area is cropped."""
 
 INTERTIDAL: Final = (0.1, 0.9)
 """Share of the clear looks in which an intertidal pixel is wet (MNDWI > 0) in its typical year."""
@@ -112,7 +114,9 @@ def _leave_out(bands, clear, first, last, min_range, kept, counts, water):
                 index[each], place[each] = index[each + 1], place[each + 1]
 
 
-def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: int = LEAST_PX) -> np.ndarray:
+def wetness_levels(
+    frequency: np.ndarray, cell_px: int = CELL_PX, *, corner: tuple[int, int] = (0, 0), least_px: int = LEAST_PX
+) -> np.ndarray:
     """Return how wet the looks of each year found the intertidal pixels of each cell.
 
     Intertidal is a pixel whose water frequency, in the median of the years that know it, is within ``INTERTIDAL``: by
@@ -124,7 +128,10 @@ def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: i
     frequency : ndarray of uint16, shape (year, y, x)
         ``water_frequency`` of the years' cubes: share of clear looks that are wet, x 10 000; 65535 missing.
     cell_px : int
-        Side of a cell; those at the right and lower edge hold what is left.
+        Side of a cell.
+    corner : tuple of int
+        Row and column of the first pixel in the grid of the zone, whose rows and columns of cells begin at multiples of
+        ``cell_px``; cells at the edges hold what is there of them.
     least_px : int
         Intertidal pixels that a level needs.
 
@@ -150,12 +157,12 @@ def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: i
     """
     if frequency.dtype != np.uint16 or frequency.ndim != 3:
         raise TypeError(f"frequency must be uint16 (year, y, x), got {frequency.dtype} {frequency.shape}")
-    years, height, width = frequency.shape
-    cells = (-(-height // cell_px), -(-width // cell_px))
+    first, cells = _cells(frequency.shape[1:], cell_px, corner)
+    years = len(frequency)
     wetter, known = np.zeros((2, years, *cells), dtype=np.int64)
     typical, intertidal = np.zeros((2, *cells), dtype=np.int64)
     low, high = (round(share * INDEX_SCALE) for share in INTERTIDAL)
-    _add_levels(frequency, cell_px, low, high, wetter, known, typical, intertidal)
+    _add_levels(frequency, cell_px, first, low, high, wetter, known, typical, intertidal)
     levels = np.full(known.shape, np.nan, dtype=np.float32)
     enough = known >= max(least_px, 1)
     usual = np.broadcast_to(typical / np.maximum(intertidal, 1), known.shape)
@@ -163,8 +170,14 @@ def wetness_levels(frequency: np.ndarray, cell_px: int = CELL_PX, *, least_px: i
     return levels
 
 
+def _cells(shape: tuple[int, ...], cell_px: int, corner: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where in its cell the first pixel is, and the rows and columns of cells."""
+    top, left = (at % cell_px for at in corner)
+    return (top, left), (-(-(top + shape[0]) // cell_px), -(-(left + shape[1]) // cell_px))
+
+
 @njit(cache=True, nogil=True)
-def _add_levels(frequency, cell_px, low, high, wetter, known, typical, intertidal):
+def _add_levels(frequency, cell_px, first, low, high, wetter, known, typical, intertidal):
     years, height, width = frequency.shape
     sorted_years = np.empty(years, np.int64)
     for y in range(height):
@@ -183,7 +196,7 @@ def _add_levels(frequency, cell_px, low, high, wetter, known, typical, intertida
                 continue
             twice = sorted_years[(count - 1) // 2] + sorted_years[count // 2]
             if 2 * low <= twice <= 2 * high:
-                row, col = y // cell_px, x // cell_px
+                row, col = (first[0] + y) // cell_px, (first[1] + x) // cell_px
                 intertidal[row, col] += 1
                 typical[row, col] += twice
                 for year in range(years):
@@ -200,6 +213,7 @@ def tide_suspect(
     sparse: np.ndarray,
     cell_px: int = CELL_PX,
     *,
+    corner: tuple[int, int] = (0, 0),
     limit: float = SUSPECT_DIFFERENCE,
 ) -> np.ndarray:
     """Flag the changes that the tide may have made: of sparse canopy near water, between years of unlike levels.
@@ -216,7 +230,7 @@ def tide_suspect(
         Within two pixels of water.
     sparse : ndarray of bool, shape (y, x)
         Sparse canopy on the side of the change that has any.
-    cell_px : int
+    cell_px, corner
         As of the levels.
     limit : float
         Difference of the levels above which a change is suspect.
@@ -240,15 +254,15 @@ def tide_suspect(
     >>> tide_suspect(levels, [2000, 2001, 2002], changed, always, always)
     array([[ True,  True, False, False]])
     """
-    height, width = changed.shape
-    cells = (-(-height // cell_px), -(-width // cell_px))
+    (top, left), cells = _cells(changed.shape, cell_px, corner)
     if levels.shape != (len(years), *cells):
         raise ValueError(f"levels must have shape {(len(years), *cells)}, years and cells, got {levels.shape}")
     if not beside_water.shape == sparse.shape == changed.shape:
         raise ValueError(f"all must have shape {changed.shape}, got {beside_water.shape} and {sparse.shape}")
     suspect = np.zeros(changed.shape, dtype=bool)
     for (row, col), of_cell in zip(np.ndindex(cells), levels.reshape(len(years), -1).T, strict=True):
-        here = np.s_[row * cell_px : (row + 1) * cell_px, col * cell_px : (col + 1) * cell_px]
+        above, before_it = row * cell_px - top, col * cell_px - left
+        here = np.s_[max(above, 0) : above + cell_px, max(before_it, 0) : before_it + cell_px]
         known = [(year, level) for year, level in zip(years, of_cell, strict=True) if not np.isnan(level)]
         for (before, was), (after, level) in pairwise(known):
             if abs(level - was) > limit:

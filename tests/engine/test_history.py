@@ -211,6 +211,12 @@ def test_sparse_change_by_the_water_between_unlike_years_is_suspect():
     classes[2] = OTHER
     none = np.zeros((size, size), "uint16")
     history = History(none.astype("uint8"), year, none, none.astype("uint8"), none)
-    found = suspect_tide(history, frequency, classes, (2010, 2011, 2012))
+    around = np.pad(frequency, ((0, 0), (2, 2), (2, 2)))  # land
+    found = suspect_tide(history, around, classes, (2010, 2011, 2012), (0, 0))
     # Dense canopy, canopy far from the water, and change between years of one level are not.
     assert np.argwhere(found).tolist() == [[2, 12]]
+    around[:, 4, -2:] = 9000  # within two pixels of (2, 20) is none of these
+    year[2, 23], frequency[:2, 2, 23] = 2012, 600
+    around[:, 2:-2, 2:-2] = frequency
+    found = suspect_tide(history, around, classes, (2010, 2011, 2012), (0, 0))
+    assert np.argwhere(found).tolist() == [[2, 12], [2, 23]], "water of the tile beside counts"

@@ -94,6 +94,7 @@ def test_years_tell_dates_sensors_wetness_and_whether_they_are_poor(sensors, tmp
         with xr.open_zarr(job.run / "cube" / row["tile"] / f"{year}.zarr", mask_and_scale=False) as cube:
             count = cube["clear_count"].values
             frequencies.append(cube["water_frequency"].values)
+            corner = round(-float(cube["y"][0]) / 30), round(float(cube["x"][0]) / 30) - 1
         assert sum(marker["clear_px"].values()) == count.sum()
         assert len(marker["clear_px"]) == row["looks"] == marker["looks"]
         assert row["poor"] == ((count >= 9).sum() * 2 < max(years["observed_share"]) * count.size)
@@ -102,8 +103,11 @@ def test_years_tell_dates_sensors_wetness_and_whether_they_are_poor(sensors, tmp
         etm = sum(px for look, px in marker["clear_px"].items() if look.startswith("landsat-7"))
         assert row["slc_off_share"] == pytest.approx(etm / count.sum(), abs=1e-4)
     assert ("tile-years are poor" in answer.err) == years["poor"].any()
-    levels = wetness_levels(np.stack(frequencies), CELL_PX).ravel()
-    np.testing.assert_allclose(years["wetness"].astype(float), levels, atol=1e-4)
+    levels = wetness_levels(np.stack(frequencies), CELL_PX, corner=corner)
+    told = json.loads((job.run / "cube" / row["tile"] / "wetness.json").read_text(encoding="utf-8"))
+    assert told["first_cell"] == [at // CELL_PX for at in corner]
+    np.testing.assert_allclose(np.array(list(told["levels"].values()), float), levels, atol=1e-4)
+    np.testing.assert_allclose(years["wetness"].astype(float), np.nanmedian(levels, axis=(1, 2)), atol=1e-4)
     before = (job.run / "years.csv").stat().st_mtime_ns
     assert job.call("cube").code == 0
     assert (job.run / "years.csv").stat().st_mtime_ns == before, "nothing is new"

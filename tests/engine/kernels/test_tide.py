@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.grid import TILE_PX
 from engine.kernels.composite import RANGES, annual_layers
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.indices import INDEX_MISSING
-from engine.kernels.tide import leave_out_wettest, tide_suspect, wetness_levels
+from engine.kernels.tide import CELL_PX, leave_out_wettest, tide_suspect, wetness_levels
 
 
 def series(*pixels: list[int]) -> np.ndarray:
@@ -48,6 +49,26 @@ def test_cells_are_counted_apart_and_the_last_hold_what_is_left():
     np.testing.assert_allclose(
         wetness_levels(frequency, 2, least_px=1)[0], [[0.175, 0.375, 0.525], [0.25, 0.45, 0.6]], rtol=1e-6
     )
+
+
+def test_cells_are_those_of_the_grid_wherever_a_crop_begins():
+    frequency = np.random.default_rng(4).integers(1000, 9001, (3, 9, 8)).astype(np.uint16)
+    whole = wetness_levels(frequency, 4, corner=(-5, 6), least_px=1)
+    assert whole.shape == (3, 3, 3)  # rows -8 to -5, -4 to -1, 0 to 3; columns 4 to 7, 8 to 11, 12 to 15
+    inner = wetness_levels(frequency[:, 1:5, 2:6], 4, corner=(-4, 8), least_px=1)
+    np.testing.assert_array_equal(inner[:, 0, 0], whole[:, 1, 1])
+    changed = np.full((9, 8), 2001, np.uint16)
+    levels = np.zeros((2, 3, 3), np.float32)
+    levels[1, 1, 1] = 1
+    always = np.ones((9, 8), bool)
+    found = tide_suspect(levels, [2000, 2001], changed, always, always, 4, corner=(-5, 6))
+    expected = np.zeros((9, 8), bool)
+    expected[1:5, 2:6] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_no_cell_is_of_two_tiles():
+    assert TILE_PX % CELL_PX == 0
 
 
 def test_what_no_year_knows_has_no_level():
