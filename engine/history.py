@@ -78,6 +78,9 @@ class Trace(NamedTuple):
     large: np.ndarray
     """uint8 (y, x), bits ``LOST`` and ``GAINED``: of patches at least as large as the minimum mapping unit."""
 
+    seen_before: np.ndarray
+    """uint16 (2, y, x): last year before that of loss, and of gain, in which the pixel was observed; 0 none."""
+
 
 def least_px(params: ChangeParams) -> int:
     """Return the pixels of the smallest patch that counts.
@@ -184,7 +187,16 @@ def trace_block(
     levels[:, ~ever] = PROBABILITY_MISSING
     least = least_px(params)
     large = LOST * is_large(history.loss_year > 0, least) + GAINED * is_large(history.gain_year > 0, least)
-    return Trace(classes, levels, history, large.astype(np.uint8))
+    seen_before = np.stack([_seen_before(year, known, years) for year in (history.loss_year, history.gain_year)])
+    return Trace(classes, levels, history, large.astype(np.uint8), seen_before)
+
+
+def _seen_before(changed: np.ndarray, known: np.ndarray, years: Sequence[int]) -> np.ndarray:
+    """Return the last known year before that of a change, uint16 (y, x); 0 where nothing changed."""
+    found = np.zeros_like(changed)
+    for year, seen in zip(years, known, strict=True):
+        found[seen & (year < changed)] = year
+    return found
 
 
 def weight_of(looks: np.ndarray) -> np.ndarray:
@@ -265,6 +277,7 @@ def fit_region(over: np.ndarray, weight: np.ndarray, threshold: float) -> Region
 
 def suspect_tide(
     history: History,
+    seen_before: np.ndarray,
     frequency: np.ndarray,
     classes: np.ndarray,
     years: Sequence[int],
@@ -280,6 +293,8 @@ def suspect_tide(
     ----------
     history : History
         Of a tile, arrays (y, x).
+    seen_before : ndarray of uint16, shape (2, y, x)
+        Of ``Trace``.
     frequency : ndarray of uint16, shape (year, y + 2 * WATER_REACH_PX, x + 2 * WATER_REACH_PX)
         Water frequency of the years' cubes, of the tile and what lies round it.
     classes : ndarray of uint8, shape (year, y, x)
@@ -301,8 +316,8 @@ def suspect_tide(
     sparse = _median(own, classes) >= SPARSE
     levels = wetness_levels(own, corner=corner)
     flagged = [
-        tide_suspect(levels, years, year, beside, sparse, corner=corner)
-        for year in (history.loss_year, history.gain_year)
+        tide_suspect(levels, years, changed, before, beside, sparse, corner=corner)
+        for changed, before in zip((history.loss_year, history.gain_year), seen_before, strict=True)
     ]
     return flagged[0] | flagged[1]
 

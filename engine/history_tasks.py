@@ -137,15 +137,17 @@ def history_task(
     regions = _stack([own.maps[0]], "region")[0]
     layers = {name: np.zeros(tile.shape, dtype) for name, dtype in _PLANES.items()} | {"region": regions}
     layers |= {name: np.zeros((len(years), *tile.shape), dtype) for name, dtype in _STACKS.items()}
+    seen_before = np.zeros((2, *tile.shape), np.uint16)
     for rows, trace in _traced(own, around, tracing):
         planes = {**trace.history._asdict(), "large": trace.large}
         for name in _PLANES.keys() - {"tide_suspect"}:
             layers[name][rows] = planes[name]
         layers["class"][:, rows], layers["probability"][:, rows] = trace.classes, trace.probability
         layers["uncertainty"][:, rows] = _uncertainty(trace)
+        seen_before[:, rows] = trace.seen_before
     history = History(*(layers[name] for name in History._fields))
     frequency = _frequency(own, around)
-    layers["tide_suspect"][:] = suspect_tide(history, frequency, layers["class"], years, tile.window[:2])
+    layers["tide_suspect"][:] = suspect_tide(history, seen_before, frequency, layers["class"], years, tile.window[:2])
     del frequency
     tables = [
         area_table(layers["kind"], codes, tile, of, legend=CHANGES).assign(by=by)
@@ -255,7 +257,8 @@ def _traced(own: TileMaps, around: Sequence[TileMaps], tracing: Tracing) -> Iter
         )
         inner = np.s_[..., reach:-reach, reach:-reach]
         history = History(*(part[inner] for part in trace.history))
-        yield rows, Trace(trace.classes[inner], trace.probability[inner], history, trace.large[inner])
+        rest = {name: part[inner] for name, part in trace._asdict().items() if name != "history"}
+        yield rows, Trace(history=history, **rest)
 
 
 def odds_task(

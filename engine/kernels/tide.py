@@ -7,7 +7,6 @@ Where a year was seen at higher water than the one before, sparse canopy at the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -209,6 +208,7 @@ def tide_suspect(
     levels: np.ndarray,
     years: Sequence[int],
     changed: np.ndarray,
+    seen_before: np.ndarray,
     beside_water: np.ndarray,
     sparse: np.ndarray,
     cell_px: int = CELL_PX,
@@ -218,6 +218,8 @@ def tide_suspect(
 ) -> np.ndarray:
     """Flag the changes that the tide may have made: of sparse canopy near water, between years of unlike levels.
 
+    A change lies between the year it is dated by and the last one before that in which the pixel was seen.
+
     Parameters
     ----------
     levels : ndarray of float32, shape (year, cell row, cell column)
@@ -225,7 +227,9 @@ def tide_suspect(
     years : sequence of int
         What the levels are of, rising.
     changed : ndarray of uint16, shape (y, x)
-        Year of loss or gain, the first in which a pixel is what it became; 0 none.
+        Year of loss or gain, the first in which a pixel was seen as what it became; 0 none.
+    seen_before : ndarray of uint16, shape (y, x)
+        Last year before it in which the pixel was seen; 0 none.
     beside_water : ndarray of bool, shape (y, x)
         Within two pixels of water.
     sparse : ndarray of bool, shape (y, x)
@@ -238,8 +242,8 @@ def tide_suspect(
     Returns
     -------
     ndarray of bool, shape (y, x)
-        True where the level of the year of change, or the next one known, and the last one known before it differ by
-        more than ``limit``. False where either side has none: nothing is known against the change.
+        True where the levels of these two years differ by more than ``limit``; of a year without one it is that of the
+        next known, of ``seen_before`` the last known. False where there is none: nothing is known against the change.
 
     Raises
     ------
@@ -248,23 +252,31 @@ def tide_suspect(
 
     Examples
     --------
-    >>> levels = np.array([0.2, np.nan, 0.5], dtype="float32").reshape(3, 1, 1)
-    >>> changed = np.array([[2001, 2002, 2000, 0]], dtype="uint16")
-    >>> always = np.ones((1, 4), dtype=bool)
-    >>> tide_suspect(levels, [2000, 2001, 2002], changed, always, always)
-    array([[ True,  True, False, False]])
+    The second pixel was seen in all years, the first not in 2001: its loss may be of the tide of 2002.
+
+    >>> levels = np.array([0.2, 0.4, 0.5], dtype="float32").reshape(3, 1, 1)
+    >>> lost, before = np.array([[[2002, 2002, 0]], [[2000, 2001, 0]]], dtype="uint16")
+    >>> always = np.ones((1, 3), dtype=bool)
+    >>> tide_suspect(levels, [2000, 2001, 2002], lost, before, always, always)
+    array([[ True, False, False]])
     """
     (top, left), cells = _cells(changed.shape, cell_px, corner)
     if levels.shape != (len(years), *cells):
         raise ValueError(f"levels must have shape {(len(years), *cells)}, years and cells, got {levels.shape}")
-    if not beside_water.shape == sparse.shape == changed.shape:
-        raise ValueError(f"all must have shape {changed.shape}, got {beside_water.shape} and {sparse.shape}")
+    if not seen_before.shape == beside_water.shape == sparse.shape == changed.shape:
+        got = ", ".join(str(of.shape) for of in (seen_before, beside_water, sparse))
+        raise ValueError(f"all must have shape {changed.shape}, got {got}")
     suspect = np.zeros(changed.shape, dtype=bool)
-    for (row, col), of_cell in zip(np.ndindex(cells), levels.reshape(len(years), -1).T, strict=True):
-        above, before_it = row * cell_px - top, col * cell_px - left
-        here = np.s_[max(above, 0) : above + cell_px, max(before_it, 0) : before_it + cell_px]
-        known = [(year, level) for year, level in zip(years, of_cell, strict=True) if not np.isnan(level)]
-        for (before, was), (after, level) in pairwise(known):
-            if abs(level - was) > limit:
-                suspect[here] |= (changed[here] > before) & (changed[here] <= after)
-    return suspect & beside_water & sparse
+    y, x = np.nonzero((seen_before > 0) & beside_water & sparse)
+    cell = (top + y) // cell_px, (left + x) // cell_px
+    last, first = (np.searchsorted(years, of[y, x]) for of in (seen_before, changed))
+    suspect[y, x] = np.abs(_carried(levels[::-1])[::-1][first, *cell] - _carried(levels)[last, *cell]) > limit
+    return suspect
+
+
+def _carried(levels: np.ndarray) -> np.ndarray:
+    """Return levels whose missing years are as the year before them."""
+    found = levels.copy()
+    for year in range(1, len(found)):
+        found[year] = np.where(np.isnan(found[year]), found[year - 1], found[year])
+    return found

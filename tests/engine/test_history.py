@@ -198,6 +198,24 @@ def test_odds_of_poor_years_are_missing():
     assert np.abs(found[~np.isnan(found)]).max() < 1e-6
 
 
+def test_a_trace_tells_when_a_pixel_was_seen_last_before_it_changed():
+    mangrove = np.zeros((12, 16, 16), bool)
+    mangrove[:6] = True  # lost in 2014
+    mangrove[:4, :, 8:], mangrove[4:, :, 8:] = False, True  # gained in 2012
+    looks = np.full(mangrove.shape, 9)
+    looks[4:6, 8:, :8] = 2  # too few in 2012 and 2013
+    looks[3, 8:, 8:] = 0
+    found = trace(mangrove, looks)
+    loss, gain = found.seen_before
+    assert (found.history.loss_year[:, :8] == 2014).all()
+    assert (loss[:8, :8] == 2013).all()
+    assert (loss[8:, :8] == 2011).all()
+    assert (gain[:8, 8:] == 2011).all()
+    assert (gain[8:, 8:] == 2010).all()
+    assert not loss[:, 8:].any()
+    assert not gain[:, :8].any()
+
+
 def test_sparse_change_by_the_water_between_unlike_years_is_suspect():
     size = 24
     frequency = np.full((3, size, size), 5000, "uint16")  # a flat, which tells the level
@@ -212,11 +230,13 @@ def test_sparse_change_by_the_water_between_unlike_years_is_suspect():
     none = np.zeros((size, size), "uint16")
     history = History(none.astype("uint8"), year, none, none.astype("uint8"), none)
     around = np.pad(frequency, ((0, 0), (2, 2), (2, 2)))  # land
-    found = suspect_tide(history, around, classes, (2010, 2011, 2012), (0, 0))
+    before = np.stack([np.where(year > 0, year - 1, 0), none]).astype("uint16")
+    found = suspect_tide(history, before, around, classes, (2010, 2011, 2012), (0, 0))
     # Dense canopy, canopy far from the water, and change between years of one level are not.
     assert np.argwhere(found).tolist() == [[2, 12]]
     around[:, 4, -2:] = 9000  # within two pixels of (2, 20) is none of these
     year[2, 23], frequency[:2, 2, 23] = 2012, 600
     around[:, 2:-2, 2:-2] = frequency
-    found = suspect_tide(history, around, classes, (2010, 2011, 2012), (0, 0))
+    before[0, 2, 23] = 2011
+    found = suspect_tide(history, before, around, classes, (2010, 2011, 2012), (0, 0))
     assert np.argwhere(found).tolist() == [[2, 12], [2, 23]], "water of the tile beside counts"

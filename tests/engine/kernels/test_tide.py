@@ -61,7 +61,7 @@ def test_cells_are_those_of_the_grid_wherever_a_crop_begins():
     levels = np.zeros((2, 3, 3), np.float32)
     levels[1, 1, 1] = 1
     always = np.ones((9, 8), bool)
-    found = tide_suspect(levels, [2000, 2001], changed, always, always, 4, corner=(-5, 6))
+    found = tide_suspect(levels, [2000, 2001], changed, changed - np.uint16(1), always, always, 4, corner=(-5, 6))
     expected = np.zeros((9, 8), bool)
     expected[1:5, 2:6] = True
     np.testing.assert_array_equal(found, expected)
@@ -100,32 +100,42 @@ YEARS = [2000, 2001, 2002, 2003]
 LEVELS = np.array([0.3, 0.5, 0.8, 0.6], dtype=np.float32).reshape(4, 1, 1)
 
 
-def flagged(changed: list[int], levels: np.ndarray = LEVELS) -> list[bool]:
-    row = np.array([changed], dtype=np.uint16)
-    always = np.ones(row.shape, dtype=bool)
-    return tide_suspect(levels, YEARS, row, always, always)[0].tolist()
+def flagged(changes: list[tuple[int, int]], levels: np.ndarray = LEVELS) -> list[bool]:
+    """Tell which changes are suspect, given as the year seen last before and that of the change."""
+    before, changed = np.array(changes, dtype=np.uint16).T[:, None]
+    always = np.ones(changed.shape, dtype=bool)
+    return tide_suspect(levels, YEARS, changed, before, always, always)[0].tolist()
 
 
 def test_a_change_is_suspect_where_its_year_was_seen_at_another_level_than_the_one_before():
-    assert flagged([0, 2000, 2001, 2002, 2003]) == [False, False, False, True, False]
+    assert flagged([(0, 0), (2000, 2001), (2001, 2002), (2002, 2003)]) == [False, False, True, False]
+
+
+def test_levels_are_of_the_years_between_which_the_pixel_changed_whatever_the_cell_saw_between():
+    # 2001 to 2002 rose by .3, but 2000 was seen at half of that, and 2003 again.
+    levels = np.array([0.5, 0.3, 0.6, 0.5], dtype=np.float32).reshape(4, 1, 1)
+    assert flagged([(2000, 2002), (2001, 2002), (2000, 2003), (2001, 2003)], levels) == [False, True, False, False]
+    levels = np.array([0.3, 0.5, 0.7, 0.7], dtype=np.float32).reshape(4, 1, 1)  # no step is above .25
+    assert flagged([(2000, 2002), (2001, 2002), (2000, 2001)], levels) == [True, False, False]
 
 
 def test_a_year_without_a_level_is_bridged_by_those_round_it():
     levels = np.array([0.3, np.nan, 0.6, np.nan], dtype=np.float32).reshape(4, 1, 1)
-    assert flagged([2001, 2002, 2003], levels) == [True, True, False]
+    assert flagged([(2000, 2001), (2001, 2002), (2002, 2003), (2000, 2003)], levels) == [True, True, False, False]
 
 
 def test_only_sparse_canopy_beside_water_is_suspect_and_every_cell_by_its_own_level():
     changed = np.full((1, 4), 2001, dtype=np.uint16)
+    before = changed - np.uint16(1)
     levels = np.array([[[0.2, 0.2]], [[0.6, 0.3]]], dtype=np.float32)
     beside, sparse = np.array([[True, True, True, True]]), np.array([[True, False, True, True]])
-    assert tide_suspect(levels, YEARS[:2], changed, beside, sparse, 2).tolist() == [[True, False, False, False]]
-    assert not tide_suspect(levels, YEARS[:2], changed, ~beside, sparse, 2).any()
+    assert tide_suspect(levels, YEARS[:2], changed, before, beside, sparse, 2).tolist() == [[True, False, False, False]]
+    assert not tide_suspect(levels, YEARS[:2], changed, before, ~beside, sparse, 2).any()
 
 
 def test_levels_of_other_cells_are_refused():
     with pytest.raises(ValueError, match=r"levels must have shape \(4, 1, 1\)"):
-        tide_suspect(LEVELS[:2], YEARS, *[np.zeros((2, 2), dtype=np.uint16)] * 3)
+        tide_suspect(LEVELS[:2], YEARS, *[np.zeros((2, 2), dtype=np.uint16)] * 4)
 
 
 def looks_of(greens: list[int], clear: list[bool] | None = None) -> tuple[np.ndarray, np.ndarray]:
