@@ -233,9 +233,16 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
     return table[keys].drop_duplicates().merge(pd.DataFrame(columns).reset_index(), on=keys)
 
 
-def write_table(path: Path | str, table: pd.DataFrame, *, notice: str = "") -> None:
-    """Write a table of areas as CSV that states its method, and the notice of the run, in every row."""
-    stated = table.assign(method=AREA_METHOD)
+def write_table(
+    path: Path | str,
+    table: pd.DataFrame,
+    *,
+    notice: str = "",
+    method: str = AREA_METHOD,
+    float_format: str = "%.4f",
+) -> None:
+    """Write a table as CSV that states the method of its areas, and the notice of the run, in every row."""
+    stated = table.assign(method=method)
     if notice:
         stated = stated.assign(notice=notice)
-    write_text(path, stated.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    write_text(path, stated.to_csv(index=False, float_format=float_format, lineterminator="\n"))

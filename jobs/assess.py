@@ -12,7 +12,6 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from engine.area import Area
 from engine.assess import (
     BLIND,
     METHOD,
@@ -34,7 +33,7 @@ from engine.assess import (
     sample_seed,
     write_labels,
 )
-from engine.change import AREA_METHOD, read_zones
+from engine.change import write_table
 from engine.errors import SampleError, StoreError
 from engine.files import replacing, write_text
 from engine.grid import Tile
@@ -45,6 +44,7 @@ from engine.places import Place
 from engine.plan import Plan
 from engine.simulate import Archive, add_truth, read_archive
 from engine.store import read_marker
+from jobs.change import open_comparison
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import cube_path
 from jobs.evaluate_page import write_parquet
@@ -54,6 +54,8 @@ from jobs.search import find_scenes
 
 CHIPS_A_TASK: Final = 200
 LABELS_MOST_BYTES: Final = 2**28
+FULL_DIGITS: Final = "%.10g"
+"""Hectares are read back and estimated with."""
 
 
 def finished_plan(run: Run) -> tuple[Plan, dict[str, str]]:
@@ -78,7 +80,7 @@ def finished_plan(run: Run) -> tuple[Plan, dict[str, str]]:
 def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
     """Draw the sample and write it, its strata and what the map says of it to the run's folder ``assess``."""
     params, folder = run.params.assess, run.folder / "assess"
-    zones = _zones(run)
+    _, zones = open_comparison(run)
     plan, histories = finished_plan(run)
     with run.record.stage("assess design") as counts:
         calls = [
@@ -99,7 +101,7 @@ def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
     years = [int(name) for name in points.columns if name.isdigit()]
     _write_sample(run, points, years)
     _write_strata(run, sizes, points)
-    write_table(run, folder / "mapped_areas.csv", areas, AREA_METHOD)
+    write_table(folder / "mapped_areas.csv", areas, notice=run.params.notice, float_format=FULL_DIGITS)
     private = ["id", "stratum", *points.columns.intersection(["zone_name"]), *(str(year) for year in years)]
     write_parquet(folder / "mapped.parquet", pd.DataFrame(points[private]), run.tags)
     about = {"years": years, "histories": histories, "seed": seed, "assess": params.model_dump(mode="json")}
@@ -113,11 +115,6 @@ def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
         "expected_halfwidth": halfwidth if np.isfinite(halfwidth) else None,
         "strata": strata.to_dict("records"),
     }
-
-
-def _zones(run: Run) -> Area | None:
-    params = run.params.change
-    return read_zones(params.zones, params.by, run.trust) if params.zones and params.by else None
 
 
 def _with_adjoining(run: Run, plan: Plan) -> list[tuple[Tile, tuple[TileHistory, ...]]]:
@@ -150,15 +147,8 @@ def _write_strata(run: Run, sizes: pd.DataFrame, points: pd.DataFrame) -> None:
     ).value_counts()
     keys = pd.MultiIndex.from_frame(sizes[["by", "where", "stratum"]])
     table = sizes.assign(name=sizes["stratum"].map(STRATA), points=drawn.reindex(keys, fill_value=0).to_numpy())
-    write_table(run, run.folder / "assess" / "strata.csv", table, AREA_METHOD)
-
-
-def write_table(run: Run, path: Path, table: pd.DataFrame, method: str) -> None:
-    """Write a table as CSV that states its method, and the notice of the run, in every row."""
-    stated = table.assign(method=method)
-    if run.params.notice:
-        stated = stated.assign(notice=run.params.notice)
-    write_text(path, stated.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    path = run.folder / "assess" / "strata.csv"
+    write_table(path, table, notice=run.params.notice, float_format=FULL_DIGITS)
 
 
 def draw_chips(run: Run, plan: Plan, points: pd.DataFrame, folder: Path) -> None:
@@ -266,7 +256,8 @@ def assess_labels(run: Run, labels: np.ndarray, second: np.ndarray | None) -> di
         if second is not None:
             tables["agreement"] = compare_readers(labels[points["reader2"].to_numpy(bool)], second, years)
         for name, table in tables.items():
-            write_table(run, folder / f"{name}.csv", table, METHOD)
+            path = folder / f"{name}.csv"
+            write_table(path, table, notice=run.params.notice, method=METHOD, float_format=FULL_DIGITS)
         write_parquet(folder / "areas.parquet", estimated, {**run.tags, "method": METHOD})
         unsure = float(np.mean(labels == 0))
         counts.update(points=len(points), unsure_share=round(unsure, 4))
