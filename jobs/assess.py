@@ -237,7 +237,7 @@ def assess_labels(run: Run, labels: np.ndarray, second: np.ndarray | None) -> di
     """
     folder = run.folder / "assess"
     years, points, mapped = read_design(run)
-    sizes, areas = (pd.read_csv(folder / name) for name in ("strata.csv", "mapped_areas.csv"))
+    sizes, areas = (_read_table(folder / name) for name in ("strata.csv", "mapped_areas.csv"))
     of_points = pd.DataFrame(points.drop(columns="geometry")).assign(stratum=mapped["stratum"].to_numpy())
     if "zone_name" in mapped:
         of_points["zone_name"] = mapped["zone_name"].to_numpy()
@@ -269,6 +269,11 @@ def assess_labels(run: Run, labels: np.ndarray, second: np.ndarray | None) -> di
         "accuracy": json.loads(accuracy.figures[accuracy.figures["by"] == "total"].to_json(orient="records")),
         "coverage_at_5_percent_reader_error": coverage,
     }
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read a table of the design, in which a place may be called NA, or 12."""
+    return pd.read_csv(path, dtype={"by": str, "where": str}, keep_default_na=False)
 
 
 def show_assessment(run: Run, tables: Mapping[str, pd.DataFrame], coverage: Mapping[str, float], unsure: float) -> None:
