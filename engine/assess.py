@@ -709,7 +709,11 @@ def estimate_accuracy(sample: Assessment) -> Accuracies:
                 if names[column] != "not observed":
                     cell = {"mapped": names[row], "true": names[column], "points": units}
                     cells.append({**key, **cell, "share": float(found.matrix[row, column])})
-    return Accuracies(pd.DataFrame(figures), pd.DataFrame(cells))
+    keys = ["by", "where", "period"]
+    return Accuracies(
+        pd.DataFrame(figures, columns=[*keys, "measure", "class", "value", "low", "high", "se", "points"]),
+        pd.DataFrame(cells, columns=[*keys, "mapped", "true", "points", "share"]),
+    )
 
 
 class _Read(NamedTuple):
@@ -778,7 +782,8 @@ def reader_error_coverage(sample: Assessment, *, error: float = READER_ERROR, dr
     Returns
     -------
     dict
-        ``extent`` (of the last year) and ``loss`` (from first to last) -> share of intervals that hold the truth.
+        ``extent`` (of the last year) and ``loss`` (from first to last) -> share of intervals that hold the truth;
+        neither where nobody was sure of enough points to estimate it.
     """
     part = next(_parts(sample))
     wanted = {"extent": ((sample.years[-1],) * 2, "mangrove"), "loss": ((sample.years[0], sample.years[-1]), "loss")}
@@ -789,6 +794,8 @@ def reader_error_coverage(sample: Assessment, *, error: float = READER_ERROR, dr
                 _, pixels, stratum, used = _used(part, known)
                 kept = np.flatnonzero(pixels > 0)
                 count = np.bincount(stratum, minlength=pixels.size)[kept]
+                if (count < 2).any() or not kept.size:
+                    continue
                 hits = np.bincount(stratum, classes[kind][used], minlength=pixels.size)[kept]
                 positive = np.rint(hits / count * pixels[kept]).astype(np.int64)
                 coverage[name], _ = interval_coverage(pixels[kept], positive, count, draws=draws, reader_error=error)

@@ -295,7 +295,7 @@ def show_assessment(run: Run, tables: Mapping[str, pd.DataFrame], coverage: Mapp
             for row in shown.to_dict("records")
         ),
     )
-    some = figures[figures["by"] == "total"] if len(figures) else figures
+    some = figures[figures["by"] == "total"]
     run.reporter.table(
         "Accuracy of the map, whole area",
         ("period", "measure", "class", "value", "95 % interval", "points"),
@@ -319,6 +319,9 @@ def show_assessment(run: Run, tables: Mapping[str, pd.DataFrame], coverage: Mapp
         )
     if unsure:
         run.reporter.say(f"assess    {unsure:.1%} of labels are unsure and take no part")
+    if not coverage:
+        run.reporter.say("assess    too few labels are sure for any interval")
+        return
     said = ", ".join(f"{name} {share:.0%}" for name, share in coverage.items())
     run.reporter.say(
         f"assess    Intervals assume perfect reference labels; with {READER_ERROR:.0%} of labels wrong they would hold"

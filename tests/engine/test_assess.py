@@ -373,6 +373,16 @@ def test_coverage_under_wrong_labels_is_told_for_extent_and_loss():
     assert wrong["loss"] < 0.2
 
 
+def test_nothing_is_told_of_coverage_where_nobody_was_sure():
+    sample = paper()
+    labels = sample.labels.copy()
+    labels[:, 1] = UNSURE
+    assert reader_error_coverage(replace(sample, labels=labels), draws=10) == {}
+    labels = sample.labels.copy()
+    labels[:, 0] = UNSURE
+    assert set(reader_error_coverage(replace(sample, labels=labels), draws=10)) == {"extent"}
+
+
 def test_large_strata_are_those_without_change():
     assert {STRATA[code] for code in LARGE} == {
         "mangrove",
