@@ -321,7 +321,7 @@ def point_id(zone: int, row: int, col: int) -> str:
 
 
 def sample_seed(seed: int) -> int:
-    """Return the seed of the draw, another than that of the training sample: points must not be what was trained on.
+    """Return the seed of the draw, another than that of the training sample, so that they meet by chance only.
 
     Examples
     --------
