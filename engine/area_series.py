@@ -18,7 +18,7 @@ MAPPED: Final = "mapped area, not error-adjusted: pixel count x pixel area on th
 """How the hectares of a series come about; a mapped area has the errors of the map in it (Olofsson 2014)."""
 
 ESTIMATED: Final = f"{MAPPED}; estimated_ha to high_ha: error-adjusted from reference labels, 95 % interval"
-"""The same where areas were assessed."""
+"""The same of a row that holds an estimate."""
 
 WHOLE: Final = ("total", "whole area")
 """``by`` and ``where`` of all regions together."""
@@ -123,7 +123,8 @@ def series_table(
     recovery_years : int
         A change in the last ``recovery_years`` is provisional: it may yet turn back.
     estimates : DataFrame, optional
-        ``by``, ``where``, ``year``, ``class``, ``estimated_ha``, ``low_ha``, ``high_ha``, where areas were assessed.
+        Of ``assess.estimate_areas``, where areas were assessed: ``by``, ``where``, ``first``, ``last``, ``class``,
+        ``estimated_ha``, ``low_ha``, ``high_ha``; of a year first is last.
 
     Returns
     -------
@@ -151,12 +152,12 @@ def series_table(
     table["provisional"] = ~first & (years[-1] - table["year"] < recovery_years)
     names = ["estimated_ha", "low_ha", "high_ha"]
     if estimates is None:
-        table = table.assign(**dict.fromkeys(names, np.nan), method=MAPPED)
+        table = table.assign(**dict.fromkeys(names, np.nan))
     else:
-        known = estimates[estimates["class"] == "mangrove"].copy()
-        known.loc[known["by"] == WHOLE[0], "where"] = WHOLE[1]
-        table = table.merge(known[[*index.names, *names]], how="left", on=index.names, validate="1:1")
-        table["method"] = ESTIMATED
+        of_year = (estimates["class"] == "mangrove") & (estimates["first"] == estimates["last"])
+        known = estimates[of_year].rename(columns={"first": "year"})[[*index.names, *names]]
+        table = table.merge(known, how="left", on=index.names, validate="1:1")
+    table["method"] = np.where(table["estimated_ha"].notna(), ESTIMATED, MAPPED)
     hectares = ["mangrove_ha", "not_observed_ha", "since", "loss_ha", "gain_ha", "net_ha"]
     rates = ["annual_rate_pct", "loss_pct_a_year", "gain_pct_a_year"]
     sieved = ["loss_sieved_ha", "gain_sieved_ha"]

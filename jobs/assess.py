@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import geopandas as gpd
@@ -36,15 +36,16 @@ from engine.assess import (
 from engine.change import write_table
 from engine.errors import SampleError, StoreError
 from engine.files import replacing, write_text
-from engine.grid import Tile
+from engine.grid import Tile, tiles_of
 from engine.history_tasks import TileHistory, chip_task, point_task, tally_task
 from engine.kernels.design import STRATA
 from engine.legend import MANGROVE, OTHER
 from engine.places import Place
 from engine.plan import Plan
 from engine.simulate import Archive, add_truth, read_archive
-from engine.store import read_marker
+from engine.store import marker_path, read_marker
 from jobs.change import open_comparison
+from jobs.change_products import fingerprint_of_map, write_series
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import cube_path
 from jobs.evaluate_page import write_parquet
@@ -58,23 +59,49 @@ FULL_DIGITS: Final = "%.10g"
 """Hectares are read back and estimated with."""
 
 
-def finished_plan(run: Run) -> tuple[Plan, dict[str, str]]:
-    """Return the plan of a run whose change is mapped, and the sha256 of each tile's history.
+class Design(NamedTuple):
+    """The sample of a run, as it was drawn."""
+
+    years: tuple[int, ...]
+    points: gpd.GeoDataFrame
+    mapped: pd.DataFrame
+    """Stratum and classes of each point by the map."""
+
+    histories: list[TileHistory]
+    map: str
+    """Of ``fingerprint_of_map``."""
+
+
+def finished_histories(run: Run, tiles: Sequence[Tile]) -> dict[TileHistory, str]:
+    """Return the history of each tile of a run whose change is mapped, and its sha256.
 
     Raises
     ------
     StoreError
         If a history is missing.
     """
-    fix = "run `mangroves change` first"
-    if not (run.folder / "items.parquet").is_file():
-        raise StoreError(f"{run.folder} holds no map of change", fix=fix)
-    plan = plan_run(run, find_scenes(run))
-    markers = run.each(lambda tile: read_marker(history_path(run, tile)), plan.tiles)
-    for tile, marker in zip(plan.tiles, markers, strict=True):
+    fix, found = "run `mangroves change` first", {}
+    histories = [(tile, history_path(run, tile)) for tile in tiles]
+    markers = run.each(lambda history: read_marker(history[1]), histories)
+    for (tile, store), marker in zip(histories, markers, strict=True):
         if marker is None:
-            raise StoreError(f"{history_path(run, tile)} is not there or not finished", tile=tile.id, fix=fix)
-    return plan, {tile.id: str((marker or {}).get("sha256")) for tile, marker in zip(plan.tiles, markers, strict=True)}
+            raise StoreError(f"{store} is not there or not finished", tile=tile.id, fix=fix)
+        found[tile, store] = str(marker["sha256"])
+    return found
+
+
+def finished_plan(run: Run) -> tuple[Plan, dict[TileHistory, str]]:
+    """Return the plan of a run whose change is mapped, and the sha256 of each tile's history.
+
+    Raises
+    ------
+    StoreError
+        As ``finished_histories`` does.
+    """
+    if not (run.folder / "items.parquet").is_file():
+        raise StoreError(f"{run.folder} holds no map of change", fix="run `mangroves change` first")
+    plan = plan_run(run, find_scenes(run))
+    return plan, finished_histories(run, plan.tiles)
 
 
 def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
@@ -104,7 +131,13 @@ def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
     write_table(folder / "mapped_areas.csv", areas, notice=run.params.notice, float_format=FULL_DIGITS)
     private = ["id", "stratum", *points.columns.intersection(["zone_name"]), *(str(year) for year in years)]
     write_parquet(folder / "mapped.parquet", pd.DataFrame(points[private]), run.tags)
-    about = {"years": years, "histories": histories, "seed": seed, "assess": params.model_dump(mode="json")}
+    about = {
+        "years": years,
+        "histories": {tile.id: sha256 for (tile, _), sha256 in histories.items()},
+        "map": fingerprint_of_map(run, list(histories), zones),
+        "seed": seed,
+        "assess": params.model_dump(mode="json"),
+    }
     write_text(folder / "design.json", json.dumps({**about, **run.tags}, indent=1))
     if chips:
         draw_chips(run, plan, points, folder / "chips")
@@ -200,43 +233,45 @@ def show_design(run: Run, strata: pd.DataFrame, halfwidth: float) -> None:
     run.reporter.say(line + (f": raise assess.most (now {run.params.assess.most}) to come nearer" if wide else ""))
 
 
-def read_design(run: Run) -> tuple[tuple[int, ...], gpd.GeoDataFrame, pd.DataFrame]:
-    """Return years, points and mapped classes of the sample of a run.
+def read_design(run: Run) -> Design:
+    """Return the sample of a run.
 
     Raises
     ------
     SampleError
         If none was drawn, or the map was made anew since.
+    StoreError
+        As ``finished_histories`` does.
     """
     folder, fix = run.folder / "assess", "run `mangroves assess design` first"
+    again = fix.replace("first", "again")
     try:
         about = json.loads((folder / "design.json").read_text(encoding="utf-8"))
         points, mapped = gpd.read_parquet(folder / "sample.parquet"), pd.read_parquet(folder / "mapped.parquet")
     except (OSError, ValueError) as error:
         raise SampleError(f"{folder} holds no sample", fix=fix) from error
-    stores = run.outputs / "change" / "history"
-    names = list(about["histories"])
-    for name, marker in zip(names, run.each(lambda tile: read_marker(stores / f"{tile}.zarr"), names), strict=True):
-        if str((marker or {}).get("sha256")) != about["histories"][name]:
-            raise SampleError(
-                f"the sample in {folder} was drawn from another map", tile=name, fix=fix.replace("first", "again")
-            )
+    histories = finished_histories(run, tiles_of(run.area.geometry))
+    for (tile, _), sha256 in histories.items():
+        if about["histories"].get(tile.id) != sha256:
+            raise SampleError(f"the sample in {folder} was drawn from another map", tile=tile.id, fix=again)
     if list(points["id"]) != list(mapped["id"]):
-        raise SampleError(f"{folder} mixes two samples", fix=fix.replace("first", "again"))
-    return tuple(about["years"]), points, mapped
+        raise SampleError(f"{folder} mixes two samples", fix=again)
+    return Design(tuple(about["years"]), points, mapped, list(histories), about.get("map", ""))
 
 
-def assess_labels(run: Run, labels: np.ndarray, second: np.ndarray | None) -> dict[str, Any]:
-    """Estimate accuracy and areas from the labels of the run's sample; write and print them.
+def assess_labels(run: Run, design: Design, labels: np.ndarray, second: np.ndarray | None) -> dict[str, Any]:
+    """Estimate accuracy and areas from the labels of the run's sample; write and print them, and the series anew.
 
     Parameters
     ----------
     run : Run
+    design : Design
     labels : ndarray of uint8, shape (point, year)
     second : ndarray of uint8, shape (point of ``reader2``, year), optional
     """
     folder = run.folder / "assess"
-    years, points, mapped = read_design(run)
+    years, points, mapped, histories, _ = design
+    _, zones = open_comparison(run)
     sizes, areas = (_read_table(folder / name) for name in ("strata.csv", "mapped_areas.csv"))
     of_points = pd.DataFrame(points.drop(columns="geometry")).assign(stratum=mapped["stratum"].to_numpy())
     if "zone_name" in mapped:
@@ -258,13 +293,15 @@ def assess_labels(run: Run, labels: np.ndarray, second: np.ndarray | None) -> di
         for name, table in tables.items():
             path = folder / f"{name}.csv"
             write_table(path, table, notice=run.params.notice, method=METHOD, float_format=FULL_DIGITS)
-        write_parquet(folder / "areas.parquet", estimated, {**run.tags, "method": METHOD})
+        _write_estimates(run, estimated, design.map)
         unsure = float(np.mean(labels == 0))
         counts.update(points=len(points), unsure_share=round(unsure, 4))
+    write_series(run, histories, zones=zones, recovery_years=run.params.change.recovery_years)
     show_assessment(run, tables, coverage, unsure)
     whole = estimated[estimated["by"] == "total"]
     return {
         "assessment": str(folder),
+        "series": str(run.folder / "series.csv"),
         "areas": json.loads(whole.to_json(orient="records")),
         "accuracy": json.loads(accuracy.figures[accuracy.figures["by"] == "total"].to_json(orient="records")),
         "coverage_at_5_percent_reader_error": coverage,
@@ -274,6 +311,14 @@ def assess_labels(run: Run, labels: np.ndarray, second: np.ndarray | None) -> di
 def _read_table(path: Path) -> pd.DataFrame:
     """Read a table of the design, in which a place may be called NA, or 12."""
     return pd.read_csv(path, dtype={"by": str, "where": str}, keep_default_na=False)
+
+
+def _write_estimates(run: Run, estimated: pd.DataFrame, map_fingerprint: str) -> None:
+    """Write estimated areas as Parquet, and beside them which map they are of."""
+    path = run.folder / "assess" / "areas.parquet"
+    marker_path(path).unlink(missing_ok=True)
+    write_parquet(path, estimated, {**run.tags, "method": METHOD})
+    write_text(marker_path(path), json.dumps({"fingerprint": map_fingerprint}, indent=1))
 
 
 def show_assessment(run: Run, tables: Mapping[str, pd.DataFrame], coverage: Mapping[str, float], unsure: float) -> None:
@@ -392,14 +437,14 @@ def read(options: Options, labels: tuple[Path, ...]) -> None:
         raise click.UsageError("give --labels once, or twice with those of a second reader")
     texts = [labels_of(path) for path in labels]
     with open_run(options) as run:
-        years, points, _ = read_design(run)
-        ids = list(points["id"])
+        drawn = read_design(run)
+        years, points, ids = drawn.years, drawn.points, list(drawn.points["id"])
         first = read_labels(texts[0], ids, years, what=labels[0].name)
         second = None
         if len(texts) > 1:
             again = list(points.loc[points["reader2"], "id"])
             second = read_labels(texts[1], again, years, what=labels[1].name, known=ids)
-        run.reporter.result(assess_labels(run, first, second), f"tables in {run.folder / 'assess'}")
+        run.reporter.result(assess_labels(run, drawn, first, second), f"tables in {run.folder / 'assess'}")
 
 
 @command.command("truth")
@@ -414,7 +459,8 @@ def truth(options: Options, world: Path) -> None:
     """Label the sample by the truth of a simulated world, and go on as read does."""
     archive = read_archive(world)
     with open_run(options) as run:
-        years, points, _ = read_design(run)
-        labels = true_labels(points, years, archive)
-        write_text(run.folder / "assess" / "labels_truth.csv", write_labels(list(points["id"]), years, labels))
-        run.reporter.result(assess_labels(run, labels, None), f"tables in {run.folder / 'assess'}")
+        drawn = read_design(run)
+        labels = true_labels(drawn.points, drawn.years, archive)
+        text = write_labels(list(drawn.points["id"]), drawn.years, labels)
+        write_text(run.folder / "assess" / "labels_truth.csv", text)
+        run.reporter.result(assess_labels(run, drawn, labels, None), f"tables in {run.folder / 'assess'}")

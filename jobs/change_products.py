@@ -68,7 +68,7 @@ def write_series(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write the area of mangrove year by year: ``series`` as CSV, Parquet and chart, and its sum as ``rates.csv``.
 
-    Where ``mangroves assess`` estimated areas, they stand beside what is mapped, with their intervals.
+    Where ``mangroves assess`` estimated areas of this map, they stand beside what is mapped, with their intervals.
 
     Parameters
     ----------
@@ -90,8 +90,7 @@ def write_series(
     counted = merge_tables(pd.DataFrame(marker["counts"], columns=list(COUNTS)) for marker in done.values())
     places = [("region", region.name) for region in run.area.regions]
     places += [("zone", zone.name) for zone in zones.regions] if zones else []
-    assessed = run.folder / "assess" / "areas.parquet"
-    estimates = pd.read_parquet(assessed) if assessed.is_file() else None
+    estimates = _estimates(run, histories, zones)
     series = series_table(counted, years, places, recovery_years=recovery_years, estimates=estimates)
     rates = rates_table(series)
     told, beside = run.folder / "series.csv", [run.folder / f"series.{ending}" for ending in ("parquet", "png")]
@@ -113,6 +112,14 @@ def write_series(
     return series, rates
 
 
+def fingerprint_of_map(run: Run, histories: Sequence[TileHistory], zones: Area | None) -> str:
+    """Return a sha256 of what estimates of areas are of: the histories, and the regions and zones they are by."""
+    ordered = sorted(histories)
+    markers = run.each(lambda history: read_marker(history[1]) or {}, ordered)
+    hashes = [(tile.id, marker.get("sha256")) for (tile, _), marker in zip(ordered, markers, strict=True)]
+    return fingerprint_of("assessed-1", hashes, [region.name for region in run.area.regions], _outlines(zones))
+
+
 def show_rates(run: Run, rates: pd.DataFrame) -> None:
     """Print, of the whole area and of every place, area, gross loss and gain, and rates."""
     hectares = ("first_ha", "last_ha", "net_ha", "loss_ha", "gain_ha")
@@ -132,6 +139,19 @@ def show_rates(run: Run, rates: pd.DataFrame) -> None:
     )
 
 
+def _estimates(run: Run, histories: Sequence[TileHistory], zones: Area | None) -> pd.DataFrame | None:
+    """Return the areas that were estimated of this map; those of another are left out, and that is said."""
+    assessed = run.folder / "assess" / "areas.parquet"
+    if not assessed.is_file():
+        return None
+    if not is_current(assessed, fingerprint_of_map(run, histories, zones)):
+        run.reporter.say(
+            f"series    {assessed} is of another map or other zones, left out; run `mangroves assess design` again"
+        )
+        return None
+    return pd.read_parquet(assessed)
+
+
 def _each_tile(
     run: Run,
     stage: str,
@@ -143,7 +163,7 @@ def _each_tile(
 ) -> dict[Tile, dict[str, Any]]:
     """Run a task on the histories it has not seen; return the markers of all tiles, in order."""
     suffix = {"patches": ".parquet", "series": ".json"}[stage]
-    of_zones = [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None
+    of_zones = _outlines(zones)
 
     def find(history: TileHistory) -> tuple[tuple[Any, ...], bool]:
         tile, store = history
@@ -171,6 +191,10 @@ def _side_by_side(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     every, large = (merged[merged["patches"] == which].drop(columns="patches") for which in ("all", "large"))
     wide = every.merge(large, how="left", on=keys, suffixes=("", "_sieved"))
     return wide.fillna({"pixels_sieved": 0, "hectares_sieved": 0.0}).astype({"pixels_sieved": "int64"})
+
+
+def _outlines(zones: Area | None) -> list[tuple[str, str]] | None:
+    return [(zone.name, zone.geometry.wkb_hex) for zone in zones.regions] if zones else None
 
 
 def _notice(run: Run) -> dict[str, str]:

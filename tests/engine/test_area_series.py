@@ -126,17 +126,16 @@ def test_one_year_has_no_rates():
 
 
 def test_estimates_stand_beside_what_is_mapped():
-    estimates = pd.DataFrame(
-        {
-            "by": ["total", "region", "region"],
-            "where": ["all", "north", "north"],
-            "year": [2010, 2010, 2010],
-            "class": ["mangrove", "mangrove", "other"],
-            "estimated_ha": [85.0, 85.0, 7.0],
-            "low_ha": [80.0, 80.0, 6.0],
-            "high_ha": [91.0, 91.0, 8.0],
-        }
-    )
+    rows = [
+        ("total", WHOLE[1], 2010, 2010, "mangrove", 85.0, 80.0, 91.0),
+        ("region", "north", 2010, 2010, "mangrove", 84.0, 79.0, 90.0),
+        ("region", "north", 2010, 2010, "other", 7.0, 6.0, 8.0),
+        ("region", "north", 2010, 2015, "stable mangrove", 1.0, 0.0, 2.0),
+        ("region", "north", 2015, 2015, "mangrove", math.nan, math.nan, math.nan),
+    ]
+    columns = ["by", "where", "first", "last", "class", "estimated_ha", "low_ha", "high_ha"]
+    estimates = pd.DataFrame(rows, columns=columns)
     table = series_table(by_hand(), [2000, 2010, 2015], [("region", "north")], recovery_years=5, estimates=estimates)
-    assert table["high_ha"].dropna().tolist() == [91, 91]
-    assert set(table["method"]) == {ESTIMATED}
+    assert table["high_ha"].dropna().tolist() == [91, 90]
+    assert (table["method"] == ESTIMATED).tolist() == [False, True, False] * 2
+    assert (table["method"] == MAPPED).sum() == 4

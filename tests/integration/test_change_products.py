@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -11,10 +13,13 @@ from shapely.geometry import box
 
 from engine.area import Area, Region, region_codes, wrap
 from engine.area_series import WHOLE
+from engine.assess import Assessment, estimate_areas
 from engine.grid import lonlat_of, pixel_hectares, tiles_of
+from engine.kernels.design import INNER_MANGROVE
 from engine.legend import MANGROVE, NOT_OBSERVED, OTHER, OUTSIDE_AREA
 from engine.patches import edges_path
-from jobs.change_products import show_rates, write_patches, write_series
+from engine.store import marker_path
+from jobs.change_products import fingerprint_of_map, show_rates, write_patches, write_series
 from tests.engine.histories import crop, large_flags, random_history, write_history
 from tests.integration.conftest import Opener
 
@@ -104,7 +109,21 @@ def test_only_what_is_missing_or_older_than_its_history_is_told_again(config, op
         assert run.record.data["stages"]["patches"]["counts"] == {"done": 4, "skipped": 0}
 
 
-def test_the_series_is_counted_over_all_tiles_and_takes_estimates(config, open_run: Opener):
+def read_by_hand() -> pd.DataFrame:
+    """Estimate the areas of 100 ha from 100 points, of which 80, 60, 60 and 50 are mangrove."""
+    count = [80, 60, 60, 50]
+    labels = np.where(np.arange(100)[:, None] < count, np.uint8(MANGROVE), np.uint8(OTHER))
+    size = {"by": "total", "where": WHOLE[1], "stratum": INNER_MANGROVE, "pixels": 1111, "hectares": 100.0}
+    empty = pd.DataFrame(columns=["by", "where", "first", "last", "class", "hectares"])
+    points = pd.DataFrame({"stratum": [INNER_MANGROVE] * 100})
+    return estimate_areas(
+        Assessment(
+            years=tuple(YEARS), points=points, mapped=labels, labels=labels, sizes=pd.DataFrame([size]), areas=empty
+        )
+    )
+
+
+def test_the_series_is_counted_over_all_tiles_and_takes_estimates(config, open_run: Opener, capsys):
     with open_run(config) as run:
         histories, layers = write_histories(run)
         series, rates = write_series(run, histories, zones=None, recovery_years=5)
@@ -124,20 +143,29 @@ def test_the_series_is_counted_over_all_tiles_and_takes_estimates(config, open_r
                 assert row["loss_sieved_ha"] == pytest.approx(sieved.sum() * hectares, rel=1e-4)
         assert rates["last"].tolist() == [2004, 2012] * 2
         show_rates(run, rates)
-        (run.folder / "assess").mkdir()
-        estimates = {"where": [WHOLE[1]], "by": ["total"], "year": [2010], "class": ["mangrove"]}
-        figures = {"estimated_ha": [70.0], "low_ha": [60.0], "high_ha": [80.0]}
-        pd.DataFrame(estimates | figures).to_parquet(run.folder / "assess" / "areas.parquet")
+        assessed = run.folder / "assess" / "areas.parquet"
+        assessed.parent.mkdir()
+        read_by_hand().to_parquet(assessed)
+        series, _ = write_series(run, histories, zones=None, recovery_years=5)
+        assert series["estimated_ha"].isna().all()
+        assert "is of another map or other zones, left out" in capsys.readouterr().err
+        marker_path(assessed).write_text(json.dumps({"fingerprint": fingerprint_of_map(run, histories, None)}))
         series, _ = write_series(run, histories, zones=None, recovery_years=5)
         assert run.record.data["stages"]["series"]["counts"] == {"done": 0, "skipped": 4}
         written = pd.read_csv(run.folder / "series.csv")
-        assert written["low_ha"].dropna().tolist() == [60.0]
+        shown = written.loc[written["by"] == "total", ["low_ha", "estimated_ha", "high_ha"]]
+        assert (shown.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
+        assert shown["estimated_ha"].tolist() == pytest.approx([80, 60, 60, 50])
+        assert written.loc[written["by"] == "region", "low_ha"].isna().all()
         pd.testing.assert_frame_equal(
             pd.read_parquet(run.folder / "series.parquet"), series.assign(notice=config["notice"]), check_dtype=False
         )
         assert imread(run.folder / "series.png").size
         for name in ("series.csv", "series.parquet", "series.png", "rates.csv"):
             assert (run.folder / f"{name}.json").is_file()
+        zones = Area((Region("all", wrap(run.area.geometry)),))
+        series, _ = write_series(run, histories, zones=zones, recovery_years=5)
+        assert series["estimated_ha"].isna().all()
 
 
 def test_a_run_without_change_has_an_empty_file_of_patches(config, open_run: Opener):

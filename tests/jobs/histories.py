@@ -38,6 +38,7 @@ def write_history(path: Path, tile: Tile, regions: np.ndarray, years: list[int],
     layers = {
         "kind": (("y", "x"), np.where(outside, np.uint8(OUTSIDE_AREA), kind)),
         "region": (("y", "x"), regions),
+        "large": (("y", "x"), np.zeros(tile.shape, np.uint8)),
         "class": (("year", "y", "x"), np.where(outside, np.uint8(OUTSIDE_AREA), classes)),
     }
     data = xr.Dataset(layers, coords={**grid_coords(tile.geobox), "year": years})

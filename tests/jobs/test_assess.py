@@ -121,6 +121,15 @@ def test_labels_are_read_back_and_two_readers_compared(truth):
     assert total.tolist() == pytest.approx([row["estimated_ha"] for row in found["areas"]])
 
 
+def test_the_series_takes_the_intervals_at_once(truth):
+    job, _, found = truth
+    series = pd.read_csv(job.run / "series.csv")
+    assert series["low_ha"].notna().all()
+    years = [row["estimated_ha"] for row in found["areas"] if row["class"] == "mangrove"]
+    assert series.loc[series["by"] == "total", "estimated_ha"].tolist() == pytest.approx(years, abs=1e-3)
+    assert found["series"] == str(job.run / "series.csv")
+
+
 def test_a_sample_repeats_to_the_byte_and_names_zones(truth, tmp_path):
     job, _, _ = truth
     folder = job.run / "assess"
