@@ -148,6 +148,15 @@ def test_a_sample_repeats_to_the_byte_and_names_zones(truth, tmp_path):
     assert call(job, "design", "--no-chips").code == 0
 
 
+def test_a_map_of_other_settings_is_not_assessed(truth):
+    job, _, _ = truth
+    fix = "the configuration now says hmm; run `mangroves change` first"
+    for command in (["design"], ["read", "--labels", job.run / "assess" / "labels_truth.csv"]):
+        line = call(job, *command, "--set", "change.model=hmm").error
+        assert "was made with model segments" in line
+        assert line.endswith(fix)
+
+
 def test_what_is_missing_is_told_in_one_line(job, truth, tmp_path):
     assert call(job, "design").error.endswith("holds no map of change; run `mangroves change` first")
     line = call(job, "read", "--labels", tmp_path / "none.csv").error
