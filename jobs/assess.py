@@ -58,6 +58,17 @@ LABELS_MOST_BYTES: Final = 2**28
 FULL_DIGITS: Final = "%.10g"
 """Hectares are read back and estimated with."""
 
+FROM_LABELS: Final = (
+    "areas.parquet",
+    "areas.parquet.json",
+    "areas.csv",
+    "accuracy.csv",
+    "matrix.csv",
+    "agreement.csv",
+    "labels_truth.csv",
+)
+"""What is made of the labels of a sample, and so is nothing of the next one."""
+
 
 class Design(NamedTuple):
     """The sample of a run, as it was drawn."""
@@ -132,6 +143,8 @@ def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
         points = choose_points(pool, wanted, second_reader=params.second_reader, seed=seed)
         counts.update(points=len(points), strata=wanted)
     years = [int(name) for name in points.columns if name.isdigit()]
+    for name in FROM_LABELS:
+        (folder / name).unlink(missing_ok=True)
     _write_sample(run, points, years)
     _write_strata(run, sizes, points)
     write_table(folder / "mapped_areas.csv", areas, notice=run.params.notice, float_format=FULL_DIGITS)
@@ -296,6 +309,8 @@ def assess_labels(run: Run, design: Design, labels: np.ndarray, second: np.ndarr
         tables = {"areas": estimated, "accuracy": accuracy.figures, "matrix": accuracy.matrix}
         if second is not None:
             tables["agreement"] = compare_readers(labels[points["reader2"].to_numpy(bool)], second, years)
+        else:
+            (folder / "agreement.csv").unlink(missing_ok=True)
         for name, table in tables.items():
             path = folder / f"{name}.csv"
             write_table(path, table, notice=run.params.notice, method=METHOD, float_format=FULL_DIGITS)

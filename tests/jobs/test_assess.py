@@ -15,6 +15,7 @@ import pytest
 from engine.area import region_codes
 from engine.assess import BLIND, METHOD
 from engine.grid import pixel_hectares
+from jobs.assess import FROM_LABELS
 from tests.jobs.calls import Answer, Job, mangroves
 from tests.jobs.histories import area_and_tiles, truth_of, write_histories, write_history
 
@@ -130,22 +131,53 @@ def test_the_series_takes_the_intervals_at_once(truth):
     assert found["series"] == str(job.run / "series.csv")
 
 
+def test_labels_of_one_reader_leave_no_agreement_of_an_earlier_pair(truth, tmp_path):
+    job, _, _ = truth
+    folder = job.run / "assess"
+    (folder / "agreement.csv").touch()
+    labels = pd.read_csv(folder / "labels_truth.csv", dtype=str)
+    labels.assign(**{"2017": "unsure"}).to_csv(tmp_path / "labels.csv", index=False)
+    answer = call(job, "read", "--labels", tmp_path / "labels.csv")
+    assert answer.code == 0, answer.err
+    assert not (folder / "agreement.csv").exists()
+    assert "would hold the truth" not in answer.err
+    series = pd.read_csv(job.run / "series.csv").groupby("year")["low_ha"].count()
+    assert series[2016] == 3
+    assert series[2017] == 0
+    labels.assign(**{"2016": "unsure", "2017": "unsure"}).to_csv(tmp_path / "labels.csv", index=False)
+    answer = call(job, "read", "--labels", tmp_path / "labels.csv")
+    assert answer.code == 0, answer.err
+    assert "too few labels are sure for any interval" in answer.err
+    assert call(job, "read", "--labels", folder / "labels_truth.csv").code == 0
+
+
 def test_a_sample_repeats_to_the_byte_and_names_zones(truth, tmp_path):
     job, _, _ = truth
     folder = job.run / "assess"
     names = ("sample.csv", "sample.geojson", "sample.kml", "strata.csv", "mapped.parquet", "labels_template.csv")
     before = {name: (folder / name).read_bytes() for name in names}
+    labels = shutil.copy(folder / "labels_truth.csv", tmp_path / "labels.csv")
     assert call(job, "design", "--no-chips").code == 0
     assert {name: (folder / name).read_bytes() for name in names} == before
-    zones = ("--set", f"change.zones={job.archive.regions}", "--set", "change.by=name")
+    assert not [name for name in FROM_LABELS if (folder / name).exists()]
+    polygons = gpd.read_file(job.archive.regions)
+    polygons["name"] = polygons["name"].replace({"sim-India": "NA", "sim-Vietnam2": "12"})
+    polygons.to_file(job.folder / "zones.geojson")
+    zones = ("--set", f"change.zones={job.folder / 'zones.geojson'}", "--set", "change.by=name")
     assert call(job, "design", "--no-chips", *zones).code == 0
     assert (folder / "sample.csv").read_bytes() == before["sample.csv"]
-    answer = call(job, "read", "--labels", folder / "labels_truth.csv", *zones)
+    answer = call(job, "read", "--labels", labels, *zones)
     assert answer.code == 0, answer.err
-    areas = pd.read_csv(folder / "areas.csv").set_index(["by", "where"]).sort_index()
-    region, zone = (areas.loc[(by, "sim-India"), "estimated_ha"].to_numpy() for by in ("region", "zone"))
+    areas = pd.read_csv(folder / "areas.csv", keep_default_na=False).set_index(["by", "where"]).sort_index()
+    region, zone = (areas.loc[at, "estimated_ha"].to_numpy() for at in (("region", "sim-India"), ("zone", "NA")))
     assert np.array_equal(region, zone)
+    assert pd.read_csv(job.run / "series.csv")["low_ha"].notna().all()
+    answer = call(job, "read", "--labels", labels)
+    assert answer.code == 0, answer.err
+    assert "areas.parquet is of another map or other zones, left out; run `mangroves assess design` again" in answer.err
+    assert pd.read_csv(job.run / "series.csv")["low_ha"].isna().all()
     assert call(job, "design", "--no-chips").code == 0
+    shutil.copy(labels, folder / "labels_truth.csv")
 
 
 def test_a_map_of_other_settings_is_not_assessed(truth):
