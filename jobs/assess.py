@@ -37,7 +37,7 @@ from engine.change import write_table
 from engine.errors import SampleError, StoreError
 from engine.files import replacing, write_text
 from engine.grid import Tile, tiles_of
-from engine.history_tasks import TileHistory, chip_task, history_settings, point_task, tally_task
+from engine.history_tasks import TileHistory, chip_task, point_task, tally_task
 from engine.kernels.design import STRATA
 from engine.legend import MANGROVE, OTHER
 from engine.places import Place
@@ -92,7 +92,7 @@ def finished_histories(run: Run, tiles: Sequence[Tile]) -> dict[TileHistory, str
         If a history is missing, or was made with other settings than the run now has.
     """
     fix, found = "run `mangroves change` first", {}
-    wanted = {"years": sorted(run.params.years), **history_settings(run.params.change)}
+    wanted = {"years": sorted(run.params.years), **run.params.change.tracing}
     histories = [(tile, history_path(run, tile)) for tile in tiles]
     markers = run.each(lambda history: read_marker(history[1]), histories)
     for (tile, store), marker in zip(histories, markers, strict=True):

@@ -11,7 +11,6 @@ import xarray as xr
 
 from engine.area import Area, read_area, region_codes
 from engine.grid import Tile
-from engine.history_tasks import history_settings
 from engine.legend import GAIN, LOSS, MANGROVE, OTHER, OUTSIDE_AREA, STABLE_MANGROVE, STABLE_OTHER
 from engine.params import AreaParams, ChangeParams
 from engine.plan import make_plan
@@ -43,7 +42,7 @@ def write_history(path: Path, tile: Tile, regions: np.ndarray, years: list[int],
         "class": (("year", "y", "x"), np.where(outside, np.uint8(OUTSIDE_AREA), classes)),
     }
     data = xr.Dataset(layers, coords={**grid_coords(tile.geobox), "year": years})
-    write_store(path, data, {"fingerprint": "test", "years": years, "settings": history_settings(ChangeParams())})
+    write_store(path, data, {"fingerprint": "test", "years": years, "settings": ChangeParams().tracing})
 
 
 def write_histories(job: Job, *, wrong: float = 0.03, seed: int = 1) -> None:
