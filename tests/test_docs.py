@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from engine.cluster import read_profiles
-from engine.legend import CLASSES, TRANSITIONS
+from engine.legend import CHANGES, CLASSES, PAIRS
 from engine.params import RunParams
 from engine.simulate import WorldParams, write_archive
 from jobs.cli import cli
@@ -193,14 +193,14 @@ def test_every_python_block_runs_after_the_demo(block, after_the_demo, monkeypat
 
 def test_the_codes_of_classes_and_changes_are_those_of_the_legend():
     text = (ROOT / "docs" / "reading-the-maps.md").read_text(encoding="utf-8")
-    for title, legend in (("class code", CLASSES), ("transition code", TRANSITIONS)):
+    for title, legend in (("class code", CLASSES), ("kind", CHANGES), ("transition code", PAIRS)):
         table = text[text.index(f"| {title} |") :].partition("\n\n")[0]
         rows = re.findall(r"^\| ([\d, ]+) \| (.+) \|$", table, re.MULTILINE)
         assert [int(code) for codes, _ in rows for code in codes.split(",")] == [entry.code for entry in legend]
         for codes, meaning in rows:
             for code in map(int, codes.split(",")):
                 name = next(entry.name for entry in legend if entry.code == code)
-                assert set(name.split()) <= set(re.findall(r"\w+", meaning)), (code, name)
+                assert set(re.findall(r"\w+", name)) <= set(re.findall(r"\w+", meaning)), (code, name)
 
 
 def test_the_architecture_names_every_module():
