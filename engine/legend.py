@@ -54,12 +54,11 @@ PROVISIONAL_GAIN: Final = 8
 LOSS_THEN_GAIN: Final = 9
 GAIN_THEN_LOSS: Final = 10
 
-PAIRS: Final = (
-    *TRANSITIONS[:-1],
+_PROVISIONAL: Final = (
     Entry(PROVISIONAL_LOSS, "provisional loss", (240, 180, 130)),
     Entry(PROVISIONAL_GAIN, "provisional gain", (190, 222, 245)),
-    TRANSITIONS[-1],
 )
+PAIRS: Final = (*TRANSITIONS[:-1], *_PROVISIONAL, TRANSITIONS[-1])
 """Codes of a transition between two years of a history: those of the last years may yet turn back."""
 
 LOST: Final = 1
@@ -69,8 +68,7 @@ GAINED: Final = 2
 CHANGES: Final = (
     *TRANSITIONS[:-1],
     Entry(LOSS_RECOVERED, "loss then recovery", (204, 121, 167)),
-    Entry(PROVISIONAL_LOSS, "provisional loss", (240, 180, 130)),
-    Entry(PROVISIONAL_GAIN, "provisional gain", (190, 222, 245)),
+    *_PROVISIONAL,
     Entry(LOSS_THEN_GAIN, "loss, later gain", (0, 158, 115)),
     Entry(GAIN_THEN_LOSS, "gain, later loss", (230, 159, 0)),
     TRANSITIONS[-1],

@@ -181,17 +181,23 @@ def _check(odds: np.ndarray, rates: Rates, prior: float) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _go_ahead(odds, pixel, loss, gain, prior, ahead):
+    """Fill ``ahead`` with the share of mangrove that the years up to each say."""
+    share = prior
+    for year in range(odds.shape[0]):
+        if year:
+            share = share * (1 - loss) + (1 - share) * gain
+        ratio = share / (1 - share) * np.exp(odds[year, pixel])
+        share = ratio / (1 + ratio)
+        ahead[year] = share
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _smooth(odds, loss, gain, prior, found):
     years, pixels = odds.shape
     ahead = np.empty(years)  # odds of mangrove by the years up to each
     for pixel in range(pixels):
-        share = prior
-        for year in range(years):
-            if year:
-                share = share * (1 - loss) + (1 - share) * gain
-            ratio = share / (1 - share) * np.exp(odds[year, pixel])
-            share = ratio / (1 + ratio)
-            ahead[year] = share
+        _go_ahead(odds, pixel, loss, gain, prior, ahead)
         behind = 1.0  # likelihood of the years after, of mangrove over other
         for year in range(years - 1, -1, -1):
             ratio = ahead[year] / (1 - ahead[year]) * behind
@@ -226,13 +232,7 @@ def _count(odds, loss, gain, prior):
     ahead, behind = np.empty(years), np.empty(years)  # share by the years up to each; likelihood ratio of those after
     mangrove, lost, other, gained, first = 0.0, 0.0, 0.0, 0.0, 0.0
     for pixel in range(pixels):
-        share = prior
-        for year in range(years):
-            if year:
-                share = share * (1 - loss) + (1 - share) * gain
-            ratio = share / (1 - share) * np.exp(odds[year, pixel])
-            share = ratio / (1 + ratio)
-            ahead[year] = share
+        _go_ahead(odds, pixel, loss, gain, prior, ahead)
         behind[years - 1] = 1.0
         for year in range(years - 1, 0, -1):
             here = behind[year] * np.exp(odds[year, pixel])
