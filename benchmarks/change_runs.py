@@ -122,8 +122,7 @@ def _make_planet(setting: Setting, seed: int, count: int, folder: Path, say: Cal
     sections: dict[str, Any] = {
         "labels": {"masks": masks, "stable_between": list(MASKS)},
         "sample": {"mangrove": 1000, "other": 2000},
-        # The threshold of the largest F1 maps too much in the mean: this one is right in area on the folds.
-        "train": {"features": FEATURES, "hold_out": [], "threshold_rule": "area"},
+        "train": {"features": FEATURES, "hold_out": []},
     }
     commands.run("train", commands.configure("trained", elsewhere, TRAINED, seed=seed, **sections))
     numbered = sorted(zip(kinds, names, strict=False), key=lambda one: kinds.index(one[0]))
