@@ -92,7 +92,7 @@ def assert_same(outputs: Place, folder: Path) -> None:
     stores, rasters = zarrs(folder), {name for name in below(folder) if name.endswith(".tif")}
     assert set(zarrs(outputs)) == set(stores)
     assert {name for name in below(outputs) if name.endswith(".tif")} == rasters
-    assert (len(stores), len(rasters)) == (10, 10)
+    assert (len(stores), len(rasters)) == (12, 30)
     for name, store in stores.items():
         with open_store(outputs / name) as ours, open_store(store) as theirs:
             assert ours.drop_attrs().identical(theirs.drop_attrs()), name
@@ -127,10 +127,11 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
     assert answer.code == 0, answer.err
     assert_same(outputs, in_folder)
     assert {path.name for path in stored.run.iterdir() if path.suffix != ".json"} == {
-        *("items.parquet", "areas.csv", "change.csv", "transitions.csv")
+        *("items.parquet", "years.csv", "areas.csv", "history.csv", "change.csv", "transitions.csv"),
+        *("patch_areas.csv", "series.csv", "series.parquet", "series.png", "rates.csv"),
     }
     assert not [path for path in stored.run.iterdir() if path.is_dir()]
-    for name in ("areas.csv", "change.csv", "transitions.csv"):
+    for name in ("areas.csv", "history.csv", "change.csv", "transitions.csv", "patch_areas.csv", "series.csv"):
         assert (stored.run / name).read_bytes() == (in_folder / name).read_bytes()
 
     maps = json.loads(answer.out)["maps"]
@@ -154,7 +155,7 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
     time.sleep(1.1)  # a server counts in seconds
     again = mangroves(*arguments(stored, "run"))
     assert again.code == 0, again.err
-    assert again.err.count("finished earlier, skipped") == 5
+    assert again.err.count("finished earlier, skipped") == 8
     assert {name: modified(path) for name, path in below(outputs).items()} == times
 
 
