@@ -57,7 +57,8 @@ def compare_years(run: Run, plan: Plan, model: Model) -> tuple[list[Place], pd.D
     _, rates = write_series(run, histories, zones=zones, recovery_years=params.recovery_years)
     if not rates.empty:
         show_rates(run, rates)
-    return [*rasters, patches], summary
+    run.reporter.say(f"patches   of all years together: {patches}")
+    return rasters, summary
 
 
 def _compare_pairs(

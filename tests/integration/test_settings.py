@@ -160,7 +160,9 @@ def test_a_model_of_another_run_maps_without_masks_or_training(
         assert [mask["year"] for mask in run.record.data["masks"]] == sorted(archive.masks)
         with rasterio.open(next((run.folder / "maps").rglob("class_*.tif"))) as file:
             assert file.tags()["labels"].endswith("2020")
-        assert set(run.record.data["stages"]) == {"search", "plan", "cube", "classify", "change"}
+        assert set(run.record.data["stages"]) == {
+            *("search", "plan", "cube", "classify", "history", "change", "patches", "series")
+        }
         for part in plan_of(run).tile_years:
             theirs = Path(finished["run"]) / map_path(run, part).relative_to(run.folder)
             assert read_marker(map_path(run, part))["sha256"] == read_marker(theirs)["sha256"]  # type: ignore[index]
