@@ -134,7 +134,7 @@ def history_task(
     tifs = history_paths(store)
     for tif in tifs.values():
         tif.unlink(missing_ok=True)
-    regions = _stack([own.maps[0]], "region")[0]
+    regions = _layer(own.maps[0], "region")
     layers = {name: np.zeros(tile.shape, dtype) for name, dtype in _PLANES.items()} | {"region": regions}
     layers |= {name: np.zeros((len(years), *tile.shape), dtype) for name, dtype in _STACKS.items()}
     seen_before = np.zeros((2, *tile.shape), np.uint16)
@@ -364,13 +364,10 @@ def _less(part: slice, start: int) -> slice:
     return slice(part.start - start, part.stop - start)
 
 
-def _stack(places: Sequence[Place], name: str) -> np.ndarray:
-    """Return a layer of some stores, (store, y, x)."""
-    found = []
-    for place in places:
-        with open_store(place) as data:
-            found.append(data[name].values)
-    return np.stack(found)
+def _layer(place: Place, name: str) -> np.ndarray:
+    """Return a layer of a store."""
+    with open_store(place) as data:
+        return data[name].values
 
 
 # --- what is told from histories -----------------------------------------------------------------------------------
@@ -526,7 +523,7 @@ def _assessed(
     window = (row - buffer_px, col - buffer_px, height + 2 * buffer_px, width + 2 * buffer_px)
     stores = {other: [store] for other, store in ((tile, history), *adjoining)}
     kind = _window(stores, window, "kind", OUTSIDE_AREA, np.uint8)[0]
-    regions = _stack([history], "region")[0]
+    regions = _layer(history, "region")
     inner = tuple(slice(buffer_px, buffer_px + size) for size in tile.shape)
     strata = np.where(regions > 0, stratify(kind, buffer_px=buffer_px)[inner], np.uint8(0))
     by = _zonings(regions, tile, area, zones)
