@@ -1,5 +1,5 @@
 # Two doors: `make demo` and `make test`. Each sets up all it needs in .venv.
-.PHONY: help setup demo test test-fast bench lint lock schema clean
+.PHONY: help setup demo test test-fast faults cluster-test bench lint lock schema clean
 
 help:           ## say what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,11 +14,14 @@ test: setup     ## lint, types, fast tests (two files at a time), then slow test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
-	.venv/bin/python -m pytest -q -m "slow and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
+	.venv/bin/python -m pytest -q -m "slow and not faults and not cluster and not network"
 
 test-fast: setup ## the fast tests alone
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
+
+faults: setup   ## inject every fault that is promised to be survived or refused, under 45 minutes; counts to faults.json
+	.venv/bin/python -m pytest -q tests/faults --faults-json faults.json
 
 bench: setup    ## compare with peers on a simulated archive, under 10 minutes; ratios to bench.json
 	.venv/bin/python -m benchmarks compare --json bench.json
@@ -28,7 +31,7 @@ lint: setup     ## format and fix what can be fixed
 	.venv/bin/ruff format .
 
 lock: setup     ## resolve pyproject.toml anew into requirements.lock
-	.venv/bin/uv pip compile --quiet pyproject.toml --extra test --extra bench --extra dashboard --universal \
+	.venv/bin/uv pip compile --quiet pyproject.toml --extra test --extra bench --extra dashboard --extra ssh --extra hpc --extra gateway --universal \
 	  --python-version 3.12 --no-annotate --no-header --upgrade --no-emit-index-url \
 	  --no-emit-package nvidia-nccl-cu12 --no-emit-package nvidia-nccl-cu13 -o requirements.lock
 
