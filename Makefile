@@ -10,12 +10,12 @@ setup:          ## make .venv with the locked versions
 demo: setup     ## map a simulated world end to end, about 3 minutes on 2 cores
 	@.venv/bin/mangroves run --demo
 
-test: setup     ## lint, types, fast tests (two files at a time), then slow tests
+test: setup     ## lint, types, fast tests, then slow ones, two files at a time
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
-	.venv/bin/python -m pytest -q -m "slow and not faults and not cluster and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not faults and not cluster and not network"
 
 test-fast: setup ## the fast tests alone
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
