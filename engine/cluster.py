@@ -1,148 +1,76 @@
-"""From a profile of ``cluster.yaml`` to a dask client; the only module that starts processes.
+"""From a profile of ``cluster.yaml`` to a dask client, and work on it, a bounded number of tasks at a time.
 
-Everything listens on loopback unless a profile names an address elsewhere.
+Everything listens on loopback unless a profile asks for more.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import signal
-import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import dask
-import dask.utils
-import yaml
-from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed
+from distributed import CancelledError, Client, KilledWorker, as_completed, get_worker
 from distributed.comm import CommClosedError
 from distributed.utils import silence_logging_cmgr
-from pydantic import Field, ValidationError
 
-from engine.errors import ClusterError, ConfigError, EngineError
-from engine.params import Params
+from engine.code import difference, software
+from engine.errors import ClusterError, EngineError
+from engine.launch import REACH_SECONDS, Launched, launch, settings_of, threads_of
 from engine.places import ObjectPath, Place, entries
+from engine.profiles import Profile, pick_profile
+from engine.trust import redact
 
-KINDS: Final = ("local", "threads", "address")
+_PROMISED: Final = "mangroves.threads"
+"""Where dask's configuration says how many threads the open profile comes to in the end."""
 
-REACH_SECONDS: Final = 20
-"""To wait for a scheduler elsewhere, and then for its first worker."""
-
-PACKAGED: Final = (
-    Path(__file__).resolve().parents[1] / "cluster.yaml",
-    Path(sys.prefix) / "share" / "mangroves" / "cluster.yaml",
-)
-"""The default profiles: in a checkout, and where a wheel puts them."""
-
-WORKER_ENVIRONMENT: Final = {
-    # One task a thread: nothing below it may start threads of its own, or spin while it waits for them.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
-    # Dask's default trims the heap at every freed 64 KiB: blocks are then paged in again and again, and
-    # rendering one simulated region took 10.4 s in place of 4.4, 6.0 of them in the kernel.
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-}
-"""Of local worker processes."""
-
-
+_WAIT_MINUTES: Final = {"slurm": 60, "pbs": 60, "gateway": 10, "kubernetes": 10, "cloud": 20}
+_SAY_SECONDS: Final = 60
 _FIX_FOLDER: Final = "use a shared mount that client and workers see under the same path, or set store to a bucket"
+_FIX_SOFTWARE: Final = "install the same mangroves and requirements.lock where workers run"
 _FIX_STORE: Final = "start workers with the client's AWS_* or AZURE_*: credentials, endpoint, region, account"
 
 
-class Profile(Params):
-    """One entry of ``cluster.yaml``."""
-
-    kind: Literal["local", "threads", "address"]
-    """``local``: worker processes on this machine; ``threads``: this process; ``address``: a running scheduler."""
-
-    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Worker processes (local) or threads (threads); default one a core."""
-
-    threads_per_worker: Annotated[int, Field(ge=1, le=256)] = 1
-
-    memory_limit: str | None = None
-    """A worker's memory, e.g. ``8GiB``; default the machine's memory shared out."""
-
-    address: str | None = None
-    """``tcp://host:port`` or ``tls://host:port`` of the scheduler, for kind ``address``."""
-
-    dashboard: str | None = None
-    """``host:port``; loopback only. Default none is started."""
-
-
-def read_profiles(cluster_file: Path | None) -> tuple[dict[str, Profile], Path]:
-    """Read ``cluster.yaml``: the file given, else the one in the working folder, else the packaged default.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is not YAML, or a profile is not valid.
-    """
-    path = cluster_file or next((path for path in (Path("cluster.yaml"), *PACKAGED) if path.is_file()), PACKAGED[-1])
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cluster file {path} cannot be read", fix="check --cluster-file") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"cluster file {path} is not YAML", fix=" ".join(str(error).split())[:200]) from error
-    if not isinstance(content, dict) or not isinstance(content.get("profiles"), dict):
-        raise ConfigError(f"cluster file {path} has no 'profiles:' mapping", fix="see the packaged cluster.yaml")
-    profiles = {}
-    for name, body in content["profiles"].items():
-        try:
-            profiles[str(name)] = Profile.model_validate(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = "".join(f"{part}: " for part in first["loc"])
-            raise ConfigError(
-                f"cluster file {path}: profile {name!r}: {where}{first['msg']}",
-                fix=f"kinds are {', '.join(KINDS)}; keys are {', '.join(Profile.model_fields)}",
-            ) from None
-    return profiles, path
-
-
 @contextmanager
-def open_cluster(name: str, cluster_file: Path | None = None) -> Iterator[Client]:
+def open_cluster(
+    name: str, cluster_file: Path | None = None, *, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Client]:
     """Open the client of a profile, and close what was started.
 
+    Parameters
+    ----------
+    name : str
+        Of a profile of ``cluster.yaml``.
+    cluster_file : Path, optional
+        As in ``read_profiles``.
+    say : callable
+        Told what is waited for.
+
     Raises
     ------
     ConfigError
-        If there is no such profile.
+        If there is no such profile, or it is not valid.
     ClusterError
         If the cluster cannot be started or reached, has no worker, or is lost inside the block.
     """
-    profiles, path = read_profiles(cluster_file)
-    if name not in profiles:
-        raise ConfigError(f"no cluster profile {name!r} in {path}", fix=f"known are {', '.join(sorted(profiles))}")
-    profile = profiles[name]
-    settings = {
-        "distributed.comm.timeouts.connect": f"{REACH_SECONDS}s",
-        "distributed.worker.daemon": False,
-        # A tile-year task is large by design: neither warn of it nor let a busy loop look like a fault.
-        "distributed.admin.tick.limit": "60s",
-        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-    }
+    profile = pick_profile(name, cluster_file)
     # What a task raises is told once, by the client; dask's own log of it is a traceback for every worker.
+    settings = {**settings_of(profile), _PROMISED: threads_of(profile)}
     with dask.config.set(settings), silence_logging_cmgr(logging.CRITICAL):
+        with _told_in_one_line(name), _interrupts_held():
+            launched = launch(profile)
+        client = launched.client
         try:
-            cluster, client = _start(profile)
-        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
-            raise ClusterError(
-                f"cluster profile {name!r} cannot be opened ({type(error).__name__}: {str(error)[:160]})",
-                fix="check address and memory_limit in cluster.yaml",
-            ) from error
-        try:
+            with _told_in_one_line(name):
+                _await_worker(launched, profile, name, say)
             yield client
         except KilledWorker as error:
             raise ClusterError(
@@ -156,8 +84,38 @@ def open_cluster(name: str, cluster_file: Path | None = None) -> Iterator[Client
             ) from error
         finally:
             client.close()
-            if cluster is not None:
-                cluster.close()
+            if launched.cluster is not None:
+                launched.cluster.close()
+
+
+@contextmanager
+def _told_in_one_line(name: str) -> Iterator[None]:
+    """Tell what some package raises while a cluster starts as an error of ours: each has its own."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:
+        reason = redact(" ".join(str(error).split()))
+        raise ClusterError(
+            f"cluster profile {name!r} cannot be opened ({type(error).__name__}: {reason[:200]})",
+            fix=f"see what it asks for with `mangroves cluster show {name}`, and mangroves doctor",
+        ) from error
+
+
+def _await_worker(launched: Launched, profile: Profile, name: str, say: Callable[[str], None]) -> None:
+    """Wait for the first worker, saying so; those of a batch scheduler or a cloud may take their time."""
+    minutes = float(getattr(profile, "wait_minutes", 0) or _WAIT_MINUTES.get(profile.kind, REACH_SECONDS / 60))
+    begun = said = time.monotonic()
+    while (waited := time.monotonic() - begun) < minutes * 60:
+        with suppress(TimeoutError):
+            return launched.client.wait_for_workers(1, timeout=min(2, minutes * 60 - waited) or 0.1)
+        if launched.refused:
+            raise launched.refused[0]
+        if waited < 3 or time.monotonic() - said >= _SAY_SECONDS:
+            said = time.monotonic()
+            say(f"waiting for the first worker of profile {name} ({waited / 60:.0f} of at most {minutes:.0f} minutes)")
+    raise TimeoutError(f"no worker came within {minutes:.1f} minutes; raise wait_minutes where a queue is longer")
 
 
 @contextmanager
@@ -183,51 +141,9 @@ def _interrupts_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _start(profile: Profile) -> tuple[LocalCluster | None, Client]:
-    # Before anything starts: a cluster that fails half-way may wait for minutes.
-    if profile.memory_limit not in (None, "auto"):
-        dask.utils.parse_bytes(profile.memory_limit)
-    if profile.kind == "address":
-        scheme, _, rest = (profile.address or "").partition("://")
-        if scheme not in ("tcp", "tls") or not rest.rpartition(":")[2].isdigit():
-            raise ValueError(f"kind address needs address: tcp://host:port, got {profile.address!r}")
-        client = Client(profile.address, timeout=REACH_SECONDS)
-        try:
-            client.wait_for_workers(1, timeout=REACH_SECONDS)
-        except TimeoutError:
-            client.close()
-            raise TimeoutError(f"scheduler {profile.address} has no worker") from None
-        return None, client
-    if profile.dashboard and profile.dashboard.rsplit(":", 1)[0] not in ("127.0.0.1", "localhost"):
-        raise ValueError(f"dashboard must be on 127.0.0.1, got {profile.dashboard}")
-    processes = profile.kind == "local"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = profile.workers or cores
-    cluster = None
-    try:
-        with _interrupts_held():
-            cluster = LocalCluster(
-                n_workers=count if processes else 1,
-                threads_per_worker=profile.threads_per_worker if processes else count,
-                processes=processes,
-                memory_limit=profile.memory_limit or "auto",
-                host="127.0.0.1" if processes else None,  # threads speak through memory and bind nothing
-                # dashboard_address=None would still bind a port.
-                dashboard_address=profile.dashboard or "127.0.0.1:0",
-                # By default a worker in this process serves its own on every interface.
-                worker_dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
-        return cluster, Client(cluster)
-    except BaseException:
-        if cluster is not None:
-            cluster.close()
-        raise
-
-
 def worker_count(client: Client) -> int:
-    """Return how many tasks run at once."""
-    return max(1, sum(worker["nthreads"] for worker in _workers(client)))
+    """Return how many tasks run at once, when all workers that the open profile asks for have come."""
+    return max(1, dask.config.get(_PROMISED, 0), sum(worker["nthreads"] for worker in _workers(client)))
 
 
 def worker_bytes(client: Client) -> int | None:
@@ -273,7 +189,8 @@ def run_bounded(
     Raises
     ------
     Exception
-        The first error of a call; the others are cancelled.
+        The first error of a call; the others are cancelled. ClusterError where a worker is of other software, also
+        one that came late.
     """
     limit = in_flight or 2 * worker_count(client)
     pending: dict[Any, tuple[Any, ...]] = {}
@@ -288,7 +205,7 @@ def run_bounded(
         arguments = next(source, None)
         if arguments is None:
             return False
-        future = client.submit(_call, function, *(sent.get(id(one), one) for one in arguments), pure=False)
+        future = client.submit(_call, software(), function, *(sent.get(id(one), one) for one in arguments), pure=False)
         pending[future.key] = arguments
         running.add(future)
         return True
@@ -310,11 +227,13 @@ def _same(thing: Any) -> Any:
     return thing
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a task's function on a worker; its error travels alone.
+def _call(expected: dict[str, str], function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task's function on a worker of the client's software; its error travels alone.
 
     What lies behind it is often GDAL's, which cannot be unpickled and may hold a signed address.
     """
+    if differs := difference(software(), expected):
+        raise ClusterError(f"worker {get_worker().address} is of other software ({differs})", fix=_FIX_SOFTWARE)
     try:
         return function(*arguments)
     except (EngineError, OSError) as error:
@@ -322,14 +241,36 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def check_visible(client: Client, outputs: Place) -> None:
-    """Check that every worker reads what the client writes in a folder or store, and the reverse.
+def check_software(client: Client) -> None:
+    """Check that scheduler and workers run the client's code, and versions of what decides a result.
 
     Raises
     ------
     ClusterError
-        Naming the worker that does not, and what it was told, or that cannot run this software.
+        Naming the one that does not, and what differs.
     """
+    try:
+        answers = {"the scheduler": client.run_on_scheduler(software)}
+    except (ImportError, AttributeError, TypeError) as error:
+        answers = {"the scheduler": error}
+    answers |= {f"worker {at}": answer for at, answer in client.run(software, on_error="return").items()}
+    for who, answer in answers.items():
+        if isinstance(answer, Exception):
+            reason = redact(" ".join(str(answer).split()))
+            raise ClusterError(f"{who} cannot run this software ({reason[:160]})", fix=_FIX_SOFTWARE)
+        if differs := difference(answer, software()):
+            raise ClusterError(f"{who} is of other software ({differs})", fix=_FIX_SOFTWARE)
+
+
+def check_visible(client: Client, outputs: Place) -> None:
+    """Check that workers are of the client's software, read what it writes in a folder or store, and the reverse.
+
+    Raises
+    ------
+    ClusterError
+        Naming the worker that is not or does not, and what it was told.
+    """
+    check_software(client)
     word = secrets.token_hex(8)
     probe, elsewhere = outputs / f".probe-{word}", isinstance(outputs, ObjectPath)
     try:
@@ -338,10 +279,7 @@ def check_visible(client: Client, outputs: Place) -> None:
         probe.write_bytes(word.encode())
         for address, answer in client.run(_answer_probe, probe, word, on_error="return").items():
             if isinstance(answer, Exception):
-                raise ClusterError(
-                    f"worker {address} cannot run this software ({str(answer)[:160]})",
-                    fix="install the same version of mangroves where workers run",
-                )
+                raise ClusterError(f"worker {address} was lost ({str(answer)[:160]})", fix="run the same command again")
             reply, reason = answer
             if reply is None or not _reads(reply, word):
                 raise ClusterError(

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import dask
 import dask.utils
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from engine.errors import ConfigError
 from engine.params import Params
@@ -46,6 +46,23 @@ def is_loopback(host: str) -> bool:
     (True, False)
     """
     return _LOOPBACK_HOST.fullmatch(host.lower()) is not None
+
+
+def has_secret(settings: Any) -> bool:
+    """Tell whether a nested mapping has a value under a name that looks like a secret."""
+    return isinstance(settings, dict) and any(
+        has_secret(value) or (value not in (None, "", {}) and not isinstance(value, dict) and is_secret_name(str(name)))
+        for name, value in settings.items()
+    )
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether a variable or setting of this name is likely to hold a secret.
+
+    >>> is_secret_name("AWS_SECRET_ACCESS_KEY"), is_secret_name("AWS_REGION")
+    (True, False)
+    """
+    return _SECRET_NAME.search(name) is not None
 
 
 def walltime_seconds(walltime: str) -> int:
@@ -95,7 +112,7 @@ def _one_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError(f"must be one line of text, got {text!r}")
     for name in _ASSIGNED.findall(text):
-        if _SECRET_NAME.search(name):
+        if is_secret_name(name):
             raise ValueError(f"{name} looks like a secret; {_NO_SECRETS}")
     if redact(text) != text:
         raise ValueError(f"holds a secret; {_NO_SECRETS}")
@@ -104,7 +121,7 @@ def _one_line(text: str) -> str:
 
 def _no_secrets(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
-        if _SECRET_NAME.search(name):
+        if is_secret_name(name):
             raise ValueError(f"{name} looks like a secret; {_NO_SECRETS}")
         if isinstance(value, dict):
             _no_secrets(value)
@@ -155,7 +172,9 @@ class Tls(Params):
 class Adapt(Params):
     """Bounds between which workers come and go with the work."""
 
-    minimum: Annotated[int, Field(ge=0, le=4096)] = 0
+    minimum: Count = 1
+    """At least one: what memory a task has is learnt from a worker."""
+
     maximum: Count
 
     @model_validator(mode="after")
@@ -214,7 +233,7 @@ class LocalProfile(_Scaled):
     memory_limit: Annotated[str, AfterValidator(_memory_or_auto)] = "auto"
     """A worker's memory, e.g. ``8GiB``; default the machine's memory shared out."""
 
-    environment: Environment = {}
+    environment: Environment = Field(default_factory=dict)
     """Variables of worker processes."""
 
     tls: Tls | None = None
@@ -303,7 +322,7 @@ class SshProfile(_Exposed, _Waiting):
     interface: Word | None = None
     """Network interface to listen on, the same on all hosts."""
 
-    environment: Environment = {}
+    environment: Environment = Field(default_factory=dict)
 
     def beyond_loopback(self) -> str:
         return ", ".join(host for host in self.hosts if not is_loopback(host))
@@ -339,7 +358,7 @@ class _Batch(_Scaled, _Exposed, _Waiting):
     """Shell lines before the worker, such as ``module load``."""
 
     log_directory: Path | None = None
-    environment: Environment = {}
+    environment: Environment = Field(default_factory=dict)
     dashboard: Dashboard | None = None
 
     def setting(self, key: str) -> Any:
@@ -380,10 +399,10 @@ class GatewayProfile(_Scaled, _Waiting):
     auth: Literal["basic", "kerberos", "jupyterhub"] | None = None
     """How to log in; user and password or token come from the environment or ``~/.config/dask``, never from here."""
 
-    options: Options = {}
+    options: Options = Field(default_factory=dict)
     """Of a cluster, as the server offers them."""
 
-    environment: Environment = {}
+    environment: Environment = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _encrypted(self) -> GatewayProfile:
@@ -408,7 +427,7 @@ class KubernetesProfile(_Scaled, _Exposed, _Waiting):
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "default"
     memory_limit: Memory
     threads_per_worker: Threads = 1
-    environment: Environment = {}
+    environment: Environment = Field(default_factory=dict)
 
     def beyond_loopback(self) -> str:
         return "the scheduler's service in the pods' network"
@@ -420,6 +439,29 @@ class KubernetesProfile(_Scaled, _Exposed, _Waiting):
                 "tls is not offered by the operator; say plain: true, and keep others out by a NetworkPolicy"
             )
         return self
+
+
+CLOUD_OPTIONS: Final = {
+    "fargate": (
+        *("vpc", "subnets", "security_groups", "cluster_arn", "execution_role_arn", "task_role_arn", "tags"),
+        *("cloudwatch_logs_group", "fargate_spot", "fargate_use_private_ip", "cpu_architecture"),
+        *("scheduler_cpu", "scheduler_mem", "platform_version"),
+    ),
+    "ec2": (
+        *("availability_zone", "vpc", "subnet_id", "security_groups", "iam_instance_profile", "use_private_ip", "ami"),
+        *("scheduler_instance_type", "filesystem_size", "instance_tags", "volume_tags", "spot", "auto_shutdown"),
+    ),
+    "azurevm": (
+        *("resource_group", "vnet", "subnet", "security_group", "public_ingress", "subscription_id"),
+        *("scheduler_vm_size", "disk_size", "auto_shutdown"),
+    ),
+    "gcp": (
+        *("projectid", "network", "network_projectid", "service_account", "public_ingress", "source_image"),
+        *("scheduler_machine_type", "filesystem_size", "disk_type", "preemptible", "instance_labels", "auto_shutdown"),
+    ),
+    "coiled": ("workspace", "scheduler_vm_types", "spot_policy", "idle_timeout", "tags", "arm", "use_best_zone"),
+}
+"""What else may be said of a provider's cluster; nothing that names a class or holds a secret."""
 
 
 class CloudProfile(_Scaled, _Waiting):
@@ -439,10 +481,10 @@ class CloudProfile(_Scaled, _Waiting):
 
     memory_limit: Memory | None = None
     threads_per_worker: Threads = 1
-    environment: Environment = {}
+    environment: Environment = Field(default_factory=dict)
 
-    options: Options = {}
-    """More keywords of the provider, such as ``vpc``, ``resource_group``, ``projectid``."""
+    options: Options = Field(default_factory=dict)
+    """More settings of the provider, of ``CLOUD_OPTIONS``."""
 
     plain: bool = False
     """Fargate knows no TLS and must be told so."""
@@ -456,8 +498,11 @@ class CloudProfile(_Scaled, _Waiting):
                 raise ValueError("instance is not for fargate; give memory_limit and threads_per_worker")
             if self.memory_limit is None:
                 raise ValueError("memory_limit is missing; add it")
-        if wrong := [name for name in self.options if re.search("class|module|security|credential", name)]:
-            raise ValueError(f"options: {wrong[0]} cannot be set from a profile; leave it out")
+        for name in self.options:
+            if name not in (known := CLOUD_OPTIONS[self.provider]):
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise ValueError(f"unknown option {name!r} of {self.provider}; {fix}")
         return self
 
 
@@ -472,10 +517,11 @@ type Profile = (
     | KubernetesProfile
     | CloudProfile
 )
-"""One entry of ``cluster.yaml``."""
+"""One entry of ``cluster.yaml``, told apart by ``kind``."""
 
-_MODELS: Final = {get_args(model.model_fields["kind"].annotation)[0]: model for model in get_args(Profile.__value__)}
-_ADAPTER: Final[TypeAdapter[Profile]] = TypeAdapter(Annotated[Profile.__value__, Field(discriminator="kind")])
+_MODELS: Final[dict[str, Any]] = {
+    get_args(model.model_fields["kind"].annotation)[0]: model for model in get_args(Profile.__value__)
+}
 
 KINDS: Final = tuple(_MODELS)
 """What a profile may be."""
@@ -543,7 +589,8 @@ def _parse(body: Any, where: str) -> Profile:
         fix = f"did you mean {near[0]!r}?" if near else f"kinds are {', '.join(KINDS)}"
         raise ConfigError(f"{where}: kind: must be one of a fixed list, got {kind!r}", fix=fix)
     try:
-        return _ADAPTER.validate_python(body)
+        profile: Profile = _MODELS[kind].model_validate(body)
+        return profile
     except ValidationError as error:
         raise _explain(error, _MODELS[kind], where) from None
 
@@ -552,7 +599,7 @@ def _explain(error: ValidationError, model: Any, where: str) -> ConfigError:
     """Turn pydantic's complaint into one line."""
     # An unknown key explains more than the missing one it was meant to be.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    keys = [part for part in first["loc"][1:] if part != "[key]"]
+    keys = [part for part in first["loc"] if part != "[key]"]
     key = ".".join(str(part) for part in keys)
     if first["type"] == "extra_forbidden":
         known = {"tls": list(Tls.model_fields), "adapt": list(Adapt.model_fields)}.get(

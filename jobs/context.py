@@ -231,7 +231,7 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
         )  # a mistake is told before a cluster is started for it
     reporter = Reporter(as_json=options.as_json)
     with (
-        open_cluster(options.cluster, options.cluster_file) as client,
+        open_cluster(options.cluster, options.cluster_file, say=reporter.say) as client,
         begin_run(place, client, reporter, fresh=options.fresh) as run,
     ):
         yield run

@@ -13,9 +13,9 @@ import click
 import pytest
 import yaml
 
-from engine.cluster import read_profiles
 from engine.legend import CHANGES, CLASSES, PAIRS
 from engine.params import RunParams
+from engine.profiles import read_profiles
 from engine.simulate import WorldParams, write_archive
 from jobs.cli import cli
 from jobs.config import load_config, parse_config, schema

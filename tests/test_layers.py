@@ -33,6 +33,7 @@ SUPPORTS = {
     "files",
     "folds",
     "gdal",
+    "launch",
     "leaderboard",
     "ledger",
     "lookup",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from engine import cluster
-from engine.cluster import check_visible, open_cluster, read_profiles, run_bounded, worker_bytes, worker_count
+from engine import cluster, launch
+from engine.cluster import check_visible, open_cluster, run_bounded, worker_bytes, worker_count
 from engine.errors import ClusterError, ConfigError, SceneError
 from engine.places import ObjectPath, entries
 
@@ -22,45 +22,6 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_packaged_profiles_are_found_without_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    profiles, path = read_profiles(None)
-    assert {"local", "threads", "address"} <= set(profiles)
-    assert path.name == "cluster.yaml"
-
-
-def test_a_file_in_the_working_folder_comes_before_the_packaged(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "cluster.yaml").write_text("profiles: {mine: {kind: threads, workers: 3}}")
-    assert read_profiles(None)[0]["mine"].workers == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("profiles: [", "is not YAML"),
-        ("\x00", "is not YAML"),
-        ("profiles: !!python/object/apply:os.system [ls]", "is not YAML"),
-        ("kind: local", "has no 'profiles:' mapping"),
-        ("profiles: {a: }", "profile 'a'"),
-        ("profiles: {a: {kind: slurm}}", "profile 'a': kind: .*'local', 'threads' or 'address'"),
-        ("profiles: {a: {kind: local, memory: 2GB}}", "profile 'a': memory: Extra inputs.*memory_limit"),
-        ("profiles: {a: {kind: local, workers: 0}}", "profile 'a': workers"),
-    ],
-)
-def test_a_wrong_profile_is_named(tmp_path, text, expected):
-    with pytest.raises(ConfigError, match=expected) as caught:
-        read_profiles(write(tmp_path, text))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_not_text_or_not_there_is_refused(tmp_path):
-    (tmp_path / "latin.yaml").write_bytes(b"profiles: {\xe9: 1}")
-    for path in (tmp_path / "latin.yaml", tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(ConfigError, match="cannot be read"):
-            read_profiles(path)
-
-
 def test_an_unknown_profile_names_the_known(tmp_path):
     with (
         pytest.raises(ConfigError, match=r"no cluster profile 'b' .*known are a"),
@@ -69,24 +30,9 @@ def test_an_unknown_profile_names_the_known(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ("{kind: address}", "needs address"),
-        ("{kind: address, address: 'http://127.0.0.1:1'}", "needs address: tcp"),
-        ("{kind: address, address: 'tcp://127.0.0.1:port'}", "cannot be opened"),
-        ("{kind: threads, memory_limit: lots}", "cannot be opened"),
-        ("{kind: threads, dashboard: '0.0.0.0:8787'}", "dashboard must be on 127.0.0.1"),
-        ("{kind: threads, dashboard: ':8787'}", "dashboard must be on 127.0.0.1"),
-    ],
-)
-def test_a_cluster_that_cannot_be_opened_says_why(tmp_path, body, expected):
-    with pytest.raises(ClusterError, match=expected), open_cluster("a", write(tmp_path, f"profiles: {{a: {body}}}")):
-        pass
-
-
 def test_a_scheduler_nobody_answers_for_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "REACH_SECONDS", 1)
+    for module in (cluster, launch):
+        monkeypatch.setattr(module, "REACH_SECONDS", 1)
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{busy.getsockname()[1]}"
