@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import secrets
 import shlex
 import shutil
 from collections.abc import Callable
@@ -78,8 +79,6 @@ _CLASSES: Final = {
 }
 """Kind or provider -> module, what makes a cluster of it, what to install."""
 
-_SUBMITS: Final = {"slurm": "sbatch", "pbs": "qsub"}
-
 
 class Launched(NamedTuple):
     """What was started."""
@@ -104,6 +103,11 @@ def is_installed(profile: Profile) -> bool:
     """Tell whether the package a profile's cluster needs is there."""
     package, _ = package_of(profile)
     return not package or importlib.util.find_spec(package) is not None
+
+
+def submit_command(profile: Profile) -> str:
+    """Return the command that hands a profile's jobs to a batch scheduler; empty where there are none."""
+    return {"slurm": "sbatch", "pbs": "qsub"}.get(profile.kind, "")
 
 
 def class_of(profile: Profile) -> Callable[..., Any]:
@@ -179,10 +183,11 @@ def launch(profile: Profile) -> Launched:
     if isinstance(profile, AddressProfile):
         return Launched(None, make(**arguments), refused)
     if isinstance(profile, SlurmProfile | PbsProfile):
-        if shutil.which(_SUBMITS[profile.kind]) is None:
-            command = _SUBMITS[profile.kind]
+        if shutil.which(command := submit_command(profile)) is None:
             raise ClusterError(f"{command} is not on this machine", fix="run where jobs are submitted: a login node")
         arguments["job_cls"] = _noting(make.job_cls, refused)  # type: ignore[attr-defined]
+    if isinstance(profile, KubernetesProfile):  # where another run may have one
+        arguments["custom_cluster_spec"] = manifest_of(profile, f"mangroves-{secrets.token_hex(4)}")
     cluster = None
     try:
         cluster = make(**arguments)
@@ -216,7 +221,7 @@ def settings_of(profile: Profile) -> dict[str, Any]:
         settings["distributed.scheduler.unknown-task-duration"] = "30s"  # of a tile-year not yet seen: or none is added
     if not isinstance(profile, LocalProfile | ThreadsProfile):
         settings["distributed.comm.timeouts.tcp"] = f"{TCP_SECONDS}s"
-    user = dask.config.collect()
+    user = dask.config.collect(paths=dask.config.paths)
     settings = {key: value for key, value in settings.items() if dask.config.get(key, None, config=user) is None}
     if isinstance(profile, SshProfile):
         # All of dask's configuration travels on the command line of the hosts, for everybody there to see.

@@ -137,7 +137,7 @@ Walltime = Annotated[str, BeforeValidator(_unquoted), AfterValidator(_walltime)]
 Dashboard = Annotated[str, AfterValidator(_loopback_address)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9\[][A-Za-z0-9.:_\]-]{0,252}$")]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,254}$")]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_/][A-Za-z0-9_.:/@+-]{0,254}$")]
 """A name that no shell or batch scheduler reads as more than a name."""
 Environment = Annotated[
     dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Line], AfterValidator(_no_secrets)

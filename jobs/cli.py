@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "change": "Compare years into change rasters and area tables.",
     "assess": "Accuracy and areas with intervals, from points an interpreter looked at.",
     "status": "Say how far a run is.",
+    "cluster": "List profiles of cluster.yaml, show what one would start, stop one.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
     "doctor": "Check this machine, and the Planetary Computer.",
@@ -57,6 +58,7 @@ EXAMPLES: Final = {
         "truth demo/config.yaml --world demo/archive",
     ),
     "status": ("runs/my-coast", "--config my-coast.yaml"),
+    "cluster": ("ls", "show slurm", "stop address"),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",
         "world --config world.yaml --set 'mask_years=[2010,2018]'",
