@@ -158,16 +158,15 @@ def stop_gateway_cluster(profile: GatewayProfile, cluster_id: str | None) -> str
     from dask_gateway import Gateway
 
     try:
-        with Gateway(profile.address, auth=profile.auth) as gateway:
-            names = [report.name for report in gateway.list_clusters()]
-            if cluster_id is None and len(names) > 1:
-                raise ClusterError(f"{len(names)} clusters of yours run there", fix=f"give --id, of {', '.join(names)}")
-            name = cluster_id or next(iter(names), None)
-            if name not in names:
-                raise ClusterError(
-                    f"no cluster {name or 'of yours'} runs at {profile.address}", fix=f"running: {names or 'none'}"
-                )
-            gateway.stop_cluster(name)
+        gateway = Gateway(profile.address, auth=profile.auth)  # closes itself, and fails if that was done already
+        names = [report.name for report in gateway.list_clusters()]
+        if cluster_id is None and len(names) > 1:
+            raise ClusterError(f"{len(names)} clusters of yours run there", fix=f"give --id, of {', '.join(names)}")
+        name = cluster_id or next(iter(names), None)
+        if name not in names:
+            running = ", ".join(names) or "none"
+            raise ClusterError(f"no cluster {name or 'of yours'} runs at {profile.address}", fix=f"running: {running}")
+        gateway.stop_cluster(name)
     except OSError as error:
         raise ClusterError(f"gateway {profile.address} cannot be reached", fix="check address and network") from error
     return str(name)

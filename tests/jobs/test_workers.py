@@ -191,7 +191,7 @@ def test_workers_without_this_software_are_told(job, tmp_path):
             await_workers(address, 1)
             answer = mangroves(*over(job, profiles))
     assert "cannot run this software (" in answer.error
-    assert "install the same version" in answer.error
+    assert "install the same mangroves" in answer.error
 
 
 @pytest.mark.slow
