@@ -115,9 +115,8 @@ def _await_worker(launched: Launched, profile: Profile, name: str, say: Callable
         if waited < 3 or time.monotonic() - said >= _SAY_SECONDS:
             said = time.monotonic()
             say(f"waiting for the first worker of profile {name} ({waited / 60:.0f} of at most {minutes:.0f} minutes)")
-    where = launched.client.scheduler.address
     raise ClusterError(
-        f"cluster profile {name!r} cannot be opened (scheduler {where} has no worker after {waited:.0f} s)",
+        f"cluster profile {name!r} cannot be opened (its scheduler has no worker after {waited:.0f} s)",
         fix="see to its workers and their logs, or raise wait_minutes where a queue is longer",
     )
 

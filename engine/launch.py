@@ -12,6 +12,9 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
+import ssl
+import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -181,6 +184,7 @@ def launch(profile: Profile) -> Launched:
     if tls is not None and not isinstance(profile, SshProfile):  # whose processes read dask's configuration
         arguments["security"] = security_of(tls)
     if isinstance(profile, AddressProfile):
+        reach(profile, REACH_SECONDS)
         return Launched(None, make(**arguments), refused)
     if isinstance(profile, SlurmProfile | PbsProfile):
         if shutil.which(command := submit_command(profile)) is None:
@@ -200,6 +204,44 @@ def launch(profile: Profile) -> Launched:
         if cluster is not None:
             cluster.close()
         raise
+
+
+def reach(profile: AddressProfile, seconds: float) -> None:
+    """Wait until the scheduler at an address greets whoever connects, as dask's client would, but never for ever.
+
+    That one hangs on a scheduler that is stopped, and tries a refused certificate again and again.
+
+    Raises
+    ------
+    ClusterError
+        If nobody listens, nobody greets, or one side does not accept the other's certificate.
+    """
+    secure = profile.address.startswith("tls://")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection((profile.host.strip("[]"), profile.port), timeout=seconds) as connection:
+                if secure:
+                    security = security_of(profile.tls) if profile.tls else Security()
+                    connection = security.get_connection_args("client")["ssl_context"].wrap_socket(connection)
+                with connection:
+                    if connection.recv(1):
+                        return
+            reason, fix = "it hangs up", "see to its log"
+        except ssl.SSLError as error:
+            reason = f"certificate refused: {getattr(error, 'verify_message', '') or error.reason or error}"
+            fix = "see that both sides have valid certificates of the same ca_file"
+            break
+        except TimeoutError:
+            reason = "it does not answer"
+            fix = "see to the scheduler, and to its log" + ("" if secure else "; one with TLS has an address tls://")
+            break
+        except OSError as error:
+            reason, fix = error.strerror or str(error), "see that the scheduler runs there"
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    raise ClusterError(f"scheduler {profile.address} cannot be reached ({reason})", fix=fix)
 
 
 def security_of(tls: Tls) -> Security:

@@ -269,6 +269,10 @@ class AddressProfile(_Exposed, _Waiting):
     def host(self) -> str:
         return self.address.partition("://")[2].rpartition(":")[0]
 
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
     def beyond_loopback(self) -> str:
         return "" if self.address.startswith("tls://") or is_loopback(self.host) else self.address
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from engine.launch import (
     job_script_of,
     manifest_of,
     package_of,
+    reach,
     security_of,
     settings_of,
     submit_command,
@@ -131,23 +131,21 @@ def state_of(profile: Profile) -> str:
     if not isinstance(profile, AddressProfile):
         return "ready"
     try:
-        socket.create_connection((profile.host.strip("[]"), int(profile.address.rpartition(":")[2])), timeout=2).close()
-    except OSError:
+        reach(profile, 1)
+    except ClusterError:
         return "nobody answers"
     return "running"
 
 
 def stop_scheduler(profile: AddressProfile) -> str:
     """Close a scheduler and its workers; return its address."""
-    try:
-        with dask.config.set(settings_of(profile)):
-            security = security_of(profile.tls) if profile.tls else None
-            with Client(profile.address, timeout=REACH_SECONDS, security=security) as client:
-                client.shutdown()
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"scheduler {profile.address} cannot be reached ({type(error).__name__})", fix="it may have ended already"
-        ) from error
+    reach(profile, REACH_SECONDS)
+    security = security_of(profile.tls) if profile.tls else None
+    with (
+        dask.config.set(settings_of(profile)),
+        Client(profile.address, timeout=REACH_SECONDS, security=security) as client,
+    ):
+        client.shutdown()
     return profile.address
 
 

@@ -73,12 +73,9 @@ def test_a_scheduler_that_is_not_there_is_told(promise, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "REACH_SECONDS", 2)
     (tmp_path / "p.yaml").write_text(f"profiles: {{a: {{kind: address, address: 'tcp://127.0.0.1:{free_port()}'}}}}")
     with promise("R12", "no scheduler at the address"), within(5):
-        with (
-            pytest.raises(ClusterError, match="'a' cannot be opened .*; see") as caught,
-            open_cluster("a", tmp_path / "p.yaml"),
-        ):
+        expected = r"scheduler tcp://\S+ cannot be reached \(Connection refused\); see that the scheduler runs there"
+        with pytest.raises(ClusterError, match=expected), open_cluster("a", tmp_path / "p.yaml"):
             pass
-        assert caught.value.fix
 
 
 def test_a_task_on_other_software_is_refused(promise, monkeypatch):
@@ -121,18 +118,27 @@ def test_a_scheduler_that_answers_nobody_is_told_in_time(promise, tmp_path):
     with scheduler(tmp_path) as (_, profiles, running):
         running.send_signal(signal.SIGSTOP)
         try:
-            with promise("R12", "scheduler stopped before the run"), within():
-                with pytest.raises(ClusterError, match="cannot be opened"), open_cluster("there", profiles):
-                    pass
+            with (
+                promise("R12", "scheduler stopped before the run"),
+                within(),
+                pytest.raises(ClusterError, match=r"cannot be reached \(it does not answer\); see to the scheduler"),
+                open_cluster("there", profiles),
+            ):
+                pass
         finally:
             running.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.faults
 def test_a_scheduler_without_workers_is_told_in_time(promise, tmp_path):
-    with scheduler(tmp_path) as (_, profiles, _), promise("R12", "scheduler without workers"), within():
-        with pytest.raises(ClusterError, match="has no worker after"), open_cluster("there", profiles):
-            pass
+    with (
+        scheduler(tmp_path) as (_, profiles, _),
+        promise("R12", "scheduler without workers"),
+        within(),
+        pytest.raises(ClusterError, match=r"has no worker after 1\d s\); see to its workers"),
+        open_cluster("there", profiles),
+    ):
+        pass
 
 
 @pytest.mark.faults
