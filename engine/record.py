@@ -31,6 +31,14 @@ RECORD: Final = "run.json"
 ITEMS: Final = "items.parquet"
 """The frozen item list of a run, beside its record."""
 
+LOGS: Final = "logs"
+DRIVER: Final = "driver.json"
+PROGRESS: Final = "progress.json"
+METRICS: Final = "metrics.prom"
+
+_NO_OUTPUT: Final = frozenset({RECORD, ITEMS, LOGS, DRIVER, PROGRESS, METRICS})
+"""What in a run's folder tells of the work and is none of its results."""
+
 _NO_RESULT: Final = (
     "out",
     "store",
@@ -97,6 +105,15 @@ class RunRecord:
     def data(self) -> dict[str, Any]:
         """A copy of all that is recorded, as it stands in the file."""
         return json.loads(json.dumps(self._data))
+
+    def brief(self) -> dict[str, Any]:
+        """Return the stage that was begun last, the seconds of every stage and the number of lost scenes.
+
+        For another thread than the one that works, so nothing is walked that grows.
+        """
+        stages, session = self._data["stages"], self._data["sessions"][-1]
+        seconds = {name: stages[name]["seconds"] for name in list(stages)}
+        return {"stage": session.get("stage", ""), "seconds": seconds, "lost": len(self._data["lost"])}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
@@ -239,8 +256,7 @@ def open_record(
 
 def _open_record(folder: Path, outputs: Place, settings: dict[str, Any], *, fresh: bool) -> Iterator[RunRecord]:
     if fresh:
-        _set_aside(outputs)  # before the folder: a command killed here is told of the rest by the record
-        _set_aside(folder)
+        set_aside(folder, outputs)
     old = _earlier(folder, outputs, settings)
     if old is None:
         (folder / ITEMS).unlink(missing_ok=True)
@@ -287,16 +303,16 @@ def check_record(folder: Path, config: Mapping[str, Any], *, outputs: Place | No
 def _earlier(folder: Path, outputs: Place, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record that a run of these settings goes on with, None where it begins."""
     old = read_record(folder)
-    if old is None and _names_in(folder):
+    if old is None and _names_in(folder) - _NO_OUTPUT:
         raise StoreError(f"{folder} holds files but no {RECORD}, so no run can go on there", fix=_FIX)
-    made = _names_in(outputs) - {RECORD, ITEMS}
+    made = _names_in(outputs) - _NO_OUTPUT
     if made and outputs != folder:
         theirs = read_record(outputs)
         if old is None or theirs is None or _config_sha256(theirs["config"]) != _config_sha256(old["config"]):
             raise StoreError(f"{outputs} holds files of another run than {folder}", fix=_FIX)
     if old is None:
         return None
-    if _config_sha256(old["config"]) != _config_sha256(settings) and not made | (_names_in(folder) - {RECORD, ITEMS}):
+    if _config_sha256(old["config"]) != _config_sha256(settings) and not made | (_names_in(folder) - _NO_OUTPUT):
         return None  # planning is what people repeat: a list nothing was made from binds nobody
     _check_same(folder, old, settings)
     return old
@@ -341,6 +357,12 @@ def read_record(folder: Place) -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_FIX) from error
     return data
+
+
+def set_aside(folder: Path, outputs: Place) -> None:
+    """Give what a run left in its folder and among its outputs another name, ``<name>-<UTC time>``."""
+    _set_aside(outputs)  # before the folder: a command killed here is told of the rest by the record
+    _set_aside(folder)
 
 
 def _set_aside(folder: Place) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -27,7 +31,10 @@ COMMANDS: Final = {
     "classify": "Map probability and class, wall to wall.",
     "change": "Compare years into change rasters and area tables.",
     "assess": "Accuracy and areas with intervals, from points an interpreter looked at.",
-    "status": "Say how far a run is.",
+    "status": "Say how far a run is, and what drives it.",
+    "logs": "Print what a run said.",
+    "resume": "Go on with a run that stopped.",
+    "cancel": "Stop a run; what is finished stays.",
     "cluster": "List profiles of cluster.yaml, show what one would start, stop one.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
@@ -37,7 +44,12 @@ COMMANDS: Final = {
 """Subcommand -> what it does; each lives in ``jobs.<name>`` as ``command`` and is imported only when asked for."""
 
 EXAMPLES: Final = {
-    "run": ("--demo", "my-coast.yaml", "my-coast.yaml --set 'years=[2015,2020]' --cluster big"),
+    "run": (
+        "--demo",
+        "my-coast.yaml",
+        "my-coast.yaml --set 'years=[2015,2020]' --cluster big",
+        "my-coast.yaml --cluster slurm --detach",
+    ),
     "plan": ("my-coast.yaml", "my-coast.yaml --mb-per-second 8 --json"),
     "search": ("my-coast.yaml",),
     "cube": ("my-coast.yaml --cluster big",),
@@ -58,6 +70,9 @@ EXAMPLES: Final = {
         "truth demo/config.yaml --world demo/archive",
     ),
     "status": ("runs/my-coast", "--config my-coast.yaml"),
+    "logs": ("runs/my-coast -n 200", "runs/my-coast --follow"),
+    "resume": ("runs/my-coast", "runs/my-coast --cluster slurm --detach"),
+    "cancel": ("runs/my-coast",),
     "cluster": ("ls", "show slurm", "stop address"),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",
@@ -99,10 +114,23 @@ def cli() -> None:
     mangroves doctor --planetary-computer  is this machine fit, does the archive answer
     mangroves plan my-coast.yaml           what your area will take
     mangroves run my-coast.yaml            map it; the same command goes on where it stopped
-    mangroves status runs/my-coast         how far it is
+    mangroves status runs/my-coast         how far it is; logs, cancel, resume
 
     A configuration needs a name, an area, years and masks: docs/quick-start.md, jobs/configs.
     """
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """End by SIGTERM as by Ctrl-C: clusters are closed and the record says so. A batch scheduler sends it first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -110,7 +138,8 @@ def main(arguments: list[str] | None = None) -> Any:
     # Read when XGBoost is imported, which is later: its threads would else spin while they wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        cli.main(arguments, prog_name="mangroves", standalone_mode=False)
+        with _terminated_as_interrupted():
+            cli.main(arguments, prog_name="mangroves", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from engine.params import RunParams
 from engine.places import Place, each, modified
 from engine.plan import TileYear
 from engine.ranges import Access
-from engine.record import RunRecord, check_record, open_record
+from engine.record import LOGS, RunRecord, check_record, open_record
 from engine.sign import Signer
 from engine.store import fingerprint_of, marker_path
 from engine.tasks import Habitat
@@ -42,6 +42,9 @@ from jobs.config import (
     run_outputs,
     trust_of,
 )
+from jobs.driver import note_driver
+from jobs.journal import keep_journal
+from jobs.performance import check_performance, keep_performance
 from jobs.report import Reporter
 
 
@@ -56,6 +59,8 @@ class Options:
     as_json: bool
     skip_bad: bool
     fresh: bool
+    progress: str
+    performance_report: bool
     allow_host: tuple[str, ...]
     allow_root: tuple[str, ...]
 
@@ -68,18 +73,49 @@ class Options:
         """What this command may read: only the command line widens it, never a configuration."""
         return trust_of(self.config, hosts=self.allow_host, roots=self.allow_root)
 
+    def words(self) -> list[str]:
+        """Return what was given but the configuration, as typed; ``--fresh`` and ``--json`` are of one command."""
+        flags = {"--skip-bad": self.skip_bad, "--performance-report": self.performance_report}
+        values: list[tuple[str, object]] = [("--set", text) for text in self.overrides]
+        values += [("--cluster", self.cluster), ("--progress", self.progress)]
+        values += [("--cluster-file", self.cluster_file)] if self.cluster_file else []
+        values += [("--allow-host", host) for host in self.allow_host]
+        values += [("--allow-root", root) for root in self.allow_root]
+        # Joined: a value that begins with a dash is no option.
+        return [*(f"{name}={value}" for name, value in values), *(name for name, given in flags.items() if given)]
+
+
+def work_options(job: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of whatever works on a run, however that is named."""
+    options = (
+        cluster_options,
+        JSON,
+        click.option("--skip-bad", is_flag=True, help="Go on without scenes that cannot be read, and list them."),
+        click.option(
+            "--progress",
+            type=click.Choice(["display", "json"]),
+            default="display",
+            show_default=True,
+            help="How to tell on standard error what goes on: for a person, or one JSON object a line.",
+        ),
+        click.option(
+            "--performance-report",
+            is_flag=True,
+            help="Save Dask's report of where time went as logs/performance-TIME.html; needs bokeh.",
+        ),
+        ALLOW_HOST,
+        ALLOW_ROOT,
+    )
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), job)
+
 
 def run_options(job: Callable[..., None]) -> Callable[..., None]:
     """Add the options every job on a run has, and hand them over as one ``Options``."""
 
     @click.argument("config_file", required=False, type=click.Path(path_type=Path), metavar="[CONFIG]")
     @config_options("Run configuration (YAML); the same as CONFIG.")
-    @cluster_options
-    @JSON
-    @click.option("--skip-bad", is_flag=True, help="Go on without scenes that cannot be read, and list them.")
     @click.option("--fresh", is_flag=True, help="Set aside what an earlier run of this name left.")
-    @ALLOW_HOST
-    @ALLOW_ROOT
+    @work_options
     @functools.wraps(job)
     def wrapped(config_file: Path | None, config: Path | None, **rest: Any) -> None:
         if config_file and config and config_file != config:
@@ -187,6 +223,7 @@ class Run:
 
     def say_skipped(self, stage: str, total: int, todo: int) -> None:
         """Say how much of a stage an earlier command finished."""
+        self.reporter.progress.note_earlier(stage, total - todo, total)
         if todo < total:
             self.reporter.say(f"{stage:<9} {total - todo} of {total} tile-years finished earlier, skipped")
 
@@ -205,7 +242,9 @@ class Run:
         if total == 0:
             return
         answers = run_bounded(self.client, function, calls, shared=(self.area, *shared))
-        yield from self.reporter.track(answers, total, label)
+        for call, result in self.reporter.track(answers, total, label):
+            self.reporter.progress.note_result(result)
+            yield call, result
 
 
 @contextmanager
@@ -218,23 +257,35 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
     params : RunParams, optional
         Instead of ``options.config``.
     """
+    place = asked_run(options, params)
+    reporter = Reporter(as_json=options.as_json, json_lines=options.progress == "json")
+    with (
+        open_cluster(options.cluster, options.cluster_file, say=reporter.say) as client,
+        begin_run(place, client, reporter, fresh=options.fresh) as run,
+    ):
+        context = click.get_current_context(silent=True)
+        command = context.command_path.split() if context else []
+        note_driver(run.folder, options.cluster, [*command, *([str(options.config)] if options.config else [])])
+        with keep_journal(run.record, reporter, client), ExitStack() as stack:
+            if options.performance_report:
+                stack.enter_context(keep_performance(client, run.folder / LOGS))
+            yield run
+
+
+def asked_run(options: Options, params: RunParams | None = None) -> PlacedRun:
+    """Return the run that a command line asks for; a mistake is told before a cluster is started for it."""
     if params is None:
         if options.config is None:
             raise ConfigError("no configuration given", fix="name a YAML file, e.g. jobs/configs/first-look.yaml")
         params = load_config(options.config, options.overrides)
     if options.skip_bad:
         params = params.model_copy(update={"skip_bad": True})
+    if options.performance_report:
+        check_performance()
     place = place_run(params, options.trust)
     if not options.fresh:
-        check_record(
-            place.folder, place.config, outputs=place.outputs
-        )  # a mistake is told before a cluster is started for it
-    reporter = Reporter(as_json=options.as_json)
-    with (
-        open_cluster(options.cluster, options.cluster_file, say=reporter.say) as client,
-        begin_run(place, client, reporter, fresh=options.fresh) as run,
-    ):
-        yield run
+        check_record(place.folder, place.config, outputs=place.outputs)
+    return place
 
 
 @dataclass(frozen=True, kw_only=True)

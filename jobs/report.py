@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from jobs.progress import Progress as Counted
+from jobs.progress import Stage, utc_now
 
 Item = TypeVar("Item")
 PLAIN_WIDTH = 120
@@ -20,12 +24,23 @@ PLAIN_WIDTH = 120
 LINE_SECONDS = 5.0
 """Where standard error is not a terminal, a progress line at most this often."""
 
+JSON_SECONDS = 2.0
+LOG_SECONDS = 60.0
+
 
 class Reporter:
-    """Prints progress and results; with ``as_json`` the result is one JSON object on standard output."""
+    """Prints progress and results; with ``as_json`` the result is one JSON object on standard output.
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    With ``json_lines`` every line on standard error is one, too.
+    """
+
+    def __init__(self, *, as_json: bool = False, json_lines: bool = False) -> None:
         self.as_json = as_json
+        self.json_lines = json_lines
+        self.progress = Counted()
+        self.log: Callable[[str], None] = lambda text: None
+        """Is told every line, and how far a stage is once a minute."""
+
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.out = Console(highlight=False, soft_wrap=True)
         if not self.out.is_terminal:
@@ -33,29 +48,44 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print one line about what is going on."""
-        self.console.print(text, markup=False)
+        self.log(text)
+        if self.json_lines:
+            self._print_json({"time": utc_now(), "message": text})
+        else:
+            self.console.print(text, markup=False)
 
     def track(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         """Yield ``items`` while showing how many of ``total`` are done and the time left."""
-        if not self.console.is_terminal:
-            yield from self._track_lines(items, total, label)
-            return
+        stage = self.progress.begin(label, total)
+        live = self.console.is_terminal and not self.json_lines
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console) as bar:
-            task = bar.add_task(f"{label:<9}", total=total)
-            for item in items:
-                yield item
-                bar.advance(task)
+        bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console) if live else None
+        try:
+            with bar or nullcontext():
+                task = bar.add_task(f"{label:<9}", total=total) if bar else None
+                started = printed = logged = time.monotonic()
+                every = JSON_SECONDS if self.json_lines else LINE_SECONDS
+                for item in items:
+                    yield item
+                    stage.done += 1
+                    now, last = time.monotonic(), stage.done == total
+                    if now - logged >= LOG_SECONDS or last:
+                        logged = now
+                        self.log(_line(stage, label, total, now - started))
+                    if bar is not None and task is not None:
+                        bar.advance(task)
+                    elif now - printed >= every or last:
+                        printed = now
+                        if self.json_lines:
+                            self._print_json(self.progress.line())
+                        else:
+                            self.console.print(_line(stage, label, total, now - started), markup=False)
+        finally:
+            self.progress.end(stage)
 
-    def _track_lines(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-        started = last = time.monotonic()
-        for done, item in enumerate(items, start=1):
-            yield item
-            now = time.monotonic()
-            if now - last >= LINE_SECONDS or done == total:
-                last = now
-                left = (now - started) / done * (total - done)
-                self.say(f"{label:<9} {done}/{total}  {now - started:.0f} s, about {left:.0f} s left")
+    def _print_json(self, content: dict[str, Any]) -> None:
+        sys.stderr.write(json.dumps(content) + "\n")
+        sys.stderr.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print a table on standard output, unless the result is JSON."""
@@ -75,3 +105,8 @@ class Reporter:
             sys.stdout.write("\n")
         elif text:
             self.out.print(text, markup=False)
+
+
+def _line(stage: Stage, label: str, total: int, seconds: float) -> str:
+    left = seconds / stage.done * (total - stage.done)
+    return f"{label:<9} {stage.done}/{total}  {seconds:.0f} s, about {left:.0f} s left"

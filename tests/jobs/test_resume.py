@@ -20,8 +20,9 @@ STAGES = ("cube", "sample", "train", "classify", "change")
 
 
 def times(run: Path) -> dict[str, int]:
-    """Return when every file of a run was last written, its record apart."""
-    files = (path for path in run.rglob("*") if path.is_file() and path.name != "run.json")
+    """Return when every file of a run was last written, apart from what tells of the work."""
+    telling = {"run.json", "driver.json", "progress.json", "metrics.prom", "run.log"}
+    files = (path for path in run.rglob("*") if path.is_file() and path.name not in telling)
     return {path.relative_to(run).as_posix(): path.stat().st_mtime_ns for path in files}
 
 

@@ -72,7 +72,7 @@ def test_cubes_go_to_the_bucket_are_skipped_there_and_set_aside_with_fresh(store
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["cubes"] == f"{bucket}/mangroves/tiny/cube"
     names = {path.name for path in stored.run.iterdir() if path.suffix != ".json"}
-    assert names == {"items.parquet", "years.csv"}
+    assert names == {"items.parquet", "years.csv", "logs", "metrics.prom"}
     status = json.loads(mangroves("status", stored.run, "--json", *allowed).out)
     assert status["finished"] == {"cube": 4, "sample": 0, "maps": 0, "history": 0, "change": 0}
     assert "cube      4 of 4 tile-years finished earlier, skipped" in stored.call("cube", *allowed).err
