@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from distributed import Client
 
 import engine

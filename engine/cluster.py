@@ -208,7 +208,9 @@ def run_bounded(
         arguments = next(source, None)
         if arguments is None:
             return False
-        future = client.submit(_call, software(), function, *(sent.get(id(one), one) for one in arguments), pure=False)
+        key = f"{getattr(function, '__name__', 'call')}-{secrets.token_hex(8)}"  # as dashboard and reports name it
+        sends = (sent.get(id(one), one) for one in arguments)
+        future = client.submit(_call, software(), function, *sends, key=key, pure=False)
         pending[future.key] = arguments
         running.add(future)
         return True

@@ -157,6 +157,13 @@ def _process(driver: Driver, folder: Path) -> psutil.Process | None:
     return process if holds else None
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def job_name(folder: Path) -> str:
     """Return the name of a batch job that drives a run: no other folder's job has it.
 
@@ -220,7 +227,8 @@ def stop(driver: Driver, folder: Path) -> bool:
     elif driver.kind == "pbs":
         _ask(["qdel", str(driver.job)])
     deadline = time.monotonic() + STOP_SECONDS
-    while state_of(driver, folder) in ("running", "pending"):
+    # A process frees the run first and then closes its cluster.
+    while _is_alive(process) if process is not None else state_of(driver, folder) in ("running", "pending"):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2 if driver.kind == "process" else 2)

@@ -7,6 +7,7 @@ goes on.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -59,13 +60,20 @@ class RunLog:
                 file.write(f"{utc_now()}  {plain(text)}\n")
 
 
+def dashboard_of(client: Client) -> str:
+    """Return where the dashboard of a cluster is, as its scheduler says; empty where there is none."""
+    link = plain(str(client.dashboard_link or ""))
+    # A scheduler in this process names the machine's address, and serves on loopback.
+    return re.sub("(?<=//)[^/]*(?=:)", "127.0.0.1", link) if client.scheduler.addr.startswith("inproc://") else link
+
+
 class Journal:
     """Tells of an open run; ``keep_journal`` begins and ends it."""
 
     def __init__(self, record: RunRecord, reporter: Reporter, client: Client) -> None:
         self.record, self.reporter, self.client = record, reporter, client
         self.workers = 0
-        self.dashboard = plain(str(getattr(client, "dashboard_link", None) or ""))
+        self.dashboard = dashboard_of(client)
         self._counted, self._told, self._last = 0.0, 0.0, ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tell_on, name="journal", daemon=True)

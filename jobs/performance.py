@@ -41,6 +41,9 @@ def keep_performance(client: Client, folder: Path) -> Iterator[Path]:
     path = folder / f"performance-{re.sub('[^0-9T]', '', utc_now()[:19])}Z.html"
     with client.as_current(), tempfile.TemporaryDirectory(prefix="mangroves-") as scratch:
         file = Path(scratch, path.name)
-        with performance_report(filename=str(file)):
-            yield path
-        write_text(path, redact(file.read_text(encoding="utf-8")))
+        try:
+            with performance_report(filename=str(file)):
+                yield path
+        finally:
+            if file.is_file():
+                write_text(path, redact(file.read_text(encoding="utf-8")))

@@ -72,7 +72,10 @@ def command(
     lines += [f"lost: {len(lost)} (see run.json)"] if lost else []
     lines += said_of(driver, progress)
     last = (record["sessions"] or [{}])[-1]
-    lines += [f"{last['status']}: {last['error']}"] if last.get("error") else []
+    if last.get("error"):
+        lines += [f"{last['status']}: {last['error']}"]
+    if driver["state"] == "ended" and last.get("ended"):
+        lines += [f"{last['status']} {last['ended']}{' by ' + driver['name'] if 'name' in driver else ''}"]
     content = {**record, "finished": done, "driver": driver, "progress": progress}
     reporter.result(content, "\n".join(plain(line) for line in lines))
 
