@@ -64,7 +64,8 @@ def dashboard_of(client: Client) -> str:
     """Return where the dashboard of a cluster is, as its scheduler says; empty where there is none."""
     link = plain(str(client.dashboard_link or ""))
     # A scheduler in this process names the machine's address, and serves on loopback.
-    return re.sub("(?<=//)[^/]*(?=:)", "127.0.0.1", link) if client.scheduler.addr.startswith("inproc://") else link
+    inside = client.scheduler is not None and client.scheduler.addr.startswith("inproc://")
+    return re.sub("(?<=//)[^/]*(?=:)", "127.0.0.1", link) if inside else link
 
 
 class Journal:
