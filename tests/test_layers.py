@@ -27,6 +27,7 @@ SUPPORTS = {
     "code",
     "copies",
     "decide",
+    "diagnose",
     "evaluate_charts",
     "explore_charts",
     "figures",

@@ -88,7 +88,9 @@ def test_json_of_the_other_commands_is_one_document_too(finished, tmp_path):
     status = one_document(mangroves("status", finished.run, "--json").out)
     assert status["finished"] == {"cube": 4, "sample": 4, "maps": 4, "history": 2, "change": 2}
     doctor = mangroves("doctor", "--json", "--cluster", "threads", "--out", tmp_path / "runs")
-    assert [check["check"] for check in one_document(doctor.out)["checks"]] == ["versions", "disk", "cluster", "memory"]
+    assert [check["check"] for check in one_document(doctor.out)["checks"]] == [
+        *("versions", "disk", "cluster", "software", "memory", "threads", "scratch", "clock")
+    ]
     assert not (tmp_path / "runs").exists()
     world = ("--size-px", "64", "--scenes-per-year", "1", "--regions", "Cuba1", "--cluster", "threads")
     made = one_document(mangroves("simulate", tmp_path / "world", "--json", *world).out)
