@@ -75,6 +75,11 @@ def test_cubes_go_to_the_bucket_are_skipped_there_and_set_aside_with_fresh(store
     assert names == {"items.parquet", "years.csv", "logs", "metrics.prom"}
     status = json.loads(mangroves("status", stored.run, "--json", *allowed).out)
     assert status["finished"] == {"cube": 4, "sample": 0, "maps": 0, "history": 0, "change": 0}
+    copied = json.loads(mangroves("status", f"{bucket}/mangroves/tiny", "--json", *allowed).out)
+    assert copied["finished"] == status["finished"]
+    assert copied["driver"] == {"state": "ended"}
+    assert "run.json is not there" in mangroves("status", f"{bucket}/mangroves/other", *allowed).error
+    assert "pass --allow-root" in mangroves("status", f"{bucket}/mangroves/tiny").error
     assert "cube      4 of 4 tile-years finished earlier, skipped" in stored.call("cube", *allowed).err
     # A folder that lost its record does not go on in a bucket that holds somebody's work.
     shutil.rmtree(stored.run)
