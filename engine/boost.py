@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import xgboost
 
+from engine.checkpoints import Checkpoint, continued
 from engine.kernels.bins import MISSING_CODE, bin_edges, count_values, encode
 from engine.model import canonical_json
 from engine.params import BoostParams
@@ -114,8 +115,15 @@ def booster_params(params: BoostParams) -> dict[str, Any]:
     }
 
 
-def train_rows(parts: Sequence[Rows], params: BoostParams, threads: int) -> bytes:
-    """Train in this process on all encoded rows; return the trees as canonical JSON."""
+def train_rows(parts: Sequence[Rows], params: BoostParams, threads: int, checkpoint: Checkpoint | None = None) -> bytes:
+    """Train in this process on all encoded rows; return the trees as canonical JSON.
+
+    With a checkpoint it goes on from the trees that are kept there, to the very same ones, and keeps its own.
+    """
+    features = parts[0].codes.shape[1]
+    grown = checkpoint.read(features=features, rounds=params.rounds) if checkpoint else None
+    if grown and grown.rounds == params.rounds:
+        return grown.trees
     data = xgboost.QuantileDMatrix(
         np.concatenate([part.codes for part in parts]),
         label=np.concatenate([part.positive for part in parts]),
@@ -124,7 +132,8 @@ def train_rows(parts: Sequence[Rows], params: BoostParams, threads: int) -> byte
         max_bin=256,
         nthread=threads,
     )
-    booster = xgboost.train({**booster_params(params), "nthread": threads}, data, params.rounds, obj=logistic_gradients)
+    how = {**booster_params(params), "nthread": threads}
+    booster = xgboost.train(how, data, obj=logistic_gradients, **continued(grown, checkpoint, params.rounds))
     return trees_of(booster)
 
 

@@ -269,19 +269,15 @@ def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model
         raise ModelError(f"{what}: {TREES_FILE} does not match the sha256 in {META_FILE}", fix="copy it again")
     try:
         meta = _Meta.model_validate(raw)
-        document = _parse(trees, f"{what}: {TREES_FILE}")
-        _check_trees(document, features=len(meta.features))
-        if trees != canonical_json(document):
-            # XGBoost might read a repeated key otherwise than we checked it.
-            raise ValueError("not written by this project")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or META_FILE
         raise ModelError(f"{what}: {where}: {first['msg'][:120]}", fix="train it with this version") from error
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    if sound_trees(trees, features=len(meta.features), what=f"{what}: {TREES_FILE}") != trees:
+        # XGBoost might read a repeated key otherwise than we checked it.
         raise ModelError(
-            f"{what}: {TREES_FILE} holds no usable trees ({str(error)[:120]})", fix="train it again"
-        ) from error
+            f"{what}: {TREES_FILE} holds no usable trees (not written by this project)", fix="copy it again"
+        )
     model = Model(
         trees=trees,
         edges=tuple(np.array(one, dtype=np.int32) for one in meta.edges),
@@ -298,6 +294,27 @@ def model_from_files(content: dict[str, bytes], *, what: str = "model") -> Model
         reason = str(error).strip().splitlines()[0][:120]
         raise ModelError(f"{what}: XGBoost refuses {TREES_FILE}: {reason}", fix="train it again") from error
     return model
+
+
+def sound_trees(text: bytes, *, features: int, what: str) -> bytes:
+    """Return XGBoost's trees as canonical JSON text, once every index in them is checked.
+
+    Raises
+    ------
+    ModelError
+        If the text holds anything else, or XGBoost could not walk the trees.
+    """
+    document = _parse(text, what)
+    try:
+        _check_trees(document, features=features)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{what} holds no usable trees ({str(error)[:120]})", fix="train it again") from error
+    return canonical_json(document)
+
+
+def tree_count(trees: bytes) -> int:
+    """Return how many trees, so how many rounds, a model's text holds."""
+    return len(json.loads(trees)["learner"]["gradient_booster"]["model"]["trees"])
 
 
 class _Mask(BaseModel):

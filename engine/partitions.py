@@ -20,7 +20,7 @@ from engine.errors import SampleError
 from engine.kernels.bins import Histogram, count_values, encode, merge_histograms
 from engine.legend import MANGROVE, OTHER
 from engine.model import Model
-from engine.rows import PIXEL_YEAR, WEIGHT_GRID, combine, feature_values, is_thinned, run_task
+from engine.rows import PIXEL_YEAR, WEIGHT_GRID, combine, feature_values, is_thinned, row_keys, run_task
 from engine.splits import block_ids
 
 Keep = Callable[[pd.DataFrame], np.ndarray]
@@ -159,6 +159,9 @@ class Tally:
     blocks: np.ndarray
     """Numbers of the 10 km blocks of all these rows, those at class edges too: int64 (block,), rising."""
 
+    digest: int
+    """Of all rows to train on, their labels and weights, whatever their order: the sum of their hashes, in 64 bits."""
+
     @classmethod
     def sum(cls, parts: list[Tally]) -> Tally:
         """Add up the tallies of partitions."""
@@ -169,6 +172,7 @@ class Tally:
             np.sum([part.land for part in parts], axis=0),
             frozenset().union(*(part.regions for part in parts)),
             _distinct([part.blocks for part in parts]),
+            sum(part.digest for part in parts) % 2**64,
         )
 
 
@@ -184,6 +188,7 @@ def tally_rows(part: pd.DataFrame, features: Sequence[str], keep: Keep, balance:
         _by_class(land, _units(land)),
         frozenset(used["region"].astype(str)),
         np.unique(block_ids(chosen)),
+        _digest(used, features, units),
     )
 
 
@@ -209,6 +214,11 @@ def _training_rows(part: pd.DataFrame, balance: str) -> tuple[pd.DataFrame, np.n
     rows = part["interior"].to_numpy(dtype=bool) & (trust > 0)
     units = np.full(len(part), WEIGHT_GRID) if balance == "drawn" else _units(part)
     return part[rows], np.maximum(np.rint(units[rows] * trust[rows]), 1).astype(np.int64)
+
+
+def _digest(used: pd.DataFrame, features: Sequence[str], units: np.ndarray) -> int:
+    keys = row_keys(used, 0, by=[*features, "label"])
+    return int(pd.util.hash_array(keys ^ units.view(np.uint64)).sum(dtype=np.uint64))
 
 
 def _by_class(part: pd.DataFrame, values: np.ndarray) -> np.ndarray:

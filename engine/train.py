@@ -10,26 +10,24 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import dask
-import dask.array
 import distributed
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xgboost
-import xgboost.collective
-import xgboost.dask
 
 import engine
 from engine.area import STUDY_HOLD_OUT
-from engine.boost import MAX_ROWS, Rows, booster_params, logistic_gradients, train_rows, trees_of
+from engine.boost import MAX_ROWS, Rows, booster_params, train_rows
+from engine.checkpoints import Checkpoint
+from engine.collective import is_loopback, train_spread
 from engine.decide import decide_by_folds, describe_suspects, doubt_limits, score_folds, score_outcomes
 from engine.errors import ConfigError, SampleError
 from engine.files import replacing
 from engine.folds import apart_from, deal_folds, find_suspects, fit_folds, inside, random_split, regions_in, with_trust
-from engine.kernels.bins import MISSING_CODE, bin_edges
+from engine.kernels.bins import bin_edges
 from engine.kernels.features import FEATURE_SETS
 from engine.model import Model
 from engine.params import TrainParams
@@ -37,6 +35,7 @@ from engine.partitions import Keep, Table, Tally, encode_rows, tally_rows
 from engine.places import Place
 from engine.rows import combine
 from engine.splits import HELD_OUT, RANDOM_ROWS
+from engine.store import fingerprint_of
 
 _BYTES_PER_VALUE: Final = 4  # peak of training 2-4 million rows: 138 bytes a row with 8 features, 176 with 20
 _BYTES_PER_ROW: Final = 120
@@ -63,6 +62,8 @@ def train_model(
     seed: int = 1,
     client: distributed.Client | None = None,
     worker_memory: int | None = None,
+    checkpoints: Place | None = None,
+    plain_collective: bool = False,
 ) -> Trained:
     """Fit a model, calibrate it and choose its threshold on land it never saw, and score it on other such land.
 
@@ -82,6 +83,11 @@ def train_model(
         Where to work; in this process without one.
     worker_memory : int, optional
         Bytes a worker has; asked of the cluster if not given.
+    checkpoints : Path or ObjectPath, optional
+        Folder that workers see, where each fit keeps its trees so far: what was cut off goes on from there, and what
+        was finished is not fitted again. To be removed once the model is saved.
+    plain_collective : bool
+        Allow to spread training over a cluster beyond this machine, where XGBoost talks over plain sockets.
 
     Returns
     -------
@@ -98,7 +104,8 @@ def train_model(
     SampleError
         If the table lacks columns, training rows of either class, or any row of the regions held out.
     ConfigError
-        If ``train.distributed: yes`` is asked without a cluster, or every region is held out.
+        If ``train.distributed: yes`` is asked without a cluster, every region is held out, or the sample does not fit
+        in a worker of a cluster beyond this machine and may not be spread.
     """
     table = Table.of(sample, features or FEATURE_SETS[params.features], client)
     held = hold_out_regions(params, regions_in(table))
@@ -106,7 +113,15 @@ def train_model(
     scope, splits = deal_folds(table, base, params.folds, seed)
 
     def work(table: Table, keep: Keep, hold_out: Sequence[str] = ()) -> Model:
-        return _fit(table, keep=keep, params=params, hold_out=hold_out, worker_memory=worker_memory)
+        return _fit(
+            table,
+            keep=keep,
+            params=params,
+            hold_out=hold_out,
+            worker_memory=worker_memory,
+            checkpoints=checkpoints,
+            plain_collective=plain_collective,
+        )
 
     folds = fit_folds(table, work, splits)
     doubt, found, trusted = {"rows": 0}, pd.DataFrame(), table
@@ -188,6 +203,8 @@ def fit(
     hold_out_regions: Sequence[str] = (),
     client: distributed.Client | None = None,
     worker_memory: int | None = None,
+    checkpoints: Place | None = None,
+    plain_collective: bool = False,
 ) -> Model:
     """Fit a model, neither scored nor calibrated, to the interior rows outside the held-out regions and their blocks.
 
@@ -201,7 +218,7 @@ def fit(
         Rounds, depth and so on; ``distributed`` says where, which never changes the trees.
     hold_out_regions : sequence of str
         Regions whose rows are not looked at.
-    client, worker_memory
+    client, worker_memory, checkpoints, plain_collective
         As in ``train_model``.
 
     Raises
@@ -217,6 +234,8 @@ def fit(
         hold_out=held,
         params=params,
         worker_memory=worker_memory,
+        checkpoints=checkpoints,
+        plain_collective=plain_collective,
     )
 
 
@@ -230,6 +249,8 @@ def _fit(
     params: TrainParams,
     hold_out: Sequence[str] = (),
     worker_memory: int | None = None,
+    checkpoints: Place | None = None,
+    plain_collective: bool = False,
 ) -> Model:
     tallies = table.map(tally_rows, table.features, keep, params.balance)
     counts = [tally.rows.sum() for tally in tallies]
@@ -249,12 +270,13 @@ def _fit(
         for part, count in zip(table.parts, counts, strict=True)
         if count
     ]
+    checkpoint = _checkpoint(checkpoints, table.features, total, scale, params)
     bytes_needed = rows * (len(edges) * _BYTES_PER_VALUE + _BYTES_PER_ROW)
-    if _is_distributed(params, table.client, bytes_needed, worker_memory):
+    if _is_distributed(params, table.client, bytes_needed, worker_memory, plain_collective):
         assert table.client is not None
-        trees = _train_distributed(table.client, encoded, [n for n in counts if n], len(edges), params)
+        trees = train_spread(table.client, encoded, [n for n in counts if n], len(edges), params, checkpoint)
     else:
-        trees = table.compute(dask.delayed(_train_rows)(encoded, params))
+        trees = table.compute(dask.delayed(_train_rows)(encoded, params, checkpoint))
     return Model(
         trees=trees,
         features=table.features,
@@ -284,54 +306,62 @@ def _scale(total: Tally, balance: str) -> np.ndarray:
     return share * rows / total.units
 
 
-def _is_distributed(
-    params: TrainParams, client: distributed.Client | None, bytes_needed: int, worker_memory: int | None
-) -> bool:
-    if params.distributed == "yes" and client is None:
+def _checkpoint(
+    folder: Place | None, features: Sequence[str], total: Tally, scale: np.ndarray, params: TrainParams
+) -> Checkpoint | None:
+    """Return where a fit keeps its trees: a file named after all that decides them."""
+    if folder is None:
+        return None
+    decides = [list(features), total.digest, scale.tolist(), booster_params(params), params.rounds]
+    return Checkpoint(folder / f"{fingerprint_of('trees-1', xgboost.__version__, decides)}.trees")
+
+
+def check_spread(params: TrainParams, client: distributed.Client | None, plain_collective: bool) -> None:
+    """Refuse to spread training where that is impossible, or would open plain sockets to a network.
+
+    Raises
+    ------
+    ConfigError
+        If ``train.distributed: yes`` is asked without a cluster, or on one beyond this machine unless allowed.
+    """
+    if params.distributed != "yes":
+        return
+    if client is None:
         raise ConfigError("train.distributed: yes needs a cluster", fix="give --cluster, or train.distributed: auto")
+    if not plain_collective and not is_loopback(client):
+        raise ConfigError(
+            "train.distributed: yes would open XGBoost's plain sockets to the network of the cluster",
+            fix="set train.distributed: auto, or allow it by --allow-plain-collective where that network is private",
+        )
+
+
+def _is_distributed(
+    params: TrainParams,
+    client: distributed.Client | None,
+    bytes_needed: int,
+    worker_memory: int | None,
+    plain_collective: bool,
+) -> bool:
+    check_spread(params, client, plain_collective)
     if params.distributed != "auto" or client is None:
         return params.distributed == "yes"
     if worker_memory is None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         worker_memory = min((worker["memory_limit"] for worker in workers), default=0)
-    return bool(worker_memory) and bytes_needed > _MEMORY_SHARE * worker_memory
+    if not worker_memory or bytes_needed <= _MEMORY_SHARE * worker_memory:
+        return False
+    if not plain_collective and not is_loopback(client):
+        raise ConfigError(
+            f"training needs {bytes_needed / 2**30:.1f} GiB, more than half of a worker's {worker_memory / 2**30:.1f}, "
+            "and to spread it would open XGBoost's plain sockets to the network of the cluster",
+            fix="use workers with more memory or draw fewer samples, or allow it by --allow-plain-collective where "
+            "that network is private",
+        )
+    return True
 
 
-def _train_rows(parts: Sequence[Rows], params: TrainParams) -> bytes:
-    return train_rows(parts, params, _threads(sum(part.positive.size for part in parts)))
-
-
-def _train_distributed(
-    client: distributed.Client, encoded: Sequence[Any], counts: Sequence[int], features: int, params: TrainParams
-) -> bytes:
-    """Train with every worker on the rows it holds, by ``xgboost.dask``.
-
-    Its collective talks over plain sockets, whatever the security of the cluster: each worker listens on all
-    interfaces, and the tracker on one that it guesses. On a loopback cluster the tracker can be kept there.
-    """
-    held = client.compute(list(encoded))
-
-    def column(name: str, kind: type, *width: int) -> dask.array.Array:
-        parts = [
-            dask.array.from_delayed(dask.delayed(getattr)(rows, name), (count, *width), kind)
-            for rows, count in zip(held, counts, strict=True)
-        ]
-        return dask.array.concatenate(parts)
-
-    data = xgboost.dask.DaskQuantileDMatrix(
-        client,
-        column("codes", np.uint8, features),
-        column("positive", np.float32),
-        label_lower_bound=column("weight", np.float32),
-        missing=MISSING_CODE,
-        max_bin=256,
-    )
-    host = str(urlsplit(client.scheduler_info()["address"]).hostname)
-    local = xgboost.collective.Config(tracker_host_ip=host) if host in ("127.0.0.1", "::1") else None
-    result = xgboost.dask.train(
-        client, booster_params(params), data, params.rounds, obj=logistic_gradients, coll_cfg=local
-    )
-    return trees_of(result["booster"])
+def _train_rows(parts: Sequence[Rows], params: TrainParams, checkpoint: Checkpoint | None) -> bytes:
+    return train_rows(parts, params, _threads(sum(part.positive.size for part in parts)), checkpoint)
 
 
 def _threads(rows: int) -> int:

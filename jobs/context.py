@@ -61,6 +61,7 @@ class Options:
     fresh: bool
     progress: str
     performance_report: bool
+    allow_plain_collective: bool
     allow_host: tuple[str, ...]
     allow_root: tuple[str, ...]
 
@@ -75,7 +76,11 @@ class Options:
 
     def words(self) -> list[str]:
         """Return what was given but the configuration, as typed; ``--fresh`` and ``--json`` are of one command."""
-        flags = {"--skip-bad": self.skip_bad, "--performance-report": self.performance_report}
+        flags = {
+            "--skip-bad": self.skip_bad,
+            "--performance-report": self.performance_report,
+            "--allow-plain-collective": self.allow_plain_collective,
+        }
         values: list[tuple[str, object]] = [("--set", text) for text in self.overrides]
         values += [("--cluster", self.cluster), ("--progress", self.progress)]
         values += [("--cluster-file", self.cluster_file)] if self.cluster_file else []
@@ -102,6 +107,12 @@ def work_options(job: Callable[..., None]) -> Callable[..., None]:
             "--performance-report",
             is_flag=True,
             help="Save Dask's report of where time went as logs/performance-TIME.html; needs bokeh.",
+        ),
+        click.option(
+            "--allow-plain-collective",
+            is_flag=True,
+            help="Allow to spread training over a cluster beyond this machine: XGBoost's workers then listen without "
+            "TLS.",
         ),
         ALLOW_HOST,
         ALLOW_ROOT,
@@ -143,6 +154,9 @@ class Run:
     record: RunRecord
     reporter: Reporter
     client: Client
+
+    plain_collective: bool = False
+    """The command line allows XGBoost's plain sockets on a cluster beyond this machine."""
 
     @property
     def trust(self) -> Trust:
@@ -202,7 +216,7 @@ class Run:
     def inner(self, params: RunParams) -> Iterator[Run]:
         """Open another run on the same cluster, inside this one's folder."""
         with begin_run(place_run(params, self.trust), self.client, self.reporter, fresh=False) as run:
-            yield run
+            yield replace(run, plain_collective=self.plain_collective)
 
     def note_lost(self, part: TileYear, losses: Iterable[dict[str, Any]]) -> None:
         """Record the scenes a tile-year went without."""
@@ -269,7 +283,7 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
         with keep_journal(run.record, reporter, client), ExitStack() as stack:
             if options.performance_report:
                 stack.enter_context(keep_performance(client, run.folder / LOGS))
-            yield run
+            yield replace(run, plain_collective=options.allow_plain_collective)
 
 
 def asked_run(options: Options, params: RunParams | None = None) -> PlacedRun:

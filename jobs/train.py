@@ -19,11 +19,11 @@ from engine.files import write_text
 from engine.kernels.features import COMPOSITE_FEATURES, FEATURE_SETS
 from engine.model import BANDS_MODEL, Model, load_model
 from engine.params import AreaParams, BoostParams, TrainParams
-from engine.places import Place
+from engine.places import Place, remove
 from engine.plan import Plan
 from engine.sample import part_path, read_sample, years_and_sensors
 from engine.store import fingerprint_of, read_marker
-from engine.train import hold_out_regions, train_model, write_suspects
+from engine.train import check_spread, hold_out_regions, train_model, write_suspects
 from jobs.config import allowed_place
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
@@ -50,7 +50,7 @@ def check_training(run: Run) -> None:
         )
     run.open_habitat()
     if source == "here":
-        training_params(run)
+        check_spread(training_params(run), run.client, run.plain_collective)
         open_labels(run)
         names = [region.name for region in run.area.regions]
         unknown = [name for name in run.params.train.hold_out or () if name not in names]
@@ -126,9 +126,12 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     inputs.unlink(missing_ok=True)
     with run.record.stage("train") as counts:
         facts = describe_sample(run, sample)
-        model = _train(run, sample, folder, facts)
-        bands = _train(run, sample, folder / BANDS_MODEL, facts, COMPOSITE_FEATURES)
+        # One place for both: while the second is fitted, the first is not to be fitted again.
+        checkpoints = folder / "checkpoints"
+        model = _train(run, sample, folder, facts, checkpoints)
+        bands = _train(run, sample, folder / BANDS_MODEL, facts, checkpoints, COMPOSITE_FEATURES)
         write_text(inputs, json.dumps({"fingerprint": fingerprint}))
+        remove(checkpoints)
         counts.update(
             rows=sum(model.training_rows.values()),
             trees_sha256=model.tree_sha256(),
@@ -178,7 +181,14 @@ def describe_sample(run: Run, sample: Place) -> Facts:
     }
 
 
-def _train(run: Run, sample: Place, folder: Place, facts: Facts, features: Sequence[str] | None = None) -> Model:
+def _train(
+    run: Run,
+    sample: Place,
+    folder: Place,
+    facts: Facts,
+    checkpoints: Place,
+    features: Sequence[str] | None = None,
+) -> Model:
     """Fit a model of some features, and write its folder: model, card, suspect rows."""
     params = run.params
     run.reporter.say(f"train     fitting and scoring{' the model of bands and indices' if features else ''} ...")
@@ -190,6 +200,8 @@ def _train(run: Run, sample: Place, folder: Place, facts: Facts, features: Seque
         seed=params.seed,
         client=run.client,
         worker_memory=worker_bytes(run.client),
+        checkpoints=checkpoints,
+        plain_collective=run.plain_collective,
     )
     learnt = {**trained.model.params, "composite": params.cube.composite, "tide": params.cube.tide}
     metrics = {**trained.model.metrics, **({"notice": params.notice} if params.notice else {})}

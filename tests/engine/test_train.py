@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 
 from engine import train
 from engine.boost import GRADIENT_GRID, logistic_gradients
+from engine.collective import train_spread
 from engine.errors import ConfigError, SampleError
 from engine.kernels.bins import encode
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING
@@ -81,8 +82,7 @@ def test_two_workers_give_the_trees_of_one_process(client, distributed, order):
 @pytest.mark.slow
 def test_a_sample_beyond_a_workers_memory_is_distributed(client, monkeypatch):
     used = []
-    distributed = train._train_distributed
-    monkeypatch.setattr(train, "_train_distributed", lambda *args: used.append(1) or distributed(*args))
+    monkeypatch.setattr(train, "train_spread", lambda *args: used.append(1) or train_spread(*args))
     spread = dd.from_pandas(SAMPLE, npartitions=4)
     assert fitted(spread, client=client, worker_memory=2**30) == REFERENCE
     assert not used
