@@ -5,7 +5,17 @@ The command line prints these without a traceback; anything else that escapes is
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Fault(StrEnum):
+    """What a failed read says of another: worth it, worth it newly signed, for nothing, or not allowed."""
+
+    TRANSIENT = "transient"
+    EXPIRED = "expired"
+    PERMANENT = "permanent"
+    HOSTILE = "hostile"
 
 
 class EngineError(Exception):
@@ -17,6 +27,8 @@ class EngineError(Exception):
         What was wrong and what was got, e.g. ``"area file roads.txt is not a vector file"``.
     fix : str, optional
         What to do about it, e.g. ``"give a GeoJSON, GeoPackage, shapefile or KML"``.
+    kind : Fault, optional
+        Of what was read; None where the fault does not lie in a read.
     **about
         What the fault is about, by name: ``scene="LC08..."``, ``tile="z48_c08_r-016"``, ``year=2019``,
         ``asset="red"``. Printed in front, kept in ``.about`` for the run record.
@@ -27,9 +39,12 @@ class EngineError(Exception):
     'year 2012: no scene is left; add landsat-7 to search.platforms'
     """
 
-    def __init__(self, problem: str, *, fix: str = "", **about: Any) -> None:
+    default_kind: ClassVar[Fault | None] = None
+
+    def __init__(self, problem: str, *, fix: str = "", kind: Fault | None = None, **about: Any) -> None:
         self.problem = problem
         self.fix = fix
+        self.kind = kind or self.default_kind
         self.about = {name: value for name, value in about.items() if value is not None}
         where = ", ".join(f"{name} {value}" for name, value in self.about.items())
         line = f"{where}: {problem}" if where else problem
@@ -39,11 +54,13 @@ class EngineError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions travel from worker to client by pickle, which would drop the keywords.
-        return _rebuild, (type(self), self.problem, self.fix, self.about)
+        return _rebuild, (type(self), self.problem, self.fix, self.kind, self.about)
 
 
-def _rebuild(kind: type[EngineError], problem: str, fix: str, about: dict[str, Any]) -> EngineError:
-    return kind(problem, fix=fix, **about)
+def _rebuild(
+    error: type[EngineError], problem: str, fix: str, kind: Fault | None, about: dict[str, Any]
+) -> EngineError:
+    return error(problem, fix=fix, kind=kind, **about)
 
 
 class ConfigError(EngineError):
@@ -53,6 +70,8 @@ class ConfigError(EngineError):
 class TrustError(EngineError):
     """A path, host, scheme, name or size that untrusted input may not ask for."""
 
+    default_kind = Fault.HOSTILE
+
 
 class CatalogError(EngineError):
     """A catalog that cannot be reached, or does not hold what was asked for."""
@@ -60,6 +79,8 @@ class CatalogError(EngineError):
 
 class SceneError(EngineError):
     """A scene that cannot be described or read; ``about`` names scene and asset."""
+
+    default_kind = Fault.PERMANENT
 
 
 class MaskError(EngineError):

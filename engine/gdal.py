@@ -27,7 +27,7 @@ from rasterio.windows import Window
 
 from engine import ranges
 from engine.align import STRIP_ROWS, bounds_in, overlap, pixels_under, whole_pixel_shift
-from engine.errors import EngineError, PlanError, SceneError
+from engine.errors import EngineError, Fault, PlanError, SceneError
 from engine.places import ObjectPath
 from engine.ranges import Access, Signs
 from engine.tiff import MAX_TILE_BYTES
@@ -165,6 +165,7 @@ def unreadable(error: Exception, address: str, fault: type[EngineError], about: 
     return fault(
         f"{_file_name(address)} cannot be read as a GeoTIFF ({redact(said)[:160]})",
         fix="repair or remove it" if fault is not SceneError else "repair it, or go on without it with --skip-bad",
+        kind=getattr(error, "kind", Fault.PERMANENT),
         **about,
     )
 

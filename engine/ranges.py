@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import certifi
 import urllib3
 
+from engine.errors import Fault
 from engine.params import REQUESTS
 from engine.places import ObjectPath
 from engine.trust import Trust
@@ -78,7 +79,14 @@ class Access:
 
 
 class RangeError(Exception):
-    """Bytes that cannot be had; the message holds no address."""
+    """Bytes that cannot be had; the message holds no address, the kind what another read would bring."""
+
+    def __init__(self, problem: str, kind: Fault = Fault.PERMANENT) -> None:
+        super().__init__(problem, kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass

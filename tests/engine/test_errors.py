@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from engine import errors
-from engine.errors import EngineError
+from engine.errors import EngineError, Fault
 
 
 @pytest.mark.parametrize("kind", EngineError.__subclasses__(), ids=lambda kind: kind.__name__)
@@ -21,6 +21,19 @@ def test_an_error_is_the_same_after_its_journey(kind):
         {"scene": "LC08", "year": 2012},
     )
     assert str(again) == str(error) == "scene LC08, year 2012: nothing is left; add landsat-7"
+
+
+@pytest.mark.parametrize("kind", Fault)
+def test_the_kind_of_a_fault_travels_too_and_is_no_part_of_the_line(kind):
+    error = errors.SceneError("cannot be read", kind=kind, scene="LC08")
+    assert pickle.loads(pickle.dumps(error)).kind is kind
+    assert str(error) == "scene LC08: cannot be read"
+
+
+def test_what_is_untrusted_is_hostile_and_a_scene_is_lost_for_good_unless_said_otherwise():
+    assert errors.TrustError("no").kind is Fault.HOSTILE
+    assert errors.SceneError("no").kind is Fault.PERMANENT
+    assert errors.PlanError("no").kind is None
 
 
 def test_a_fix_and_a_place_are_optional():
