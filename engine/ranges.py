@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import re
 import threading
 import time
@@ -24,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 import certifi
 import urllib3
 
+from engine.connections import ending, retry_after
 from engine.errors import Fault
 from engine.params import REQUESTS
 from engine.places import ObjectPath
@@ -48,9 +50,11 @@ MAX_GAP_BYTES: Final = 2**17
 """Bytes read for nothing where that saves a request: 50 ms at 20 Mbit/s."""
 
 _CHUNK: Final = 2**18
+_JITTER: Final = (0.75, 1.25)
+# A storage that gives too much to do says 403 too, to those who need not sign.
 _PERMANENT: Final = (400, 401, 404, 405, 410, 416, 451)
 _FAULTS: Final = (
-    (urllib3.exceptions.SSLError, "certificate refused"),
+    (urllib3.exceptions.SSLError, "connection broke off"),
     (urllib3.exceptions.ProxyError, "the proxy does not answer"),
     (urllib3.exceptions.NameResolutionError, "no such host"),
     ((urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError), "no connection"),
@@ -81,9 +85,11 @@ class Access:
 class RangeError(Exception):
     """Bytes that cannot be had; the message holds no address, the kind what another read would bring."""
 
-    def __init__(self, problem: str, kind: Fault = Fault.PERMANENT) -> None:
-        super().__init__(problem, kind)
+    def __init__(self, problem: str, kind: Fault = Fault.PERMANENT, wait_s: float = 0.0) -> None:
+        super().__init__(problem, kind, wait_s)
         self.kind = kind
+        self.wait_s = wait_s
+        """What the server asks to wait before another request."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -91,10 +97,15 @@ class RangeError(Exception):
 
 @dataclass
 class Spent:
-    """Seconds, summed over threads, and bytes that went into each stage of a task."""
+    """Seconds, summed over threads, and bytes that went into each stage of a task; requests, and faults by kind."""
 
     seconds: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    """Requests sent for ranges, those included that failed."""
+
+    faults: Counter[Fault] = field(default_factory=Counter)
+    """Requests that failed, also where a later one brought the range."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
@@ -107,6 +118,13 @@ class Spent:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - begin  # type: ignore[assignment]
                 self.bytes[stage] += size
+
+    def count(self, fault: Fault | None) -> None:
+        """Count one request, and its fault if it had one."""
+        with self._lock:
+            self.attempts += 1
+            if fault is not None:
+                self.faults[fault] += 1
 
     def record(self) -> dict[str, dict[str, float]]:
         """Return ``{stage: {"seconds": ..., "bytes": ...}}`` for a completion marker."""
@@ -128,51 +146,81 @@ def read_range(address: str, start: int, stop: int, access: Access, spent: Spent
     Raises
     ------
     RangeError
-        If they do not arrive within ``READ_BUDGET_S``, or never will.
+        At once for what is permanent or hostile; for what is transient once ``READ_WAITS_S`` or ``READ_BUDGET_S``
+        are used up; for a signature that is refused once another one is refused too.
     """
+    return read_part(address, start, stop, access, spent)[0]
+
+
+def read_part(
+    address: str, start: int, stop: int, access: Access, spent: Spent
+) -> tuple[bytes | bytearray, int | None]:
+    """Return what ``read_range`` does, and the size of the whole file where the answer tells it."""
     if not address.startswith(("https://", "http://")):
         with spent.on("fetch", stop - start):
-            try:
-                return _read_file(address, start, stop)
-            except OSError as error:
-                raise RangeError(error.strerror or type(error).__name__) from None
+            return _read_file(address, start, stop), None
     deadline = time.monotonic() + READ_BUDGET_S
-    for wait in (*READ_WAITS_S, math.inf):
+    waits, refused = iter(READ_WAITS_S), False
+    while True:
         with spent.on("sign"):
             signed = access.signer.sign(address) if access.signer is not None else address
         with spent.on("fetch", stop - start):
-            fault, passing = "", True
             try:
-                return _ask(signed, start, stop)
-            except _Answer as answer:
-                fault, passing = answer.args[0], answer.passing
+                answer = _ask(signed, start, stop, expires=signed != address)
+            except RangeError as error:
+                fault = error
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                # Not chained or quoted: the message may hold a signed address.
-                fault = next((said for kind, said in _FAULTS if isinstance(error, kind)), type(error).__name__)
-        if not passing or time.monotonic() + wait > deadline:
-            raise RangeError(fault)
-        if access.signer is not None:
-            access.signer.forget(signed)  # a read that broke off does not say whether its token was refused
+                fault = _broken(error)
+            else:
+                spent.count(None)
+                return answer
+        spent.count(fault.kind)
+        if fault.kind is Fault.EXPIRED and access.signer is not None:
+            access.signer.forget(signed)
+            if refused:
+                raise RangeError(f"{fault}, also when signed again", Fault.PERMANENT)
+            refused = True
+            continue
+        refused = False
+        # Not all at the same moment: what made a thousand readers wait would meet them all again.
+        wait = max(next(waits, math.inf) * random.uniform(*_JITTER), fault.wait_s)
+        if fault.kind is not Fault.TRANSIENT or time.monotonic() + wait > deadline:
+            raise fault
         time.sleep(wait)
-    raise AssertionError
 
 
 def _read_file(address: str, start: int, stop: int) -> bytes:
-    if "://" in address:
-        return ObjectPath(address).read_range(start, stop)
-    with open(address, "rb", buffering=0) as file:  # noqa: PTH123 three times the speed of Path.open
-        return os.pread(file.fileno(), stop - start, start)
+    try:
+        if "://" in address:
+            return ObjectPath(address).read_range(start, stop)
+        with open(address, "rb", buffering=0) as file:  # noqa: PTH123 three times the speed of Path.open
+            return os.pread(file.fileno(), stop - start, start)
+    except OSError as error:
+        lasting = "://" not in address or isinstance(error, FileNotFoundError | PermissionError)
+        kind = Fault.PERMANENT if lasting else Fault.TRANSIENT  # a store's client has tried again by itself
+        raise RangeError(error.strerror or type(error).__name__, kind) from None
 
 
-class _Answer(Exception):
-    """An answer that does not hold the range; ``passing`` if another try may bring it."""
+def _broken(error: Exception) -> RangeError:
+    """Return what a connection's error means: not chained or quoted, as its message may hold a signed address."""
+    if isinstance(error, urllib3.exceptions.SSLError) and "certificate" in str(error).lower():
+        return RangeError("certificate refused", Fault.HOSTILE)
+    said = next((said for kind, said in _FAULTS if isinstance(error, kind)), type(error).__name__)
+    return RangeError(said, Fault.TRANSIENT)
 
-    def __init__(self, fault: str, *, passing: bool) -> None:
-        super().__init__(fault)
-        self.passing = passing
+
+def _refusal(status: int, wait_s: float, *, expires: bool) -> RangeError:
+    """Return what a status other than 206 means; ``expires`` where the request carried a signature."""
+    if 300 <= status < 400:
+        return RangeError(f"HTTP response code: {status}, a redirect", Fault.HOSTILE)
+    if status == 403 and expires:
+        return RangeError(f"HTTP response code: {status}", Fault.EXPIRED)
+    where = " in place of a range" if status == 200 else ""
+    kind = Fault.PERMANENT if status in _PERMANENT else Fault.TRANSIENT
+    return RangeError(f"HTTP response code: {status}{where}", kind, wait_s)
 
 
-def _ask(url: str, start: int, stop: int) -> bytearray:
+def _ask(url: str, start: int, stop: int, *, expires: bool) -> tuple[bytearray, int | None]:
     """Ask once for a range over HTTP."""
     deadline = time.monotonic() + REQUEST_S
     parts = urlsplit(url)
@@ -192,28 +240,32 @@ def _ask(url: str, start: int, stop: int) -> bytearray:
     whole = False
     try:
         if answer.status != 206:
-            passing = answer.status not in _PERMANENT and not 300 <= answer.status < 400
-            kind = " in place of a range" if answer.status == 200 else ""
-            raise _Answer(f"HTTP response code: {answer.status}{kind}", passing=passing)
-        given = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
-        first, last = (int(given[1]), int(given[2]) + 1) if given else (-1, -1)
-        ends = given is not None and given[3] == str(last)
-        if first != start or not first < last <= stop or (last < stop and not ends):
-            raise _Answer("another range than was asked for", passing=True)
-        if answer.headers.get("content-encoding", "identity") != "identity":
-            raise _Answer("compressed by the server", passing=True)
-        data, size = bytearray(last - first), 0  # in place: pieces and their sum would be twice as much
-        while size < len(data):
-            part = answer.read1(min(_CHUNK, len(data) - size))
+            raise _refusal(answer.status, retry_after(answer.headers), expires=expires)
+        size, total = _given_range(answer, start, stop)
+        data, at = bytearray(size), 0  # in place: pieces and their sum would be twice as much
+        while at < size:
+            part = answer.read1(min(_CHUNK, size - at))
             if not part or time.monotonic() > deadline:
-                raise _Answer("connection broke off" if not part else "too slow", passing=True)
-            data[size : size + len(part)] = part
-            size += len(part)
+                raise RangeError("connection broke off" if not part else "too slow", Fault.TRANSIENT)
+            data[at : at + len(part)] = part
+            at += len(part)
         whole = True
-        return data
+        return data, total
     finally:
         # What was not read to its end must not be the beginning of the next answer.
         answer.release_conn() if whole else answer.close()
+
+
+def _given_range(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> tuple[int, int | None]:
+    """Return how many bytes an answer brings of a range, all up to the file's end, and the file's size if told."""
+    given = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
+    first, last = (int(given[1]), int(given[2]) + 1) if given else (-1, -1)
+    total = int(given[3]) if given and given[3] != "*" else None
+    if first != start or not first < last <= stop or (last < stop and total != last):
+        raise RangeError("another range than was asked for", Fault.TRANSIENT)
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise RangeError("compressed by the server", Fault.TRANSIENT)
+    return last - first, total
 
 
 @lru_cache(maxsize=64)
@@ -222,10 +274,10 @@ def _pool(scheme: str, host: str) -> urllib3.PoolManager:
     settings: dict[str, Any] = {"maxsize": 256, "ca_certs": os.environ.get("SSL_CERT_FILE") or certifi.where()}
     proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
     if not proxy:
-        return urllib3.PoolManager(**settings)
+        return ending(urllib3.PoolManager(**settings))
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     login = urllib3.make_headers(proxy_basic_auth=unquote(parts.netloc.rpartition("@")[0])) if parts.username else None
-    return urllib3.ProxyManager(parts.geturl(), proxy_headers=login, **settings)
+    return ending(urllib3.ProxyManager(parts.geturl(), proxy_headers=login, **settings))
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> list[list[int]]:

@@ -13,8 +13,10 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
-from engine.errors import CatalogError
+from engine.connections import ending, retry_after
+from engine.errors import CatalogError, Fault
 from engine.trust import Trust, redact
 
 BUDGET_S: Final = 60.0
@@ -50,6 +52,8 @@ class Web:
         self.budget_s = budget_s
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "gzip"
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _EndingAdapter())
 
     def json(self, url: str, *, what: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """Return a decoded JSON document; with ``body`` it is asked for by POST.
@@ -157,19 +161,29 @@ class Web:
                         return take(answer, deadline)
                     fault = f"HTTP {answer.status_code}"
                     if answer.status_code not in _TRANSIENT:
-                        raise _failed(what, address, fault)
-                    pause = answer.headers.get("retry-after", "")
-                    wait = max(wait, float(pause) if pause.isdigit() else 0.0)
+                        raise _failed(what, address, fault, Fault.PERMANENT)
+                    wait = max(wait, retry_after(answer.headers))
             except requests.exceptions.SSLError:
-                raise _failed(what, address, "certificate refused") from None
+                raise _failed(what, address, "certificate refused", Fault.HOSTILE) from None
             except _BROKEN as error:
                 # Not chained: the message may hold a signed address.
                 fault = "answer is not JSON" if isinstance(error, _NotJson) else type(error).__name__
             attempt += 1
             if attempt >= _ATTEMPTS or time.monotonic() + wait > deadline:
-                raise _failed(what, address, f"{fault}, tried {attempt} times") from None
+                raise _failed(what, address, f"{fault}, tried {attempt} times", Fault.TRANSIENT) from None
             time.sleep(wait)
             wait *= 2
+
+
+class _EndingAdapter(HTTPAdapter):
+    """An adapter whose connections end."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        ending(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        return ending(super().proxy_manager_for(*args, **kwargs))
 
 
 class _NotJson(ValueError):
@@ -217,6 +231,6 @@ def _is_whole(path: Path, size: int, md5: str) -> bool:
         return hashlib.file_digest(file, "md5").hexdigest() == md5
 
 
-def _failed(what: str, address: str, fault: str) -> CatalogError:
-    host = urlsplit(address).netloc
-    return CatalogError(f"{what}: no answer from {host} ({redact(fault)})", fix="check the address, or try later")
+def _failed(what: str, address: str, fault: str, kind: Fault) -> CatalogError:
+    problem = f"{what}: no answer from {urlsplit(address).netloc} ({redact(fault)})"
+    return CatalogError(problem, fix="check the address, or try later", kind=kind)

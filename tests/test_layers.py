@@ -27,6 +27,7 @@ SUPPORTS = {
     "cluster",
     "code",
     "collective",
+    "connections",
     "copies",
     "decide",
     "diagnose",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import ipaddress
+import pickle
 import ssl
 import threading
 import time
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import ranges
+from engine.errors import Fault
 from engine.ranges import MAX_GAP_BYTES, MAX_RANGE_BYTES, Access, RangeError, Spent, merge_ranges, read_range
 from engine.trust import Trust
 from tests.engine.loopback import Call, Loopback, Reply
@@ -219,24 +221,69 @@ def test_no_attempt_begins_after_the_budget(monkeypatch):
     with Loopback(lambda call: Reply(503)).running() as server:
         with pytest.raises(RangeError, match="503"):
             read(server, 0, 10)
-        assert len(server.calls) == 3
+        assert 2 <= len(server.calls) <= 4
 
 
-def test_every_attempt_is_signed_anew_and_no_signature_is_told():
-    class Numbered:
-        forgotten = 0
+class Numbered:
+    """Signs with a number, another after each refusal."""
 
-        def sign(self, href: str) -> str:
-            return f"{href}?sig=S3CRET{self.forgotten}"
+    def __init__(self) -> None:
+        self.forgotten = 0
 
-        def forget(self, href: str) -> None:
-            self.forgotten += 1
+    def sign(self, href: str) -> str:
+        return f"{href}?sig=S3CRET{self.forgotten}"
 
+    def forget(self, href: str) -> None:
+        self.forgotten += 1
+
+
+def test_a_refused_signature_is_made_anew_once_and_never_told():
+    spent = Spent()
     with Loopback(lambda call: Reply(403)).running() as server:
-        with pytest.raises(RangeError) as caught:
-            read(server, 0, 10, Access(server.trust, Numbered()))
-        assert [call.path for call in server.calls] == [f"/a.tif?sig=S3CRET{number}" for number in range(3)]
+        with pytest.raises(RangeError, match="403, also when signed again") as caught:
+            read_range(f"{server.url}/a.tif", 0, 10, Access(server.trust, Numbered()), spent)
+        assert [call.path for call in server.calls] == [f"/a.tif?sig=S3CRET{number}" for number in range(2)]
     assert "S3CRET" not in repr(caught.value)
+    assert caught.value.kind is Fault.PERMANENT
+    assert spent.faults == {Fault.EXPIRED: 2}
+
+
+def test_signing_again_uses_up_no_wait_and_other_faults_no_signature():
+    answers = [503, 403, 503, 403]
+
+    def answer(call: Call) -> Reply:
+        return Reply(answers[call.number - 1]) if call.number <= 4 else given_range(call)
+
+    signer, spent = Numbered(), Spent()
+    with Loopback(answer).running() as server:
+        assert read_range(f"{server.url}/a.tif", 0, 10, Access(server.trust, signer), spent) == CONTENT[:10]
+    assert signer.forgotten == 2
+    assert (spent.attempts, spent.faults) == (5, {Fault.EXPIRED: 2, Fault.TRANSIENT: 2})
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, Fault.PERMANENT), (302, Fault.HOSTILE), (503, Fault.TRANSIENT), (0, Fault.TRANSIENT)]
+)
+def test_a_fault_is_told_with_its_kind(status, kind):
+    with Loopback(lambda call: Reply(status)).running() as server, pytest.raises(RangeError) as caught:
+        read(server, 0, 10)
+    assert caught.value.kind is kind
+    assert pickle.loads(pickle.dumps(caught.value)).kind is kind
+
+
+def test_the_wait_that_a_server_asks_for_is_kept_and_given_up_on_beyond_the_budget(monkeypatch):
+    def answer(call: Call) -> Reply:
+        return Reply(429, b"", {"Retry-After": "1"}) if call.number == 1 else given_range(call)
+
+    begin = time.monotonic()
+    with Loopback(answer).running() as server:
+        assert read(server, 0, 10) == CONTENT[:10]
+    assert 1 <= time.monotonic() - begin < 3
+    with Loopback(lambda call: Reply(429, b"", {"Retry-After": "3600"})).running() as server:
+        with pytest.raises(RangeError, match="429"):
+            read(server, 0, 10)
+        assert len(server.calls) == 1
+    assert time.monotonic() - begin < 4
 
 
 def test_a_name_below_localhost_is_this_machine_and_told_to_the_server():
