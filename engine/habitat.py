@@ -14,14 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from rasterio.io import DatasetReader
 from shapely import get_parts
 
 from engine.align import Bounds, bounds_in, overlap
 from engine.area import Area
 from engine.copies import reach
 from engine.errors import MaskError
-from engine.gdal import read_raster, values_at
+from engine.gdal import open_raster, values_at
 from engine.kernels.labels import within_distance
 from engine.lookup import PLANETARY_COMPUTER, FoundRaster, planetary_rasters
 from engine.params import HabitatParams
@@ -155,14 +154,13 @@ def _mosaic(
         if bounds is not None and not any(overlap(bounds, part) for part in boxes):
             continue
 
-        def read(dataset: DatasetReader) -> tuple[np.ndarray, np.ndarray]:
+        reached, allowing = reach(href, trust)
+        with open_raster(reached, Access(allowing, signer), fault=MaskError, habitat=what) as dataset:
             if dataset.crs is None:
                 raise MaskError("it has no coordinate system", fix="assign one (gdal_edit -a_srs)", habitat=what)
             found, inside = values_at(dataset, geobox)
-            return found, inside if dataset.nodata is None else inside & (found != dataset.nodata)
-
-        reached, allowing = reach(href, trust)
-        found, inside = read_raster(reached, Access(allowing, signer), read, fault=MaskError, habitat=what)
+            if dataset.nodata is not None:
+                inside &= found != dataset.nodata
         inside &= np.isfinite(found) & ~known
         values[inside] = found[inside]
         known |= inside

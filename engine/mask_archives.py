@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from engine.align import Bounds, overlap
 from engine.area import Area
 from engine.errors import CatalogError, MaskError, StoreError
 from engine.files import content_sha256, write_text
-from engine.gdal import open_raster, read_raster
+from engine.gdal import open_raster
 from engine.lookup import MASK_SIDECAR, PLANETARY_COMPUTER, planetary_rasters
 from engine.params import SOURCE_VALUES
 from engine.ranges import Access
@@ -169,8 +168,9 @@ def _get_worldcover(
     for href, _ in planetary_rasters("esa-worldcover", "map", boxes, trust=trust, year=year, api=api):
         name = safe_name(PurePosixPath(href).name, what="WorldCover file")
         progress(f"reading {name}")
-        copy = partial(_copy_windows, boxes=boxes, path=folder / name)
-        if read_raster(href, Access(trust, signer), copy, fault=MaskError, mask="worldcover"):
+        with open_raster(href, Access(trust, signer), fault=MaskError, mask="worldcover") as dataset:
+            reached = _copy_windows(dataset, boxes, folder / name)
+        if reached:
             files.append((name, href))
     if not files:
         raise MaskError(f"esa-worldcover of {year} has no pixel in the area", fix="check the area")

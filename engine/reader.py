@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from engine.align import first_rows_under, pixels_under, whole_pixel_shift
 from engine.errors import SceneError
-from engine.gdal import check_fineness, read_raster, unreadable, values_at
+from engine.gdal import check_fineness, open_raster, unreadable, values_at
 from engine.kernels.tiles import gather, place, tiles_touched
 from engine.landsat import FILL_DN, QA_FILL, QA_PIXEL
 from engine.ranges import Access, RangeError, Spent, merge_ranges, read_range
@@ -171,13 +170,14 @@ class BlockReader:
             raise unreadable(error, address, SceneError, file.about) from None
 
     def _read_by_gdal(self, file: File, rows: slice, out: np.ndarray, keep: np.ndarray | None) -> None:
-        def read(dataset: DatasetReader) -> tuple[np.ndarray, np.ndarray]:
+        with (
+            self._gdal,
+            self.spent.on("gdal"),
+            open_raster(file.href, self.access, spent=self.spent, **file.about) as dataset,
+        ):
             epsg = dataset.crs and dataset.crs.to_epsg()
             _check_grid(file, dataset.shape, tuple(dataset.transform)[:6], epsg, dataset.dtypes)
-            return values_at(dataset, self.geobox[rows, :])
-
-        with self._gdal, self.spent.on("gdal"):
-            values, inside = read_raster(file.href, self.access, read, **file.about)
+            values, inside = values_at(dataset, self.geobox[rows, :])
             np.copyto(out, values, where=inside if keep is None else inside & keep)
 
 

@@ -52,6 +52,7 @@ SUPPORTS = {
     "raster",
     "reader",
     "record",
+    "remote",
     "rows",
     "scenes",
     "scores",
