@@ -5,7 +5,6 @@ As in ``engine.tasks``, a task joins steps from store to store and writes what i
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from engine.area_series import tally_years
 from engine.assess import Domains, draw_points, tally_maps, tally_strata
 from engine.change import area_table, compare_tile, mark_provisional, records, sieved_transitions, zone_codes
 from engine.figures import CHIP_PX, FALSE_COLOUR, chip_strip
-from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.history import (
     WATER_REACH_PX,
@@ -57,7 +55,7 @@ from engine.plan import TRACED_VALUES
 from engine.raster import write_cog
 from engine.sample import read_part
 from engine.scratch import release_scratch
-from engine.store import CHUNK_PX, grid_coords, is_current, marker_path, open_store, write_store
+from engine.store import CHUNK_PX, grid_coords, is_current, marker_path, open_store, write_marker, write_store
 
 TileHistory = tuple[Tile, Place]
 """A tile and the finished store of its history."""
@@ -124,7 +122,7 @@ def history_task(
     fingerprint: str,
     tags: dict[str, str],
 ) -> dict[str, Any]:
-    """Trace a tile through all years: a zarr store, its COGs, its areas by kind of change.
+    """Trace a tile through all years: its COGs, a zarr store, its areas by kind of change.
 
     Pixels of adjoining tiles are read as far as they decide what is in this one, so that seams do not show.
     """
@@ -132,8 +130,8 @@ def history_task(
     started = time.perf_counter()
     tile, years = own.tile, tracing.years
     tifs = history_paths(store)
-    for tif in tifs.values():
-        tif.unlink(missing_ok=True)
+    for stale in (marker_path(store), *tifs.values()):
+        stale.unlink(missing_ok=True)
     regions = _layer(own.maps[0], "region")
     layers = {name: np.zeros(tile.shape, dtype) for name, dtype in _PLANES.items()} | {"region": regions}
     layers |= {name: np.zeros((len(years), *tile.shape), dtype) for name, dtype in _STACKS.items()}
@@ -162,7 +160,6 @@ def history_task(
         "calibration": _outcomes(layers, tile, tracing),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    written = write_store(store, _as_dataset(layers, tile, years, tags), marker)
     for name, tif in tifs.items():
         values = layers[name]
         write_cog(
@@ -177,7 +174,7 @@ def history_task(
             tags=tags,
             overview="nearest" if name in ("probability", "uncertainty") else "mode",
         )
-    return written
+    return write_store(store, _as_dataset(layers, tile, years, tags), marker, tifs.values())
 
 
 _PLANES: Final = {
@@ -384,14 +381,15 @@ def change_task(
     fingerprint: str,
     tags: dict[str, str],
 ) -> dict[str, Any]:
-    """Compare two years of a tile's history: a zarr store, its COG, and its areas by region and by zone.
+    """Compare two years of a tile's history: its COG, a zarr store, and its areas by region and by zone.
 
     Areas are of all that changed (``least_ha`` 0), and of what changed in patches of ``least_ha`` and more. What
     changed in the last ``recovery_years`` of the history has a code of its own.
     """
     release_scratch()
     tif = change_path(store)
-    tif.unlink(missing_ok=True)
+    for stale in (marker_path(store), tif):
+        stale.unlink(missing_ok=True)
     with open_store(history) as data:
         before, after = (data["class"].sel(year=year).values for year in pair)
         regions, large = data["region"].values, data["large"].values
@@ -420,7 +418,6 @@ def change_task(
         attrs={"Conventions": "CF-1.11", **tags},
     )
     marker = {"fingerprint": fingerprint, "tile": tile.id, "pair": list(pair), "areas": records(tables)}
-    written = write_store(store, dataset, marker)
     write_cog(
         tif,
         codes,
@@ -431,7 +428,7 @@ def change_task(
         overview="mode",
         description=f"mangrove change {pair[0]} to {pair[1]}",
     )
-    return written
+    return write_store(store, dataset, marker, [tif])
 
 
 def change_path(store: Place) -> Place:
@@ -465,7 +462,7 @@ def patches_task(
         for by, codes, of in _zonings(layers["region"], tile, area, zones)
     ]
     marker = {"fingerprint": fingerprint, "tile": tile.id, "areas": records(tables)}
-    write_text(marker_path(part), json.dumps(marker, indent=1, sort_keys=True))
+    write_marker(marker_path(part), marker, [part, edges_path(part)])
 
 
 def patches_are_current(part: Place, fingerprint: str) -> bool:
@@ -482,7 +479,7 @@ def series_task(history: Place, tile: Tile, area: Area, zones: Area | None, coun
         classes = (data["class"][at].values for at in range(len(years)))
         table = tally_years(years, classes, large, _zonings(regions, tile, area, zones), tile)
     marker = {"fingerprint": fingerprint, "tile": tile.id, "years": years, "counts": table.to_dict("records")}
-    write_text(counts, json.dumps(marker, sort_keys=True))
+    write_marker(counts, marker)
 
 
 def tally_task(

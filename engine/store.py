@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from zarr.storage import ObjectStore
 from engine.errors import StoreError
 from engine.files import cannot_read, cannot_write, write_text
 from engine.grid import crs_of
-from engine.places import ObjectPath, Place, remove, told, upload
+from engine.places import ObjectPath, Place, relative, remove, told, upload
 
 CHUNK_PX: Final = 256
 _CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks": False}
@@ -79,7 +79,54 @@ def array_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> dict[str, Any]:
+def write_marker(path: Place, marker: Mapping[str, Any], files: Iterable[Place] = ()) -> dict[str, Any]:
+    """Write a completion marker, once all that it vouches for is on disk, and return it as written.
+
+    Parameters
+    ----------
+    path : Path or ObjectPath
+        The marker itself.
+    marker : mapping
+        What to remember.
+    files : iterable of Path or ObjectPath
+        Files below the marker's folder; kept under ``files`` with the sha256 of their bytes as they stand there.
+
+    Raises
+    ------
+    StoreError
+        If a file is not there, or the marker cannot be written.
+    """
+    written = {**marker, "files": {relative(file, path.parent): bytes_sha256(file) for file in files}}
+    written["marker_sha256"] = seal_of(written)
+    write_text(path, json.dumps(written, indent=1, sort_keys=True))
+    return written
+
+
+def seal_of(marker: Mapping[str, Any]) -> str:
+    """Return the sha256 of a marker's content but for the hash itself, ``marker_sha256``."""
+    return fingerprint_of({key: value for key, value in marker.items() if key != "marker_sha256"})
+
+
+def bytes_sha256(path: Place) -> str:
+    """Return the sha256 of a file's bytes as they are read back.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
+    try:
+        if isinstance(path, ObjectPath):
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def write_store(
+    path: Place, dataset: xr.Dataset, marker: Mapping[str, Any], files: Iterable[Place] = ()
+) -> dict[str, Any]:
     """Write a dataset as one store; readable as finished only once everything is on disk.
 
     Parameters
@@ -90,6 +137,8 @@ def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> 
         In memory; dims end in (y, x).
     marker : mapping
         What to remember beside the data: the inputs' fingerprint, counts, lost scenes, ``stages``.
+    files : iterable of Path or ObjectPath
+        Files written beside the store before it, such as its COGs; the marker vouches for their bytes too.
 
     Returns
     -------
@@ -120,8 +169,7 @@ def write_store(path: Place, dataset: xr.Dataset, marker: Mapping[str, Any]) -> 
     size = sum(array.nbytes for array in arrays.values())
     writing = {"seconds": round(time.perf_counter() - started, 3), "bytes": size}
     written["stages"] = {**marker.get("stages", {}), "write": writing}
-    write_text(marker_path(path), json.dumps(written, indent=1, sort_keys=True))
-    return written
+    return write_marker(marker_path(path), written, [*files, path / "zarr.json"])
 
 
 def _write_zarr(path: Path, dataset: xr.Dataset) -> None:
@@ -130,7 +178,9 @@ def _write_zarr(path: Path, dataset: xr.Dataset) -> None:
 
 
 def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    encoding: dict[str, dict[str, Any]] = {}
+    # Of coordinates too: a shifted x reads as well as the right one.
+    checked = {"compressors": (ZstdCodec(level=3, checksum=True),)}
+    encoding: dict[str, dict[str, Any]] = {str(name): dict(checked) for name in dataset.variables}
     for name, variable in dataset.data_vars.items():
         if variable.ndim < 2:
             continue
@@ -140,7 +190,7 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         encoding[str(name)] = {
             "chunks": (*(1 for _ in outer), CHUNK_PX, CHUNK_PX),
             "shards": (*shard, height, width),
-            "compressors": (ZstdCodec(level=3, checksum=True),),
+            **checked,
         }
     return encoding
 

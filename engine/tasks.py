@@ -24,7 +24,6 @@ from engine.change import area_table, records
 from engine.classify import as_asked, classify_block
 from engine.cube import build_tile_year, clear_pixels, read_looks, read_strips
 from engine.errors import ModelError
-from engine.files import write_text
 from engine.grid import Tile, pixel_hectares
 from engine.habitat import HabitatSources, habitat_tile
 from engine.kernels.composite import annual_layers, empty_layers, median
@@ -46,7 +45,7 @@ from engine.sample import draw_tile, part_path, sensor_names, thin_looks, thinne
 from engine.scenes import Scene, observations
 from engine.scratch import release_scratch
 from engine.stack import stack_looks
-from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_store
+from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_marker, write_store
 from engine.threads import compute_threads
 
 CLASSIFY_ROWS = 512
@@ -153,7 +152,7 @@ def wetness_task(cubes: Sequence[Place], tile: Tile, years: Sequence[int], path:
         "first_cell": [at // CELL_PX for at in tile.window[:2]],
         "levels": dict(zip(years, known, strict=True)),
     }
-    write_text(path, json.dumps(content, indent=1))
+    write_marker(path, content)
 
 
 def overlap_task(
@@ -212,8 +211,7 @@ def sample_task(
         "seconds": round(time.perf_counter() - started, 3),
         "stages": spent.record(),
     }
-    write_text(marker_path(path), json.dumps(marker, indent=1, sort_keys=True))
-    return marker
+    return write_marker(marker_path(path), marker, [path])
 
 
 def _draw(
@@ -387,15 +385,15 @@ def classify_task(
     tags: dict[str, str],
     adjoining: Sequence[Adjoining] = (),
 ) -> dict[str, Any]:
-    """Classify a tile-year wall to wall: a zarr store, then its COGs.
+    """Classify a tile-year wall to wall: its COGs, a zarr store, and the marker that vouches for all of them.
 
     Neighbourhoods of pixels reach into the cubes given as ``adjoining``.
     """
     release_scratch()
     started, spent = time.perf_counter(), Spent()
     tifs = map_paths(store)
-    for tif in (*tifs.values(), gmw_path(store)):
-        tif.unlink(missing_ok=True)
+    for stale in (marker_path(store), *tifs.values(), gmw_path(store)):
+        stale.unlink(missing_ok=True)
     model = as_asked(_model(model_folder, model_sha256), params)
     layers = _layers_of_features(cube, tile, model.features, adjoining)
     regions = region_codes(area, tile)
@@ -449,9 +447,8 @@ def classify_task(
         "seconds": round(time.perf_counter() - started, 3),
         "stages": spent.record(),
     }
-    written = write_store(store, dataset, marker)
     _write_map_cogs(tifs, probability, classes, tile, tags)
-    return written
+    return write_store(store, dataset, marker, tifs.values())
 
 
 def _write_map_cogs(
