@@ -10,10 +10,14 @@ from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
+import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from rasterio.features import rasterize
 
 from engine.errors import EngineError, SceneError, TrustError
+from engine.grid import crs_of
 from engine.kernels.composite import annual_layers, empty_layers
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.harmonise import harmonise
@@ -26,9 +30,10 @@ from engine.places import Place
 from engine.plan import LOOKS_AT_ONCE, TileYear
 from engine.ranges import Access, Spent
 from engine.reader import BlockReader, Stopped, files_of
+from engine.reads import Reads, reads_path
 from engine.scenes import Scene, observations
 from engine.scratch import scratch
-from engine.store import grid_coords, write_store
+from engine.store import grid_coords, marker_path, write_store
 from engine.threads import compute_threads
 
 _INDEX_ATTRS: Final = {"scale_factor": 1 / INDEX_SCALE, "_FillValue": INDEX_MISSING, "units": "1"}
@@ -41,6 +46,7 @@ _ATTRS: Final[dict[str, dict[str, Any]]] = {
         "units": "1",
     },
     "clear_count": {"long_name": "clear looks in the year", "units": "1"},
+    "lost_count": {"long_name": "looks whose scene reaches the pixel but could not be read", "units": "1"},
     "ndvi_p10": {"long_name": "10th percentile of NDVI", **_INDEX_ATTRS},
     "ndvi_p90": {"long_name": "90th percentile of NDVI", **_INDEX_ATTRS},
     "ndvi_mad": {"long_name": "median absolute deviation of NDVI", **_INDEX_ATTRS},
@@ -89,7 +95,7 @@ def read_looks(
     looks : list of str
         Observation keys, in order.
     lost : list of dict
-        ``scene``, ``asset`` and ``cause`` of every scene gone without.
+        ``scene``, ``asset``, ``cause`` and ``kind`` of fault of every scene gone without.
 
     Raises
     ------
@@ -149,7 +155,8 @@ def _each_scene(
 
 
 def _loss(scene: Scene, error: EngineError) -> dict[str, Any]:
-    return {"scene": scene.id, "asset": error.about.get("asset", ""), "cause": error.problem}
+    kind = getattr(error, "kind", None) or ("hostile" if isinstance(error, TrustError) else "permanent")
+    return {"scene": scene.id, "asset": error.about.get("asset", ""), "cause": error.problem, "kind": str(kind)}
 
 
 def _add_scene(
@@ -399,12 +406,19 @@ def build_tile_year(
     """
     started = time.perf_counter()
     tile = part.tile
-    spent = Spent()
+    spent = Reads()
     clear_px: dict[str, int] = {}
     layers, lost = composite_block(
         part.scenes, tile.geobox, params, access, block_px=block_px, skip_bad=skip_bad, spent=spent, clear_px=clear_px
     )
     names = {loss["scene"] for loss in lost}
+    without: dict[str, Any] = {}
+    if lost:
+        layers["lost_count"], pixels = count_lost([scene for scene in part.scenes if scene.id in names], tile.geobox)
+        looks, counts = np.unique(layers["lost_count"][layers["lost_count"] > 0], return_counts=True)
+        without = {"lost_px": dict(zip(map(str, looks.tolist()), counts.tolist(), strict=True))}
+        for loss in lost:
+            loss |= {"attempts": spent.attempts(loss["scene"], loss["asset"]), "pixels": pixels[loss["scene"]]}
     marker = {
         "fingerprint": fingerprint,
         "tile": tile.id,
@@ -417,10 +431,49 @@ def build_tile_year(
         "clear_px": clear_px,
         "seen": dates_seen(clear_px),
         "lost": lost,
+        **without,
         "seconds": round(time.perf_counter() - started, 3),
         "stages": spent.record(),
     }
+    marker_path(store).unlink(missing_ok=True)
+    spent.write(reads_path(store), tile=tile.id, year=part.year, lost=lost)
     return write_store(store, as_dataset(layers, tile.geobox, part.year, attrs or {}), marker)
+
+
+def count_lost(scenes: Sequence[Scene], geobox: GeoBox) -> tuple[np.ndarray, dict[str, int]]:
+    """Count the looks that were lost of each pixel: those of which a lost scene's footprint holds its centre.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        Those lost.
+    geobox : GeoBox
+
+    Returns
+    -------
+    count : ndarray of uint8, shape (y, x)
+        At most 255. A look counts although another scene of its pass may show the pixel.
+    pixels : dict of str to int
+        Scene -> pixels its footprint holds.
+    """
+    count, pixels = np.zeros(geobox.shape, np.uint8), {}
+    for members in observations(scenes).values():
+        reached = np.zeros(geobox.shape, bool)
+        for scene in members:
+            covered = footprint_on(scene, geobox)
+            pixels[scene.id] = int(np.count_nonzero(covered))
+            reached |= covered
+        count += reached & (count < np.iinfo(np.uint8).max)
+    return count, pixels
+
+
+def footprint_on(scene: Scene, geobox: GeoBox) -> np.ndarray:
+    """Flag the pixels of a grid whose centre lies in a scene's footprint, bool (y, x)."""
+    project = Transformer.from_crs("EPSG:4326", crs_of(geobox).proj, always_xy=True).transform
+    outline = shapely.transform(shapely.segmentize(scene.geometry, 0.01), lambda xy: np.column_stack(project(*xy.T)))
+    if not outline.intersects(shapely.box(*geobox.boundingbox.bbox)):
+        return np.zeros(geobox.shape, bool)
+    return rasterize([(outline, 1)], geobox.shape, transform=geobox.transform, dtype=np.uint8).astype(bool)
 
 
 def as_dataset(layers: dict[str, np.ndarray], geobox: GeoBox, year: int, attrs: dict[str, str]) -> xr.Dataset:

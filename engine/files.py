@@ -32,6 +32,23 @@ def content_sha256(path: Path | str) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
+def bytes_sha256(path: Place) -> str:
+    """Return the sha256 of a file's bytes as they are read back.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
+    try:
+        if isinstance(path, ObjectPath):
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
 @contextmanager
 def replacing(path: Place | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its name when the block ends without an error.

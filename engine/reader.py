@@ -157,10 +157,10 @@ class BlockReader:
         def read(start: int, stop: int) -> bytes | bytearray:
             nonlocal head
             if head is None:
-                head = read_range(address, 0, HEAD_BYTES, self.access, self.spent)
+                head = read_range(address, 0, HEAD_BYTES, self.access, self.spent.of_range(file.about))
             if stop <= len(head) or len(head) < HEAD_BYTES:
                 return head[start:stop]
-            return read_range(address, start, stop, self.access, self.spent)
+            return read_range(address, start, stop, self.access, self.spent.of_range(file.about))
 
         try:
             self.indexes[file.href] = read_index(read)
@@ -317,7 +317,7 @@ class _Source:
         begin = min((start for start, _ in spans), default=0)
         end = max((start + size for start, size in spans), default=0)
         try:
-            data = memoryview(read_range(self.address, begin, end, reader.access, reader.spent) if spans else b"")
+            data = memoryview(self._fetch(begin, end) if spans else b"")
             with reader.slots, reader.spent.on("decode", sum(size for _, size in spans)):
                 for number, (tile, corner, there) in enumerate(parts):
                     if spans:
@@ -332,6 +332,10 @@ class _Source:
                         self.held[tile] = found
         except (RangeError, DamagedTile) as error:
             raise unreadable(error, self.address, SceneError, self.file.about) from None
+
+    def _fetch(self, begin: int, end: int) -> bytes | bytearray:
+        reader = self.reader
+        return read_range(self.address, begin, end, reader.access, reader.spent.of_range(self.file.about))
 
     def _decode(self, tile: tuple[int, int], data: memoryview, size: int, hold: bool) -> tuple[np.ndarray, bool]:
         try:

@@ -23,7 +23,7 @@ import rasterio
 
 import engine
 from engine.errors import StoreError
-from engine.files import cannot_read, cannot_write, locked, write_text
+from engine.files import bytes_sha256, cannot_read, cannot_write, locked, write_text
 from engine.places import ObjectPath, Place, entries, move, relative
 from engine.trust import redact
 
@@ -200,6 +200,7 @@ class RunRecord:
         session = self._data["sessions"][-1]
         content = {
             "output": path.name,
+            "sha256": bytes_sha256(path),
             **about,
             "run": self._data["name"],
             "notice": self._data["notice"],
@@ -221,6 +222,14 @@ class RunRecord:
         """Save unless that was done a moment ago: thousands of losses must not mean thousands of writes."""
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
+
+
+def vouches_for(beside: Place, output: Place) -> bool:
+    """Tell whether what ``RunRecord.write_beside`` wrote is of an output's bytes as they stand."""
+    try:
+        return json.loads(beside.read_text(encoding="utf-8")).get("sha256") == bytes_sha256(output)
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import ObjectStore
 
 from engine.errors import StoreError
-from engine.files import cannot_read, cannot_write, write_text
+from engine.files import bytes_sha256, cannot_read, cannot_write, write_text
 from engine.grid import crs_of
 from engine.places import ObjectPath, Place, relative, remove, told, upload
 
@@ -105,23 +105,6 @@ def write_marker(path: Place, marker: Mapping[str, Any], files: Iterable[Place] 
 def seal_of(marker: Mapping[str, Any]) -> str:
     """Return the sha256 of a marker's content but for the hash itself, ``marker_sha256``."""
     return fingerprint_of({key: value for key, value in marker.items() if key != "marker_sha256"})
-
-
-def bytes_sha256(path: Place) -> str:
-    """Return the sha256 of a file's bytes as they are read back.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be read.
-    """
-    try:
-        if isinstance(path, ObjectPath):
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise cannot_read(path, error) from error
 
 
 def write_store(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from engine.grid import Tile
 from engine.history_tasks import TileHistory, patches_are_current, patches_task, series_task
 from engine.patches import AREAS, join_tiles, write_joined
 from engine.places import Place
-from engine.store import fingerprint_of, is_current, marker_path, read_marker
+from engine.store import fingerprint_of, is_current, marker_path, read_marker, write_marker
 from jobs.context import Run
 
 
@@ -56,8 +55,7 @@ def write_patches(
         about = {"method": AREA_METHOD} | _notice(run)
         tables = join_tiles(parts, [region.name for region in run.area.regions], least_px)
         counts = write_joined(path, tables, about)
-        marker = {"fingerprint": fingerprint, "patches": counts.to_dict("records")}
-        write_text(marker_path(path), json.dumps(marker, indent=1))
+        write_marker(marker_path(path), {"fingerprint": fingerprint, "patches": counts.to_dict("records")}, [path])
     for output in (path, run.folder / "patch_areas.csv"):
         run.describe(output, parts.values())
     return path, areas

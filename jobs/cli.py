@@ -36,6 +36,8 @@ COMMANDS: Final = {
     "resume": "Go on with a run that stopped.",
     "cancel": "Stop a run; what is finished stays.",
     "cluster": "List profiles of cluster.yaml, show what one would start, stop one.",
+    "verify": "Compare all that a run made with the hashes kept of it.",
+    "why": "Explain a pixel: its scenes, what masked them, faults, map and history.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
     "doctor": "Check this machine, and the Planetary Computer.",
@@ -74,6 +76,8 @@ EXAMPLES: Final = {
     "resume": ("runs/my-coast", "runs/my-coast --cluster slurm --detach"),
     "cancel": ("runs/my-coast",),
     "cluster": ("ls", "show slurm", "stop address"),
+    "verify": ("runs/my-coast", "runs/my-coast --cluster big --json"),
+    "why": ("runs/my-coast 104.97 8.65 2019",),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",
         "world --config world.yaml --set 'mask_years=[2010,2018]'",

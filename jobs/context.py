@@ -26,7 +26,7 @@ from engine.params import RunParams
 from engine.places import Place, each, modified
 from engine.plan import TileYear
 from engine.ranges import Access
-from engine.record import LOGS, RunRecord, check_record, open_record
+from engine.record import LOGS, RunRecord, check_record, open_record, vouches_for
 from engine.sign import Signer
 from engine.store import fingerprint_of, marker_path
 from engine.tasks import Habitat
@@ -228,7 +228,7 @@ class Run:
         """Write beside an output what made it, unless that was done since the stores it joins were written."""
         beside = output.with_name(output.name + ".json")
         latest = max(self.each(lambda store: modified(marker_path(store)), stores), default=0.0)
-        if not beside.is_file() or modified(beside) < latest:
+        if not beside.is_file() or modified(beside) < latest or not vouches_for(beside, output):
             self.record.write_beside(output)
 
     def each[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:

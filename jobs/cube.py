@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 import pandas as pd
@@ -32,7 +33,7 @@ def build_cubes(run: Run, plan: Plan) -> None:
     params = cube_params(run, plan)
     todo = []
 
-    def find(part: TileYear) -> tuple[TileYear, str, list[dict[str, Any]], bool]:
+    def find(part: TileYear) -> tuple[TileYear, str, dict[str, Any], bool]:
         fingerprint = fingerprint_of(
             "cube-3",
             part.tile.zone,
@@ -41,14 +42,16 @@ def build_cubes(run: Run, plan: Plan) -> None:
             [(scene.id, scene.processed) for scene in part.scenes],
             params.model_dump(exclude={"block_px", "requests"}),
         )
-        lost = (read_marker(cube_path(run, part)) or {"lost": []})["lost"]
-        return part, fingerprint, lost, cube_is_current(cube_path(run, part), params, fingerprint)
+        marker = read_marker(cube_path(run, part)) or {"lost": []}
+        return part, fingerprint, marker, cube_is_current(cube_path(run, part), params, fingerprint)
 
-    for part, fingerprint, lost, current in run.each(find, plan.tile_years):
+    markers: dict[str, dict[str, Any]] = {}
+    for part, fingerprint, marker, current in run.each(find, plan.tile_years):
         # A cube that went without scenes stands only as long as that is accepted.
-        if current and (run.params.skip_bad or not lost):
+        if current and (run.params.skip_bad or not marker["lost"]):
             # Said again: a command killed after the cube was written may not have recorded it.
-            run.note_lost(part, lost)
+            run.note_lost(part, marker["lost"])
+            markers[part.key] = marker
         else:
             todo.append(
                 (
@@ -67,6 +70,7 @@ def build_cubes(run: Run, plan: Plan) -> None:
         made: list[dict[str, Any]] = []
         for (part, *_), marker in run.tasks(cube_task, todo, len(todo), "cube"):
             made.append(marker)
+            markers[part.key] = marker
             run.record.forget_lost(marker["scenes"], tile=part.tile.id, year=part.year)
             run.note_lost(part, marker["lost"])
         counts.update(done=len(made), skipped=len(plan.tile_years) - len(made))
@@ -74,9 +78,31 @@ def build_cubes(run: Run, plan: Plan) -> None:
             # Also of workers that get no tile before a training takes their memory.
             run.client.run(release_scratch, on_error="ignore")
     report_years(run, plan)
-    without = sum(len(marker["lost"]) for marker in made)
-    if without:
-        run.reporter.say(f"cube      went without {without} scene(s) that could not be read; see run.json")
+    report_losses(run, plan, markers)
+
+
+LOST_COLUMNS: Final = ("tile", "year", "scene", "asset", "kind", "cause", "attempts", "pixels")
+
+
+def report_losses(run: Run, plan: Plan, markers: Mapping[str, dict[str, Any]]) -> None:
+    """Write ``lost.csv``, the scenes that cubes went without and what that cost in pixels, and say it."""
+    path = run.folder / "lost.csv"
+    rows = [
+        {"tile": part.tile.id, "year": part.year, **loss}
+        for part in plan.tile_years
+        for loss in markers[part.key]["lost"]
+    ]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    table = pd.DataFrame(rows, columns=list(LOST_COLUMNS))
+    noted = table.assign(notice=run.params.notice) if run.params.notice else table
+    write_text(path, noted.to_csv(index=False, lineterminator="\n"))
+    pixels = sum(count for marker in markers.values() for count in marker.get("lost_px", {}).values())
+    run.reporter.say(
+        f"cube      went without {len(rows)} scene(s) that could not be read: {pixels:,} pixel-years have fewer looks; "
+        "see lost.csv and lost_count in the cubes"
+    )
 
 
 def report_years(run: Run, plan: Plan) -> None:

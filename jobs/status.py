@@ -69,7 +69,7 @@ def command(
     driver = driver_of(folder, record)
     progress = read_progress(folder) if folder is not None and driver["state"] in ("running", "elsewhere") else {}
     lines = [f"scenes: {(record['items'] or {}).get('count', 0)}; refused {len(record['refused'])}"]
-    lines += [f"lost: {len(lost)} (see run.json)"] if lost else []
+    lines += [f"lost: {len(lost)} (see lost.csv)"] if lost else []
     lines += said_of(driver, progress)
     last = (record["sessions"] or [{}])[-1]
     if last.get("error"):

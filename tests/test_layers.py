@@ -51,6 +51,7 @@ SUPPORTS = {
     "ranges",
     "raster",
     "reader",
+    "reads",
     "record",
     "remote",
     "rows",
@@ -93,7 +94,7 @@ STEPS = {
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks"}
+TASKS = {"tasks", "history_tasks", "verify", "why"}
 """Join steps into the bodies of dask tasks."""
 
 

@@ -1,0 +1,118 @@
+"""Whether what a run made is still what it was: every chunk, raster and table against the hashes kept beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from engine.errors import EngineError, ModelError, StoreError
+from engine.files import bytes_sha256, cannot_read
+from engine.model import META_FILE, TREES_FILE, load_model
+from engine.places import Place, entries
+from engine.store import array_sha256, open_store, seal_of
+
+AGAIN: Final = "delete its marker {} and run the same command again"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one check found."""
+
+    counts: Mapping[str, int]
+    """Stores, files and models that were compared."""
+
+    damaged: tuple[tuple[str, str], ...] = ()
+    """What is damaged or missing, and what to do, a pair each."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below a place: what can be checked, and what is not finished."""
+
+    vouchers: list[Place]
+    """Markers, records beside outputs, and folders of models."""
+
+    unfinished: list[Place]
+    """Stores and parts without a marker: work in the middle, or cut off."""
+
+
+def find_vouchers(place: Place) -> Found:
+    """List what vouches for something below a place, in order."""
+    found = Found([], [])
+    _look(place, found)
+    return found
+
+
+def _look(place: Place, found: Found) -> None:
+    folders, files = entries(place)
+    names = {path.name for path in files}
+    if {META_FILE, TREES_FILE} <= names:
+        found.vouchers.append(place)
+        return
+    found.vouchers.extend(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
+    for folder in folders:
+        if folder.suffix != ".zarr":
+            _look(folder, found)
+        elif folder.with_suffix(".json").name not in names:
+            found.unfinished.append(folder)
+
+
+def verify_task(voucher: Place, is_model: bool) -> Checked:
+    """Compare all that a marker, a record beside an output, or a model's own hash vouches for."""
+    if is_model:
+        try:
+            load_model(voucher)
+        except ModelError as error:
+            return Checked({"models": 1}, ((error.problem, error.fix),))
+        return Checked({"models": 1})
+    try:
+        content = json.loads(voucher.read_text(encoding="utf-8"))
+    except ValueError:
+        return Checked({}, ((f"{voucher} is damaged", AGAIN.format(voucher)),))
+    except OSError as error:
+        raise cannot_read(voucher, error) from error
+    if not isinstance(content, dict):
+        return Checked({})
+    if "output" in content and "sha256" in content:
+        output = voucher.with_name(voucher.name.removesuffix(".json"))
+        found = _compare(output, content["sha256"])
+        return Checked({"files": 1}, ((found, f"delete {voucher} and run the same command again"),) if found else ())
+    if "fingerprint" not in content or "marker_sha256" not in content:
+        return Checked({})
+    problems = list(_marker_problems(voucher, content))
+    counts = {"files": len(content["files"]), "stores": int("sha256" in content), "markers": 1}
+    return Checked(counts, tuple((problem, AGAIN.format(voucher)) for problem in problems))
+
+
+def _marker_problems(voucher: Place, content: Mapping[str, Any]) -> Iterator[str]:
+    if seal_of(content) != content["marker_sha256"]:
+        yield f"{voucher} is not as it was written"
+    for name, sha256 in content["files"].items():
+        if found := _compare(voucher.parent / name, sha256):
+            yield found
+    if "sha256" in content:
+        store = voucher.with_suffix(".zarr")
+        try:
+            with open_store(store) as data:
+                data.load()
+                arrays = {str(name): variable.values for name, variable in data.data_vars.items()}
+        except StoreError as error:
+            yield error.problem
+        else:
+            if array_sha256(arrays) != content["sha256"]:
+                yield f"{store} holds other values than were written"
+
+
+def _compare(path: Place, sha256: str) -> str:
+    """Return what is wrong with a file, nothing where its bytes are those."""
+    try:
+        return "" if bytes_sha256(path) == sha256 else f"{path} is not as it was written"
+    except EngineError as error:
+        return error.problem
+
+
+def is_model(voucher: Place) -> bool:
+    """Tell whether a voucher is the folder of a model."""
+    return voucher.suffix != ".json"

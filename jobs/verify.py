@@ -1,0 +1,82 @@
+"""``mangroves verify``: every chunk, raster, table and model of a run compared with what was written."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.cluster import check_visible, open_cluster, run_bounded
+from engine.files import bytes_sha256
+from engine.places import Place
+from engine.record import ITEMS
+from engine.verify import find_vouchers, is_model, verify_task
+from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, named_run, trust_of
+from jobs.report import Reporter
+
+
+@click.command("verify")
+@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@config_options("Run configuration (YAML) that names the run, in place of RUN.")
+@cluster_options
+@ALLOW_ROOT
+@JSON
+def command(
+    run: Path | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    cluster: str,
+    cluster_file: Path | None,
+    allow_root: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Compare all that a run made with the hashes kept of it; exit 1 if anything is damaged or missing.
+
+    RUN is the folder of the run, `out/name` of its configuration. A run in the middle of its work may be verified:
+    what is not finished is said, and is no error.
+    """
+    params, trust = given_config(config, overrides), trust_of(config, roots=allow_root)
+    run, record, outputs = named_run(run, params, trust)
+    reporter = Reporter(as_json=as_json)
+    vouchers: list[Place] = []
+    unfinished: list[Place] = []
+    for place in dict.fromkeys((outputs, run)):
+        found = find_vouchers(place)
+        vouchers += found.vouchers
+        unfinished += found.unfinished
+    counts, damaged = Counter[str](), list(_check_items(run, record))
+    with open_cluster(cluster, cluster_file) as client:
+        check_visible(client, outputs)
+        calls = [(voucher, is_model(voucher)) for voucher in vouchers]
+        for _, checked in reporter.track(run_bounded(client, verify_task, calls), len(calls), "verify"):
+            counts.update(checked.counts)
+            damaged += checked.damaged
+    damaged.sort()
+    for problem, fix in damaged:
+        reporter.say(f"damaged   {problem}; {fix}")
+    content: dict[str, Any] = {
+        "checked": {name: counts[name] for name in ("stores", "files", "markers", "models")},
+        "unfinished": [str(place) for place in unfinished],
+        "damaged": [{"problem": problem, "fix": fix} for problem, fix in damaged],
+    }
+    told = ", ".join(f"{number} {name}" for name, number in content["checked"].items())
+    lines = [f"compared {told}: {len(damaged)} damaged or missing"]
+    lines += [f"not finished: {place}" for place in content["unfinished"]]
+    reporter.result(content, "\n".join(lines))
+    if damaged:
+        sys.exit(1)
+
+
+def _check_items(run: Path, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the frozen list of scenes."""
+    if record["items"] is None:
+        return
+    frozen = run / ITEMS
+    if not frozen.is_file():
+        yield f"{frozen} is missing", "restore it, or begin anew with --fresh"
+    elif bytes_sha256(frozen) != record["items"]["sha256"]:
+        yield f"{frozen} is not the list this run froze", "restore it, or begin anew with --fresh"
