@@ -65,7 +65,8 @@ def open_cluster(
     # What a task raises is told once, by the client; dask's own log of it is a traceback for every worker.
     settings = {**settings_of(profile), _PROMISED: threads_of(profile)}
     with dask.config.set(settings), silence_logging_cmgr(logging.CRITICAL):
-        with _told_in_one_line(name), _interrupts_held():
+        with _told_in_one_line(name), _interrupts_held(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mismatched versions")  # in a table; ``check_software`` says it in a line
             launched = launch(profile)
         client = launched.client
         try:

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -383,15 +384,16 @@ def _ssh_arguments(profile: SshProfile) -> dict[str, Any]:
         "nthreads": profile.threads_per_worker,
         "memory_limit": profile.memory_limit or "auto",
         "dashboard_address": _NO_DASHBOARD,
-        "env": profile.environment,
     }
+    # Of the scheduler too, which has no other way to be told where to find us.
+    variables = [f"{name}={value}" for name, value in (WORKER_ENVIRONMENT | profile.environment).items()]
     scheduler = {"dashboard_address": _NO_DASHBOARD, "port": 0, "protocol": "tls" if profile.tls else "tcp"}
     return {
         "hosts": [profile.hosts[0], *profile.hosts],
         "connect_options": connect,
         "worker_options": worker | bound,
         "scheduler_options": scheduler | bound,
-        "remote_python": profile.python,
+        "remote_python": shlex.join(["env", *variables, profile.python or sys.executable]),
     }
 
 

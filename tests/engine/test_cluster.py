@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,6 +114,19 @@ def test_every_call_is_answered_and_few_are_in_flight(tmp_path):
         first = next(answers)
         assert len(drawn) <= 6
         assert dict([first, *answers]) == {(n,): n * n for n in range(40)}
+
+
+@pytest.mark.slow
+def test_workers_come_with_the_work_up_to_the_bound_of_the_profile(tmp_path):
+    path = write(tmp_path, "profiles: {a: {kind: local, adapt: {minimum: 1, maximum: 2}, memory_limit: 1GB}}")
+    with open_cluster("a", path) as client:
+        assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
+        assert worker_count(client) == 2, "for which work is handed out"
+        for _ in run_bounded(client, time.sleep, [(0.5,)] * 60):
+            if len(client.scheduler_info(n_workers=-1)["workers"]) == 2:
+                break
+        else:
+            pytest.fail("no second worker came")
 
 
 @pytest.mark.slow

@@ -96,6 +96,12 @@ def test_ssh_is_said_in_words_of_ssh_cluster_and_of_what_runs_there(read):
     json.dumps(arguments["worker_options"])
 
 
+def test_ssh_starts_scheduler_and_workers_with_the_variables_of_the_profile(read):
+    started = arguments_of(read("kind: ssh, hosts: [localhost], python: /opt/python, environment: {A: 'b c'}"))
+    assert started["remote_python"].endswith("'A=b c' /opt/python")
+    assert "env OMP_NUM_THREADS=1 " in started["remote_python"]
+
+
 def test_ssh_listens_on_the_named_interface(read):
     arguments = arguments_of(read("kind: ssh, hosts: [node1], interface: ib0, plain: yes"))
     assert arguments["worker_options"]["interface"] == arguments["scheduler_options"]["interface"] == "ib0"
