@@ -64,15 +64,17 @@ def open_cluster(
     profile = pick_profile(name, cluster_file)
     # What a task raises is told once, by the client; dask's own log of it is a traceback for every worker.
     settings = {**settings_of(profile), _PROMISED: threads_of(profile)}
+    launched: Launched | None = None
     with dask.config.set(settings), silence_logging_cmgr(logging.CRITICAL):
-        with _told_in_one_line(name), _interrupts_held(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Mismatched versions")  # in a table; ``check_software`` says it in a line
-            launched = launch(profile)
-        client = launched.client
         try:
+            with _told_in_one_line(name), _interrupts_held(), warnings.catch_warnings():
+                # In a table; ``check_software`` says it in a line.
+                warnings.filterwarnings("ignore", "Mismatched versions")
+                launched = launch(profile)
+            # Ctrl-C that was held back is raised by now: what was started is closed all the same.
             with _told_in_one_line(name):
                 _await_worker(launched, profile, name, say)
-            yield client
+            yield launched.client
         except KilledWorker as error:
             raise ClusterError(
                 f"worker {error.last_worker.address} died, as others did before it at the same task",
@@ -84,9 +86,10 @@ def open_cluster(
                 fix="see to its scheduler and workers, then run the same command again",
             ) from error
         finally:
-            client.close()
-            if launched.cluster is not None:
-                launched.cluster.close()
+            if launched is not None:
+                launched.client.close()
+                if launched.cluster is not None:
+                    launched.cluster.close()
 
 
 @contextmanager
