@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,16 +39,24 @@ ALLOWED_LOSSES: Final = 3
 _RETURN_SECONDS: Final = 30.0  # to wait for as many workers as there were
 _WATCH_SECONDS: Final = 1.0  # between two looks at who is there
 _TELL_SECONDS: Final = 5.0  # in which workers that are left tell of a loss by themselves
-_TIMEOUT_SECONDS: Final = 30  # of meeting, and of one exchange: a worker waits no longer for one that is gone
+_MEET_SECONDS: Final = 60  # for all to meet; one that died before would be waited for without end
 
 
 def is_loopback(client: distributed.Client) -> bool:
     """Tell whether a cluster lies within this machine: its scheduler listens on loopback, or on nothing."""
-    return _tracker_host(client) is not None or client.scheduler_info()["address"].startswith("inproc://")
+    address = client.scheduler_info()["address"]
+    return address.startswith("inproc://") or loopback_host(address) is not None
 
 
-def _tracker_host(client: distributed.Client) -> str | None:
-    host = str(urlsplit(client.scheduler_info()["address"]).hostname)
+def loopback_host(address: str) -> str | None:
+    """Return the host of a scheduler's address if it is this machine's own.
+
+    Examples
+    --------
+    >>> loopback_host("tcp://127.0.0.1:8786"), loopback_host("tls://10.0.0.5:8786"), loopback_host("tcp://[::1]:8786")
+    ('127.0.0.1', None, '::1')
+    """
+    host = str(urlsplit(address).hostname)
     try:
         return host if ipaddress.ip_address(host).is_loopback else None
     except ValueError:
@@ -81,6 +90,7 @@ def train_spread(
     ClusterError
         If workers are lost ``ALLOWED_LOSSES`` times and once more, or all of them for good.
     """
+    threading.excepthook = _hush_trackers
     held = client.compute(list(encoded))
     before = _workers(client)
     for _ in range(ALLOWED_LOSSES + 1):
@@ -127,9 +137,8 @@ async def _attempt(
     """Train once, on the client's own loop, where an attempt that would wait for ever can be cancelled."""
     assert client.scheduler is not None
     data = await xgboost.dask.DaskQuantileDMatrix(client, **columns, missing=MISSING_CODE, max_bin=256)
-    settings = xgboost.collective.Config(
-        tracker_host_ip=_tracker_host(client), tracker_timeout=_TIMEOUT_SECONDS, timeout=_TIMEOUT_SECONDS
-    )
+    host = loopback_host(str(client.scheduler.address))
+    settings = xgboost.collective.Config(tracker_host_ip=host, tracker_timeout=_MEET_SECONDS)
     training = asyncio.ensure_future(
         xgboost.dask.train(client, params, data, obj=logistic_gradients, coll_cfg=settings, **how)
     )
@@ -148,6 +157,12 @@ async def _attempt(
             training.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await training
+
+
+def _hush_trackers(args: threading.ExceptHookArgs, *, otherwise: Any = threading.excepthook) -> None:
+    """Keep from the terminal what a tracker says, a minute later, of an attempt that is long given up."""
+    if args.exc_type is not xgboost.core.XGBoostError:
+        otherwise(args)
 
 
 def _workers(client: distributed.Client) -> set[str]:

@@ -18,7 +18,7 @@ def after_every_round(monkeypatch):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("distributed", ["no", "yes"], ids=["one task", "distributed"])
 def test_a_worker_killed_in_training_changes_no_tree(distributed, promise, tmp_path):
     expected = training.fitted().tree_sha256()

@@ -83,6 +83,7 @@ def test_a_fit_whose_process_was_killed_goes_on_to_the_same_trees(promise, expec
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_any_number_of_workers_gives_the_same_trees_and_after_a_kill(count, promise, expected, tmp_path):
     with training.workers(count) as client:
@@ -102,6 +103,7 @@ def test_any_number_of_workers_gives_the_same_trees_and_after_a_kill(count, prom
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 def test_a_killed_command_goes_on_and_fits_nothing_twice(promise, tmp_path):
     world = WorldParams(
         regions=("Vietnam2", "India"), years=(2016, 2017), size_px=128, scenes_per_year=4, mask_years=(2015, 2018)
