@@ -105,6 +105,69 @@ def test_one_and_three_workers_give_the_trees_of_one_process():
             assert fitted(spread, params=params, client=client) == REFERENCE
 
 
+def files(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_each_fit_has_a_checkpoint_of_its_own_and_none_is_made_twice(tmp_path):
+    expected = train_model(SAMPLE, params=FEW, features=COMPOSITE_FEATURES).model
+    first = train_model(SAMPLE, params=FEW, features=COMPOSITE_FEATURES, checkpoints=tmp_path).model
+    kept = files(tmp_path)
+    assert len(kept) >= 4  # of the folds, of all, and of the random split
+    again = train_model(SAMPLE, params=FEW, features=COMPOSITE_FEATURES, checkpoints=tmp_path).model
+    assert files(tmp_path) == kept
+    assert expected.sha256() == first.sha256() == again.sha256()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.assign(label=np.where(np.arange(len(s)) == 7, 3 - s["label"], s["label"]).astype("uint8")),
+        lambda s: s.assign(red=s["red"] + (np.arange(len(s)) == 7).astype(np.int32)),
+        lambda s: s.assign(weight=s["weight"] * np.where(np.arange(len(s)) == 7, 2, 1)),
+        lambda s: s.assign(blue=s["blue"].iloc[::-1].to_numpy()),  # the same values, of other rows
+        lambda s: s.iloc[1:],
+    ],
+)
+def test_another_sample_never_goes_on_from_these_trees(change, tmp_path):
+    sample = SAMPLE.assign(interior=True)
+    fitted(sample, checkpoints=tmp_path)
+    fitted(sample.sample(frac=1, random_state=1), checkpoints=tmp_path)
+    assert len(files(tmp_path)) == 1  # the order of rows makes no other sample
+    other = change(sample)
+    assert fitted(other, checkpoints=tmp_path) == fitted(other)
+    assert len(files(tmp_path)) == 2
+
+
+def test_other_settings_never_go_on_from_these_trees(tmp_path):
+    fitted(SAMPLE, checkpoints=tmp_path)
+    more = FEW.model_copy(update={"rounds": 13})
+    assert fitted(SAMPLE, params=more, checkpoints=tmp_path) == fitted(SAMPLE, params=more)
+    assert len(files(tmp_path)) == 2
+
+
+def test_plain_sockets_beyond_this_machine_need_a_word(monkeypatch, threads_client):
+    spread = dd.from_pandas(SAMPLE, npartitions=2)
+    monkeypatch.setattr(train, "is_loopback", lambda client: False)
+    asked = FEW.model_copy(update={"distributed": "yes"})
+    with pytest.raises(ConfigError, match=r"plain sockets to the network .*--allow-plain-collective") as caught:
+        fitted(spread, params=asked, client=threads_client)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"GiB, more than half .*more memory or draw fewer.*--allow-plain-collective"):
+        fitted(spread, client=threads_client, worker_memory=2**16)
+    assert fitted(spread, client=threads_client, worker_memory=2**30) == REFERENCE  # in one task nothing is opened
+    assert fitted(spread, params=asked, client=threads_client, plain_collective=True) == REFERENCE
+
+
+@pytest.fixture
+def threads_client():
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
 def test_gradients_lie_on_the_grid_and_are_the_logistic_ones():
     rng = np.random.default_rng(0)
     margin = rng.normal(0, 6, 500).astype(np.float32)

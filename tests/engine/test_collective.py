@@ -1,0 +1,96 @@
+"""Training by every worker: which clusters lie within this machine, and an end to losses. Kills are in tests/faults."""
+
+from __future__ import annotations
+
+import threading
+
+import dask.dataframe as dd
+import pytest
+import xgboost
+from distributed import Client, LocalCluster
+
+from engine import collective
+from engine.collective import is_loopback, loopback_host
+from engine.errors import ClusterError, StoreError
+from engine.kernels.features import ALL_FEATURES
+from engine.params import TrainParams
+from engine.train import fit
+from tests.engine.samples import make_sample
+
+SPREAD = TrainParams(rounds=3, max_depth=3, distributed="yes")
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def spread(client, **options):
+    sample = dd.from_pandas(make_sample(600), npartitions=2)
+    return fit(sample, features=ALL_FEATURES, params=SPREAD, client=client, **options)
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("tcp://127.0.0.1:8786", "127.0.0.1"),
+        ("tls://127.0.1.7:8786", "127.0.1.7"),
+        ("tcp://[::1]:8786", "::1"),
+        ("tcp://localhost:8786", "127.0.0.1"),
+        ("tls://10.0.0.5:8786", None),
+        ("tcp://0.0.0.0:8786", None),
+        ("gateway://gateway.example:443/x", None),
+    ],
+)
+def test_only_loopback_is_this_machine(address, host):
+    assert loopback_host(address) == host
+
+
+def test_a_cluster_of_threads_is_this_machine(client):
+    assert is_loopback(client)
+
+
+def lost(error):
+    async def attempt(*args):
+        raise error
+
+    return attempt
+
+
+def test_losses_come_to_an_end_in_one_line(client, monkeypatch):
+    monkeypatch.setattr(collective, "_attempt", lost(xgboost.core.XGBoostError("Ring Allreduce failed")))
+    with pytest.raises(ClusterError, match=r"training lost workers 4 times .*the same command goes on") as caught:
+        spread(client)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [StoreError("disk full"), ZeroDivisionError("a defect")])
+def test_what_is_no_loss_is_not_tried_again(client, monkeypatch, error):
+    monkeypatch.setattr(collective, "_attempt", lost(error))
+    monkeypatch.setattr(collective, "_TELL_SECONDS", 0.2)
+    with pytest.raises(type(error), match=str(error)):
+        spread(client)
+
+
+def test_a_finished_checkpoint_needs_no_worker(client, monkeypatch, tmp_path):
+    expected = spread(client, checkpoints=tmp_path).tree_sha256()
+    monkeypatch.setattr(collective, "_attempt", lost(AssertionError("trained again")))
+    assert spread(client, checkpoints=tmp_path).tree_sha256() == expected
+
+
+def test_a_tracker_that_was_given_up_says_nothing(capsys):
+    def run(error):
+        thread = threading.Thread(target=lambda: (_ for _ in ()).throw(error))
+        thread.start()
+        thread.join()
+        return capsys.readouterr().err
+
+    before, threading.excepthook = threading.excepthook, collective._hush_trackers
+    try:
+        assert run(xgboost.core.XGBoostError("Poll timeout")) == ""
+    finally:
+        threading.excepthook = before
