@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import click
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from engine.errors import ConfigError, StoreError
 from engine.params import RunParams
@@ -28,6 +30,26 @@ ALLOW_ROOT: Final = click.option(
     "--allow-root", multiple=True, metavar="DIR", help="Also read below this folder; or write to this store, s3://..."
 )
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+
+
+class UserSettings(BaseModel):
+    """What a user allows every command of theirs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow_hosts: tuple[str, ...] = ()
+    """As ``--allow-host``."""
+
+    allow_roots: tuple[str, ...] = ()
+    """As ``--allow-root``: absolute folders, or addresses of stores."""
+
+    @field_validator("allow_roots")
+    @classmethod
+    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        relative = [root for root in value if "://" not in root and not Path(root).expanduser().is_absolute()]
+        if relative:
+            raise ValueError(f"{relative[0]!r} is not an absolute folder")
+        return tuple(root if "://" in root else str(Path(root).expanduser()) for root in value)
 
 
 class _ShortYaml(yaml.SafeLoader):
@@ -78,9 +100,29 @@ def given_config(config: Path | None, overrides: tuple[str, ...]) -> RunParams |
 
 
 def trust_of(config: Path | None, *, hosts: tuple[str, ...] = (), roots: tuple[Path | str, ...] = ()) -> Trust:
-    """Return what a command may read: the working folder, the configuration's, and what the command line adds."""
+    """Return what a command may read: the working folder, the configuration's, and what the command line and the user's
+    settings add."""
     beside = [] if config is None else [config.resolve().parent]
-    return Trust().with_roots(Path.cwd(), *roots, *beside).with_hosts(*hosts)
+    mine = user_settings()
+    return Trust().with_roots(Path.cwd(), *roots, *beside, *mine.allow_roots).with_hosts(*hosts, *mine.allow_hosts)
+
+
+def user_settings() -> UserSettings:
+    """Return what ``~/.config/mangroves/settings.yaml`` (``XDG_CONFIG_HOME``) says; nothing where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a mapping of these keys, or somebody else could have written it.
+    """
+    path = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "mangroves" / "settings.yaml"
+    try:
+        about = path.stat()
+    except OSError:
+        return UserSettings()
+    if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"settings {path} can be written by others than you", fix=f"chmod go-w {path}, and own it")
+    return parse(UserSettings, read_mapping(path), (), source=str(path), see="docs/trust.md")
 
 
 def run_folder(params: RunParams, trust: Trust) -> Path:
