@@ -200,7 +200,6 @@ class RunRecord:
         session = self._data["sessions"][-1]
         content = {
             "output": path.name,
-            "sha256": bytes_sha256(path),
             **about,
             "run": self._data["name"],
             "notice": self._data["notice"],

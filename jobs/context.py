@@ -20,7 +20,7 @@ from engine.catalog import periods_of
 from engine.cluster import check_visible, open_cluster, run_bounded
 from engine.copies import share
 from engine.errors import ConfigError
-from engine.files import content_sha256
+from engine.files import bytes_sha256, content_sha256
 from engine.habitat import HabitatSources, find_habitat_sources
 from engine.params import RunParams
 from engine.places import Place, each, modified
@@ -229,7 +229,7 @@ class Run:
         beside = output.with_name(output.name + ".json")
         latest = max(self.each(lambda store: modified(marker_path(store)), stores), default=0.0)
         if not beside.is_file() or modified(beside) < latest or not vouches_for(beside, output):
-            self.record.write_beside(output)
+            self.record.write_beside(output, sha256=bytes_sha256(output))
 
     def each[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Apply a function that asks for outputs to many items, in their order."""
