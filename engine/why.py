@@ -75,12 +75,14 @@ def explain_scenes(
     params: CubeParams,
     access: Access,
     marker: Mapping[str, Any] | None,
+    ledger: Mapping[str, Any] | None,
 ) -> Iterator[dict[str, Any]]:
     """Say of each scene of a period that covers a point what became of it, in order of time.
 
-    Read from its source as the cube did; where that does not answer, by what the cube's marker knows of lost scenes.
+    Read from its source as the cube did; where that does not answer, by what marker and ledger of the cube know.
     """
     lost = {loss["scene"]: loss for loss in (marker or {}).get("lost", [])}
+    read = (ledger or {}).get("scenes", {})
     taken = set((marker or {}).get("scenes", []))
     where = shapely.Point(point)
     clear_of: set[str] = set()
@@ -93,6 +95,7 @@ def explain_scenes(
             "date": f"{scene.datetime:%Y-%m-%d}",
             "platform": scene.platform,
             "path_row": f"{scene.wrs_path:03d}/{scene.wrs_row:03d}",
+            "read": _total(read.get(scene.id, {})),
         }
         if marker is not None and scene.id not in taken:
             yield told | {"used": False, "said": ["not among the scenes of the cube"]}
@@ -112,6 +115,11 @@ def explain_scenes(
                 said = ["clear, as an earlier scene of its pass was"]
             clear_of |= {scene.observation} if used else set()
             yield told | {"used": used, "said": said}
+
+
+def _total(assets: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return what a cube read of a scene, all assets together."""
+    return {key: sum(asset.get(key, 0) for asset in assets.values()) for key in ("ranges", "bytes", "retries")}
 
 
 def _said_of(scene: Scene, pixel: Pixel, params: CubeParams, access: Access) -> list[str]:

@@ -18,6 +18,7 @@ from engine.mask_archives import ABOUT
 from engine.masks import label_tile, open_masks
 from engine.params import RunParams
 from engine.ranges import Access
+from engine.reads import read_reads
 from engine.record import ITEMS
 from engine.scenes import read_scenes
 from engine.sign import Signer
@@ -63,7 +64,9 @@ def command(
     cube = outputs / "cube" / tile.id / f"{year}.zarr"
     scenes = read_scenes(run / ITEMS) if (run / ITEMS).is_file() else []
     access = Access(trust, Signer(trust), params.cube.requests)
-    told = list(explain_scenes(scenes, pixel, (lon, lat), period, params.cube, access, read_marker(cube)))
+    told = list(
+        explain_scenes(scenes, pixel, (lon, lat), period, params.cube, access, read_marker(cube), read_reads(cube))
+    )
     rows = {scene["path_row"].replace("/", "") for scene in told}
     region = int(region_codes(area, tile)[pixel.at])
     content = {
@@ -119,6 +122,9 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
                 f" ({loss.get('kind', 'permanent')}, {loss.get('attempts', '?')} attempts of {loss['asset'] or 'all'}: "
             )
             line += f"{loss['cause']})"
+        read = scene["read"]
+        again = f", {read['retries']} of them again" if read["retries"] else ""
+        line += f"; read {read['bytes'] / 1e6:.1f} MB in {read['ranges']} ranges{again}" if read["ranges"] else ""
         yield f"{line}  {scene['scene']}"
     for refusal in content["refused"]:
         yield f"  refused {refusal['scene']}: {refusal['reason']}"

@@ -1,0 +1,64 @@
+"""What is compared with what was written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import xarray as xr
+
+from engine.store import marker_path, write_marker, write_store
+from engine.verify import find_vouchers, verify_task
+
+
+def a_store(folder):
+    beside = folder / "class.tif"
+    beside.write_bytes(b"pixels")
+    store = folder / "2019.zarr"
+    write_store(store, xr.Dataset({"a": (("y", "x"), np.ones((4, 4), "u1"))}), {"fingerprint": "f"}, [beside])
+    return store, beside
+
+
+def problems(voucher):
+    return [problem for problem, _ in verify_task(voucher, False).damaged]
+
+
+def test_what_is_whole_is_counted(tmp_path):
+    store, _ = a_store(tmp_path)
+    found = verify_task(marker_path(store), False)
+    assert found.counts == {"files": 2, "stores": 1, "markers": 1}
+    assert not found.damaged
+
+
+def test_each_damaged_or_missing_thing_is_named_with_its_fix(tmp_path):
+    store, beside = a_store(tmp_path)
+    beside.write_bytes(b"pixelz")
+    ((problem, fix),) = verify_task(marker_path(store), False).damaged
+    assert problem == f"{beside} is not as it was written"
+    assert fix == f"delete its marker {marker_path(store)} and run the same command again"
+    beside.unlink()
+    assert "class.tif cannot be read" in problems(marker_path(store))[0]
+    beside.write_bytes(b"pixels")
+    marker = json.loads(marker_path(store).read_text())
+    marker_path(store).write_text(json.dumps(marker | {"fingerprint": "g"}))
+    assert problems(marker_path(store)) == [f"{marker_path(store)} is not as it was written"]
+    marker_path(store).write_text("{")
+    assert problems(marker_path(store)) == [f"{marker_path(store)} is damaged"]
+
+
+def test_a_record_beside_a_table_vouches_for_its_bytes(tmp_path):
+    table, beside = tmp_path / "areas.csv", tmp_path / "areas.csv.json"
+    table.write_text("a\n")
+    digest = write_marker(tmp_path / "x.json", {}, [table])["files"]["areas.csv"]
+    beside.write_text(json.dumps({"output": "areas.csv", "sha256": digest}))
+    assert problems(beside) == []
+    table.write_text("b\n")
+    assert problems(beside) == [f"{table} is not as it was written"]
+
+
+def test_stores_without_a_marker_are_unfinished(tmp_path):
+    store, _ = a_store(tmp_path)
+    marker_path(store).unlink()
+    found = find_vouchers(tmp_path)
+    assert found.unfinished == [store]
+    assert found.vouchers == []
