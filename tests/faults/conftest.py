@@ -8,10 +8,23 @@ from pathlib import Path
 import pytest
 
 from tests.faults.promises import PROMISES, Promises, tally, write_tally
+from tests.faults.runs import SMALL, WORLD, Undisturbed, undisturbed_run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-json", type=Path, help="where to write injected and held faults of each promise")
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A run of 64 tile-years that nothing disturbed; not to be changed."""
+    return undisturbed_run(WORLD, tmp_path_factory.mktemp("wide"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The same of 4 tile-years, for the fast tests."""
+    return undisturbed_run(SMALL, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
