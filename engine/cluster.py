@@ -20,6 +20,7 @@ from typing import Any, Final
 import dask
 from distributed import CancelledError, Client, KilledWorker, as_completed, get_worker
 from distributed.comm import CommClosedError
+from distributed.scheduler import NoValidWorkerError
 from distributed.utils import silence_logging_cmgr
 
 from engine.code import difference, software
@@ -80,7 +81,7 @@ def open_cluster(
                 f"worker {error.last_worker.address} died, as others did before it at the same task",
                 fix="it is likely out of memory: raise memory_limit, use fewer workers, or lower cube.block_px",
             ) from error
-        except (CancelledError, CommClosedError) as error:
+        except (CancelledError, CommClosedError, NoValidWorkerError) as error:
             raise ClusterError(
                 f"the cluster of profile {name!r} was lost ({type(error).__name__})",
                 fix="see to its scheduler and workers, then run the same command again",

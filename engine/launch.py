@@ -260,6 +260,11 @@ def settings_of(profile: Profile) -> dict[str, Any]:
         "distributed.admin.tick.limit": "60s",
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
     }
+    if isinstance(profile, LocalProfile):
+        # A worker that starts again on a busy machine may take longer than dask's 15 s: given up, none would be left
+        # and the run would wait for ever. Where really none comes back, it ends.
+        settings["distributed.deploy.lost-worker-timeout"] = "10 minutes"
+        settings["distributed.scheduler.no-workers-timeout"] = "5 minutes"
     if getattr(profile, "adapt", None):
         settings["distributed.scheduler.unknown-task-duration"] = "30s"  # of a tile-year not yet seen: or none is added
     if not isinstance(profile, LocalProfile | ThreadsProfile):
