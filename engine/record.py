@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import rasterio
 
 import engine
+from engine.code import code_sha256
 from engine.errors import StoreError
 from engine.files import bytes_sha256, cannot_read, cannot_write, locked, write_text
 from engine.places import ObjectPath, Place, entries, move, relative
@@ -254,7 +255,7 @@ def open_record(
     ------
     StoreError
         If another command works on the run; if the folder holds a run of another configuration or of another
-        version of this software, a damaged record, an item list that is not the one the run froze, or files of no
+        version or other code of this software, a damaged record, an item list that is not the one the run froze, or files of no
         run; or if it cannot be written.
     """
     folder = Path(folder)
@@ -333,9 +334,17 @@ def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> No
         keys = [k for k in sorted({*before, *after}) if before.get(k) != after.get(k) and _decides(k)]
         named = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         raise StoreError(f"run {folder} was made with another configuration (differs in: {named})", fix=_FIX)
-    made_with = old["sessions"][-1]["versions"]["mangroves"] if old["sessions"] else engine.__version__
-    if made_with != engine.__version__:
-        raise StoreError(f"run {folder} was made with mangroves {made_with}, this is {engine.__version__}", fix=_FIX)
+    made_with = old["sessions"][-1]["versions"] if old["sessions"] else _versions()
+    if made_with["mangroves"] != engine.__version__:
+        raise StoreError(
+            f"run {folder} was made with mangroves {made_with['mangroves']}, this is {engine.__version__}", fix=_FIX
+        )
+    if made_with.get("engine_sha256") != code_sha256():
+        raise StoreError(
+            f"run {folder} was made by other code of mangroves {engine.__version__} "
+            f"(engine {str(made_with.get('engine_sha256', 'not recorded'))[:12]}, this is {code_sha256()[:12]})",
+            fix="check out what it was made with, or pass --fresh, which sets the old run aside",
+        )
     frozen = folder / ITEMS
     if old["items"] and frozen.is_file() and _describe_items(frozen)["sha256"] != old["items"]["sha256"]:
         raise StoreError(f"{frozen} is not the item list this run froze", fix=_FIX)
@@ -438,8 +447,9 @@ def _clean(value: Any) -> Any:
 
 def _versions() -> dict[str, str]:
     """Return versions of this software and of what decides its results."""
-    own = {"mangroves": engine.__version__, "python": platform.python_version(), "gdal": rasterio.__gdal_version__}
-    return {**own, "machine": platform.machine(), **{name: version(name) for name in _LIBRARIES}}
+    own = {"mangroves": engine.__version__, "engine_sha256": code_sha256()}
+    system = {"python": platform.python_version(), "gdal": rasterio.__gdal_version__}
+    return {**own, **system, "machine": platform.machine(), **{name: version(name) for name in _LIBRARIES}}
 
 
 def _now() -> str:

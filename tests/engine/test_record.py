@@ -66,6 +66,7 @@ def test_a_record_says_what_made_the_run_and_what_it_cost(tmp_path):
     assert data["harmonisation"] == {"lines": {"TM": [[0.98, 0.002]]}}
     [session] = data["sessions"]
     assert session["versions"]["mangroves"] == engine.__version__
+    assert session["versions"]["engine_sha256"] == code_sha256()
     assert {"numpy", "rasterio", "gdal", "python"} <= set(session["versions"])
     assert session["started"] <= session["ended"]
 
