@@ -45,7 +45,9 @@ def kill_workers(job: Job, stage: str, most: int, *, every: int = EVERY) -> int:
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", ["cube", "sample", "classify", "change"])
-def test_a_stage_whose_workers_are_killed_ends_with_the_same(wide: Undisturbed, tmp_path: Path, promise: Promises, stage):
+def test_a_stage_whose_workers_are_killed_ends_with_the_same(
+    wide: Undisturbed, tmp_path: Path, promise: Promises, stage
+):
     killed = 0
     while killed < KILLS:
         job = prepared(stage, wide, tmp_path / f"{killed:02d}")
