@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import logging
 import math
 import re
 import time
@@ -18,8 +19,21 @@ from typing import Any, Final
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from engine.trust import redact
+
 HEADERS_S: Final = 30.0
 """From the sent request until the last byte of the answer's headers."""
+
+
+class _Redacting(logging.Filter):
+    """urllib3 logs what it asks for, signature and all, where somebody turns debugging on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_Redacting())
 
 
 class _Incoming(io.RawIOBase):

@@ -56,9 +56,9 @@ class FaultServer(Loopback):
         """The host of the storage."""
         return f"landsateuwest{self.domain}"
 
-    def href(self, path: Path) -> str:
-        """Return the unsigned address of a file."""
-        return f"http://{self.blobs}/{CONTAINER}/{path.relative_to(self.folder).as_posix()}"
+    def href(self, name: str) -> str:
+        """Return the unsigned address of a file, by its path in the folder."""
+        return f"http://{self.blobs}/{CONTAINER}/{name}"
 
     def _first_time(self, key: str, share: float) -> bool:
         with self._lock:
@@ -85,10 +85,7 @@ class FaultServer(Loopback):
         signature = query.rpartition("sig=")[2]
         asked = call.headers.get("range", "")
         hit = self.fault not in ("", "signer 429") and self._first_time(f"{path} {asked}", 0.2)
-        if hit and self.fault == "expiry":
-            with self._lock:
-                self._alive[signature] = 0.0
-        if time.time() >= self._alive.get(signature, 0.0):
+        if (hit and self.fault == "expiry") or time.time() >= self._alive.get(signature, 0.0):
             return Reply(403)
         file = self.folder / path.removeprefix(f"/{CONTAINER}/")
         if self.lasting or not file.is_file():
@@ -97,7 +94,7 @@ class FaultServer(Loopback):
         first, _, last = asked.removeprefix("bytes=").partition("-")
         begin, end = int(first), min(int(last) + 1, len(data))
         right = Reply(206, data[begin:end], {"Content-Range": f"bytes {begin}-{end - 1}/{len(data)}"})
-        return self._damaged(right) if hit and self.fault != "expiry" else right
+        return self._damaged(right) if hit else right
 
     def _damaged(self, right: Reply) -> Reply:
         length = {**right.headers, "Content-Length": str(len(right.body))}
@@ -143,7 +140,7 @@ def move_items(items: Path, server: FaultServer) -> None:
     """Let the items of an archive, a copy, name the server instead of files."""
     content = json.loads(items.read_text(encoding="utf-8"))
     for asset in (asset for item in content["features"] for asset in item["assets"].values()):
-        file = (items.parent / asset["href"]).resolve()
-        if file.is_relative_to(server.folder) and file.is_file():
-            asset["href"] = server.href(file)
+        name = asset["href"].removeprefix("./")
+        if (server.folder / name).is_file():
+            asset["href"] = server.href(name)
     items.write_text(json.dumps(content), encoding="utf-8")
