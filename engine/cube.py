@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.features import rasterize
 
-from engine.errors import EngineError, SceneError, TrustError
+from engine.errors import EngineError, Fault, SceneError, TrustError
 from engine.grid import crs_of
 from engine.kernels.composite import annual_layers, empty_layers
 from engine.kernels.features import WATER_MISSING
@@ -155,8 +155,8 @@ def _each_scene(
 
 
 def _loss(scene: Scene, error: EngineError) -> dict[str, Any]:
-    kind = getattr(error, "kind", None) or ("hostile" if isinstance(error, TrustError) else "permanent")
-    return {"scene": scene.id, "asset": error.about.get("asset", ""), "cause": error.problem, "kind": str(kind)}
+    kind = str(error.kind or Fault.PERMANENT)
+    return {"scene": scene.id, "asset": error.about.get("asset", ""), "cause": error.problem, "kind": kind}
 
 
 def _add_scene(
@@ -418,7 +418,7 @@ def build_tile_year(
         looks, counts = np.unique(layers["lost_count"][layers["lost_count"] > 0], return_counts=True)
         without = {"lost_px": dict(zip(map(str, looks.tolist()), counts.tolist(), strict=True))}
         for loss in lost:
-            loss |= {"attempts": spent.attempts(loss["scene"], loss["asset"]), "pixels": pixels[loss["scene"]]}
+            loss |= {"attempts": spent.attempts_of(loss["scene"], loss["asset"]), "pixels": pixels[loss["scene"]]}
     marker = {
         "fingerprint": fingerprint,
         "tile": tile.id,

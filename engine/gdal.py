@@ -70,7 +70,7 @@ def open_raster(
     remote = None
     try:
         if "://" in address:
-            remote = RemoteFile(_file_name(address), address, access, spent or Spent())
+            remote = RemoteFile(_file_name(address), address, access, spent or Spent(), about)
         with (
             rasterio.Env(**GDAL_OPTIONS),
             rasterio.open(remote.name if remote else address, driver="GTiff", opener=remote) as dataset,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.errors import Fault
 from engine.files import cannot_read, write_text
 from engine.places import Place
 from engine.ranges import Spent
@@ -58,7 +59,7 @@ class Reads(Spent):
             file.ranges += 1
         return _RangeReads(self, file)
 
-    def attempts(self, scene: str, asset: str) -> int:
+    def attempts_of(self, scene: str, asset: str) -> int:
         """Return the most requests that one range of an asset took."""
         found = self.files.get((scene, asset))
         return found.attempts if found else 0
@@ -96,13 +97,12 @@ class _RangeReads(Spent):
         with self._whole.on(stage, size):
             yield
 
-    def count(self, fault: Any) -> None:
+    def count(self, fault: Fault | None) -> None:
         """Count one request as ``Spent`` does, and its kind of fault if it had one."""
         if fault is not None:
             with self._whole._lock:
                 self._file.faults[str(fault)] += 1
-        if counted := getattr(self._whole, "count", None):
-            counted(fault)
+        self._whole.count(fault)
 
 
 def reads_path(store: Place) -> Place:

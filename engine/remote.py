@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -39,10 +40,12 @@ class RemoteFile(MultiByteRangeResourceContainer):
         Checked by ``Trust.check``.
     access : Access
     spent : Spent
+    about : mapping
+        What the file is, for ``Spent.of_range``.
     """
 
-    def __init__(self, name: str, address: str, access: Access, spent: Spent) -> None:
-        self.name, self.address, self.access, self.spent = name, address, access, spent
+    def __init__(self, name: str, address: str, access: Access, spent: Spent, about: Mapping[str, Any]) -> None:
+        self.name, self.address, self.access, self.spent, self.about = name, address, access, spent, about
         self.fault: RangeError | EngineError | None = None
         self.length = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -51,7 +54,7 @@ class RemoteFile(MultiByteRangeResourceContainer):
     def _begin(self) -> None:
         """Read the first block, which tells the size."""
         total = ObjectPath(self.address).size() if is_object(self.address) else None
-        data, told = read_part(self.address, 0, BLOCK_BYTES, self.access, self.spent)
+        data, told = read_part(self.address, 0, BLOCK_BYTES, self.access, self.spent.of_range(self.about))
         if total is None and told is None and len(data) == BLOCK_BYTES:
             raise RangeError("the server does not tell the file's size")
         self.length = next(size for size in (total, told, len(data)) if size is not None)
@@ -92,7 +95,7 @@ class RemoteFile(MultiByteRangeResourceContainer):
         parts = []
         for begin in range(start, stop, MAX_RANGE_BYTES):
             end = min(begin + MAX_RANGE_BYTES, stop)
-            data, _ = read_part(self.address, begin, end, self.access, self.spent)
+            data, _ = read_part(self.address, begin, end, self.access, self.spent.of_range(self.about))
             if len(data) != end - begin:
                 raise RangeError("the file has become shorter", Fault.PERMANENT)
             parts.append(data)

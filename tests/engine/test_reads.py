@@ -29,8 +29,8 @@ def test_ranges_retries_and_faults_are_counted_by_file_and_seconds_in_the_whole(
         "scenes": {"a": {"red": {"ranges": 2, "bytes": 15, "retries": 2, "faults": {"transient": 2}}}},
         "lost": [],
     }
-    assert reads.attempts("a", "red") == 3
-    assert reads.attempts("a", "blue") == 0
+    assert reads.attempts_of("a", "red") == 3
+    assert reads.attempts_of("a", "blue") == 0
     assert reads.bytes["fetch"] == 25
     assert set(reads.record()) == {"sign", "fetch"}
 

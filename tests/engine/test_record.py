@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import engine.record
+from engine.code import code_sha256
 from engine.errors import SceneError, StoreError
 from engine.places import ObjectPath, entries
 from engine.record import open_record

@@ -112,7 +112,7 @@ def test_a_file_cut_short_is_told(content):
 def test_no_other_file_is_opened_and_nothing_written(content):
     data, _ = content
     with Loopback(lambda call: ranged(data, call)).running() as server:
-        file = RemoteFile("a.tif", f"{server.url}/a.tif", Access(server.trust), Spent())
+        file = RemoteFile("a.tif", f"{server.url}/a.tif", Access(server.trust), Spent(), {})
         for name in ("a.tif.aux.xml", "/etc/passwd", "a.tif.ovr"):
             assert not file.isfile(name)
             with pytest.raises(FileNotFoundError):
@@ -126,7 +126,7 @@ def test_what_is_kept_is_bounded_and_right_in_any_order(monkeypatch):
     monkeypatch.setattr(remote, "_KEPT_BLOCKS", 8)
     data = np.random.default_rng(1).bytes(3_000_001)
     with Loopback(lambda call: ranged(data, call), keep_alive=True).running() as server:
-        file = RemoteFile("a.bin", f"{server.url}/a.bin", Access(server.trust), Spent())
+        file = RemoteFile("a.bin", f"{server.url}/a.bin", Access(server.trust), Spent(), {})
         handle = file.open("a.bin")
         rng = np.random.default_rng(2)
         for start, size in zip(rng.integers(0, 3_000_100, 200), rng.integers(0, 200_000, 200), strict=True):

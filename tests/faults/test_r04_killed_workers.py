@@ -30,7 +30,7 @@ def kill_workers(job: Job, stage: str, most: int, *, every: int = EVERY) -> int:
     """Run a stage to its end and kill the worker that lives longest, again and again; return how often."""
     killed, due = 0, 1
     with started(job, COMMANDS[stage]) as going:
-        while killed < most and await_that(lambda: len(finished(job, stage)) >= due, going):
+        while killed < most and await_that(lambda due=due: len(finished(job, stage)) >= due, going):
             pids = worker_pids(going)
             if not pids:
                 continue
