@@ -37,7 +37,9 @@ def command(run: Path, as_json: bool) -> None:
             f"{driver.name} has not stopped within {STOP_SECONDS} s; wait, or ask again",
         )
         sys.exit(1)
+    status = (read_record(run) or {"status": "not begun"})["status"]
+    said = f"the run is {status}" if status == "finished" else f"mangroves resume {run} goes on from what is finished"
     reporter.result(
-        {"run": str(run), "stopped": True, "driver": driver.model_dump(mode="json")},
-        f"{driver.name} has stopped; mangroves resume {run} goes on from what is finished",
+        {"run": str(run), "stopped": True, "status": status, "driver": driver.model_dump(mode="json")},
+        f"{driver.name} has stopped; {said}",
     )
