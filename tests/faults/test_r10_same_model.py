@@ -117,7 +117,7 @@ def test_a_killed_command_goes_on_and_fits_nothing_twice(promise, tmp_path):
     assert killed.call("sample").code == 0
     folder = killed.run / "model" / "checkpoints"
     before: dict[Path, int] = {}
-    for finished in (0, 1, 3, 5, 7):
+    for finished in (0, 1, 3):
         with promise("R10", f"the command killed in fit {finished + 1}"):
 
             def is_due(finished=finished):
@@ -130,7 +130,7 @@ def test_a_killed_command_goes_on_and_fits_nothing_twice(promise, tmp_path):
             kept = training.rounds_kept(folder)
             before = {path: path.stat().st_mtime_ns for path, rounds in kept.items() if rounds == 150}
             assert len(before) >= finished
-    with promise("R10", "the command run to its end after five kills"):
+    with promise("R10", "the command run to its end after three kills"):
         assert killed.call("train").code == 0
         assert trees(killed.run) == trees(undisturbed.run)
         bands = [(job.run / "model" / "bands" / "model.json").read_bytes() for job in (undisturbed, killed)]
