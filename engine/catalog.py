@@ -43,6 +43,11 @@ MAX_FILE_BYTES: Final = 2**30
 """Of one item file, uncompressed."""
 
 _ROWS_AT_ONCE: Final = 16
+
+_UNPACKED_TIMES: Final = 64
+_LEAST_UNPACKED_BYTES: Final = 2**26
+"""What a Parquet file may unpack to: this, or so many times its size where that is more."""
+
 """Of an item table: what is held at most before its size is known, however long its values turn out to be."""
 
 _BOX_DEGREES: Final = 10.0
@@ -291,16 +296,17 @@ def _read(source: str, web: Web) -> Any:
                 raise CatalogError(f"{what} is larger than {MAX_FILE_BYTES >> 20} MB", fix="split it")
             data = path.read_bytes()
         if table:
-            return _unpacked(pq.ParquetFile(io.BytesIO(data)), what)
+            return _unpacked(pq.ParquetFile(io.BytesIO(data)), len(data), what)
         return [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         kind = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise CatalogError(f"{what} cannot be read ({kind})", fix="give STAC JSON, NDJSON or GeoParquet") from error
 
 
-def _unpacked(file: pq.ParquetFile, what: str) -> pa.Table:
+def _unpacked(file: pq.ParquetFile, packed_bytes: int, what: str) -> pa.Table:
     """Read a Parquet file a few rows at a time: a long value that is stored once may be that of every row."""
-    too_large = CatalogError(f"{what} unpacks to more than {MAX_FILE_BYTES >> 20} MB", fix="split it")
+    most = min(MAX_FILE_BYTES, max(_LEAST_UNPACKED_BYTES, _UNPACKED_TIMES * packed_bytes))
+    too_large = CatalogError(f"{what} unpacks to more than {most >> 20} MB", fix="split it")
     groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
     if sum(groups) > MAX_FILE_BYTES:
         raise too_large
@@ -310,7 +316,7 @@ def _unpacked(file: pq.ParquetFile, what: str) -> pa.Table:
     for batch in file.iter_batches(rows):
         batches.append(batch)
         size += batch.nbytes
-        if size > MAX_FILE_BYTES:
+        if size > most:
             raise too_large
     return pa.Table.from_batches(batches, file.schema_arrow)
 

@@ -50,6 +50,9 @@ _FALSE_NORTHING_M: Final = 10_000_000.0
 """327zz is 326zz with this added to northings."""
 
 
+_MAX_ID: Final = 128
+
+
 @dataclass(frozen=True)
 class Scene:
     """One STAC item, checked: everything below is present and of a known form.
@@ -248,7 +251,9 @@ def scene_from_item(
     SceneError
         Naming the item and why it cannot be used.
     """
-    name = str(item.get("id") or "(no id)")[:128]
+    name = str(item.get("id") or "(no id)")
+    if len(name) > _MAX_ID:
+        raise SceneError(f"id is longer than {_MAX_ID} characters", fix="repair the catalog", scene=name[:_MAX_ID])
     try:
         return _scene(item, name, base, grid_from_header)
     except SceneError as error:

@@ -68,7 +68,7 @@ class Web:
         # Headers may hold a key: they do not follow a redirect.
         return self._get(
             url,
-            lambda answer, deadline: _decode(_read(answer, MAX_BYTES, deadline, what)),
+            lambda answer, deadline: _decode(_read(answer, MAX_BYTES, deadline, what), what),
             what=what,
             body=body,
             headers=headers,
@@ -190,11 +190,13 @@ class _NotJson(ValueError):
     """An HTML page in place of an answer, once or for good."""
 
 
-def _decode(data: bytes) -> Any:
+def _decode(data: bytes, what: str) -> Any:
     try:
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _NotJson from error
+    except RecursionError:
+        raise CatalogError(f"{what}: answer is nested too deep", fix="report it", kind=Fault.HOSTILE) from None
 
 
 def _read(answer: requests.Response, max_bytes: int, deadline: float, what: str) -> bytes:

@@ -106,7 +106,7 @@ def _with_href(make: Callable[[Bait], str]) -> Case:
     def run(bait: Bait, folder: Path) -> Answer:
         job = bait.job(folder)
         job.edit_items(lambda item: item["assets"]["red"].update(href=make(bait)))
-        return job.call("search")
+        return job.call("cube")
 
     return run
 
@@ -155,7 +155,6 @@ def _(bait: Bait, folder: Path) -> Answer:
             profile |= {"blockxsize": 4096, "blockysize": 4096, "compress": "deflate"}
         with rasterio.open(band, "w", **profile, SPARSE_OK=True):
             pass
-        break
     return job.call("cube")
 
 
@@ -217,11 +216,11 @@ def _hollow(folder: Path) -> str:
 
 
 def _parquet_bomb(folder: Path) -> str:
-    """100 million rows of long text from one entry of a dictionary: 100 GB from a few KB."""
-    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1_000_000, "int8")), pa.array(["x" * 1000]))
+    """A million rows of long text from one entry of a dictionary: 4 GB from a few KB."""
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, "int8")), pa.array(["x" * 1000]))
     table = pa.table(dict.fromkeys(("id", "geometry", "assets", "datetime"), column))
     with pq.ParquetWriter(folder / "c.parquet", table.schema, use_dictionary=True) as writer:
-        for _ in range(20):
+        for _ in range(10):
             writer.write_table(table)
     return "c.parquet"
 
