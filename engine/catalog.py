@@ -42,12 +42,11 @@ MAX_DOCUMENTS: Final = 50_000
 MAX_FILE_BYTES: Final = 2**30
 """Of one item file, uncompressed."""
 
-_ROWS_AT_ONCE: Final = 16
-
 _UNPACKED_TIMES: Final = 64
 _LEAST_UNPACKED_BYTES: Final = 2**26
-"""What a Parquet file may unpack to: this, or so many times its size where that is more."""
+"""What an item table may unpack to: this, or so many times its size where that is more."""
 
+_ROWS_AT_ONCE: Final = 16
 """Of an item table: what is held at most before its size is known, however long its values turn out to be."""
 
 _BOX_DEGREES: Final = 10.0
