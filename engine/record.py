@@ -371,7 +371,7 @@ def read_record(folder: Place) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise cannot_read(path, error) from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_FIX) from error
     return data
 

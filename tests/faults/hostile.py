@@ -285,7 +285,7 @@ CASES |= {
     ),
     "service: a page that unpacks to gigabytes": _served(
         lambda bait: (
-            lambda call: _landing(call, Reply(200, gzip.compress(b" " * 200 * 2**20, 9), {"Content-Encoding": "gzip"}))
+            lambda call: _landing(call, Reply(200, gzip.compress(b" " * 80 * 2**20, 1), {"Content-Encoding": "gzip"}))
         )
     ),
 }
@@ -434,14 +434,14 @@ def _(bait: Bait, folder: Path) -> Answer:
 def _(bait: Bait, folder: Path) -> Answer:
     for name in ("a.tif", "b.tif"):
         (folder / name).write_text(vrt_of(bait.file))
-    return mangroves("change", folder / "a.tif", folder / "b.tif", "-o", folder / "out")
+    return mangroves("change", folder / "a.tif", folder / "b.tif")
 
 
 @case("change: maps of giant tiles")
 def _(bait: Bait, folder: Path) -> Answer:
     for name in ("a.tif", "b.tif"):
         _giant_raster(folder / name, bait)
-    return mangroves("change", folder / "a.tif", folder / "b.tif", "-o", folder / "out")
+    return mangroves("change", folder / "a.tif", folder / "b.tif")
 
 
 def _record(edit: Callable[[dict[str, Any], Bait], Any]) -> Case:
