@@ -89,11 +89,14 @@ def verify_task(voucher: Place, is_model: bool) -> Checked:
 def _marker_problems(voucher: Place, content: Mapping[str, Any]) -> Iterator[str]:
     if seal_of(content) != content["marker_sha256"]:
         yield f"{voucher} is not as it was written"
+    store = voucher.with_suffix(".zarr")
+    gone = "sha256" in content and not (store / "zarr.json").is_file()
+    if gone:
+        yield f"{store} is missing"
     for name, sha256 in content["files"].items():
-        if found := _compare(voucher.parent / name, sha256):
+        if not (gone and name == f"{store.name}/zarr.json") and (found := _compare(voucher.parent / name, sha256)):
             yield found
-    if "sha256" in content:
-        store = voucher.with_suffix(".zarr")
+    if "sha256" in content and not gone:
         try:
             with open_store(store) as data:
                 data.load()

@@ -66,6 +66,9 @@ class Files(ThreadingHTTPServer):
         self.folder = folder
         self.statuses: dict[str, int] = {}
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that hang up, which a refused answer makes them do."""
+
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.server_port}"
