@@ -254,9 +254,9 @@ def open_record(
     Raises
     ------
     StoreError
-        If another command works on the run; if the folder holds a run of another configuration, or of another version
-        or other code of this software, a damaged record, an item list that is not the one the run froze, or files of
-        no run; or if it cannot be written.
+        If another command works on the run; if the folder holds a run of another configuration, or of another
+        version or other code of this software, a damaged record, an item list that is not the one the run froze, or
+        files of no run; or if it cannot be written.
     """
     folder = Path(folder)
     with locked(folder):

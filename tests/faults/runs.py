@@ -8,11 +8,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,10 +22,16 @@ import rasterio
 
 from engine.simulate import WorldParams, write_archive
 from engine.store import array_sha256, open_store, read_marker
+from jobs.cli import main
 from tests.jobs.calls import Job, trees
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 WORKERS: Final = 2
+
+_FORKS: Final = get_context("forkserver")
+_FORKS.set_forkserver_preload([f"jobs.{name}" for name in ("run", "cube", "sample", "train", "classify", "change")])
+"""Commands are forked from a process that has imported the software and does nothing else: the 2 s that would take
+each of a hundred of them are not what is tested."""
 
 WORLD: Final = WorldParams(
     regions=("Vietnam2", "India", "Nigeria1", "Cuba1", "Colombia", "Madagascar", "Myanmar1", "Guinea-Bissau"),
@@ -55,7 +61,7 @@ _OUTPUTS: Final = {
     "change": ("change/", "change.csv", "transitions.csv", "patch_areas.csv", "series.", "rates.csv"),
 }
 
-_MARKERS: Final = {
+MARKERS: Final = {
     "cube": "cube/*/2*.json",
     "sample": "sample/z*.json",
     "train": "model/**/meta.json",
@@ -94,52 +100,52 @@ def prepared(stage: str, undisturbed: Undisturbed, folder: Path) -> Job:
 
 def finished(job: Job, stage: str) -> list[Path]:
     """Return the completion markers of a stage."""
-    return sorted(path for path in job.run.glob(_MARKERS[stage]) if not path.name.startswith("."))
+    return sorted(path for path in job.run.glob(MARKERS[stage]) if not path.name.startswith("."))
 
 
 @contextmanager
-def started(job: Job, command: str, cluster: str = "two") -> Iterator[subprocess.Popen[str]]:
+def started(job: Job, command: str, cluster: str = "two") -> Iterator[BaseProcess]:
     """Start a command as a terminal would, in a session of its own; no process of it outlives the block."""
     profiles = job.folder / "profiles.yaml"
     profiles.write_text(f"profiles: {{two: {{kind: local, workers: {WORKERS}}}, threads: {{kind: threads}}}}")
     arguments = job.arguments(command, "--cluster-file", profiles, cluster=cluster)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    said = job.folder / "stderr.txt"
-    with (
-        said.open("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "jobs", *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        ) as going,
-    ):
-        try:
-            yield going
-        finally:
-            kill_session(going)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers would compile all they import each time they start
+    going = _FORKS.Process(target=_main, args=(arguments, job.folder / "stderr.txt"))
+    going.start()
+    try:
+        yield going
+    finally:
+        kill_session(going)
 
 
-def ended(job: Job, command: str, cluster: str = "two", seconds: float = 120) -> str:
+def _main(arguments: list[str], said: Path) -> None:
+    """Run the command line in this process, which leads a session of its own."""
+    os.setsid()
+    os.chdir(ROOT)
+    with said.open("w") as errors, Path(os.devnull).open("w") as nowhere:
+        os.dup2(errors.fileno(), 2)
+        os.dup2(nowhere.fileno(), 1)
+        main(arguments)
+
+
+def ended(job: Job, command: str, cluster: str = "two", seconds: float = 240) -> str:
     """Run a command to its end, and return what it said; one that fails or hangs is a fault."""
     with started(job, command, cluster) as going:
-        code = going.wait(seconds)
+        going.join(seconds)
+        code = going.exitcode
     said = (job.folder / "stderr.txt").read_text()
     assert code == 0, said[-600:]
     return said
 
 
-def kill_session(going: subprocess.Popen[str]) -> None:
+def kill_session(going: BaseProcess) -> None:
     """End the command and every process that it started, as hard as can be and all at once."""
     for pid in [pid for pid in psutil.pids() if session_of(pid) == going.pid]:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    going.wait()
+    going.join()
 
 
 def session_of(pid: int) -> int | None:
@@ -150,7 +156,7 @@ def session_of(pid: int) -> int | None:
         return None
 
 
-def worker_pids(going: subprocess.Popen[str]) -> list[int]:
+def worker_pids(going: BaseProcess) -> list[int]:
     """Return the worker processes of a command, the oldest first."""
     found = []
     for pid in sorted(pid for pid in psutil.pids() if session_of(pid) == going.pid and pid != going.pid):
@@ -163,11 +169,11 @@ def worker_pids(going: subprocess.Popen[str]) -> list[int]:
     return [pid for _, pid in sorted(found)]
 
 
-def await_that(holds: Callable[[], bool], going: subprocess.Popen[str], seconds: float = 120) -> bool:
+def await_that(holds: Callable[[], bool], going: BaseProcess, seconds: float = 240) -> bool:
     """Wait until something holds; False if the command ended before."""
     deadline = time.monotonic() + seconds
     while not holds():
-        if going.poll() is not None:
+        if going.exitcode is not None:
             return False
         assert time.monotonic() < deadline, f"no progress in {seconds:.0f} s"
         time.sleep(0.005)

@@ -22,6 +22,7 @@ from tests.faults.runs import (
 from tests.jobs.calls import Job
 
 KILLS = 20
+HANGS_SECONDS = 240
 EVERY = 3
 """Tile-years that are finished between two kills: no task is hit as often as dask gives it up, four times."""
 
@@ -36,7 +37,8 @@ def kill_workers(job: Job, stage: str, most: int, *, every: int = EVERY) -> int:
                 continue
             os.kill(pids[0], signal.SIGKILL)
             killed, due = killed + 1, len(finished(job, stage)) + every
-        code = going.wait(120)
+        going.join(HANGS_SECONDS)
+        code = going.exitcode
     said = (job.folder / "stderr.txt").read_text()
     assert code == 0, f"{stage} ended after {killed} kills: {said.splitlines()[-1:]}"
     return killed

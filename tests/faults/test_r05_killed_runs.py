@@ -1,4 +1,4 @@
-"""Everything is killed in the middle of a stage: the same command again ends the same, and redoes next to nothing."""
+"""Everything is killed in the middle of a stage: the same command again ends with the same and redoes little."""
 
 from __future__ import annotations
 

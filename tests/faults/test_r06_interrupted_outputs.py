@@ -36,7 +36,7 @@ def kill_while_writing(job: Job, stage: str, chance: random.Random) -> bool:
     with started(job, COMMANDS[stage], "threads") as going:
         began = await_that(lambda: written(job.run) != before, going)
         time.sleep(chance.uniform(0, LONGEST_SECONDS))
-        alive = going.poll() is None
+        alive = going.exitcode is None
         kill_session(going)
     return began and alive
 
