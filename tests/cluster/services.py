@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +64,7 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def own_folder() -> Iterator[Path]:
     """A short path that other users may enter, unlike pytest's: for sockets and for daemons with users of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="mangroves-"))
+    folder = Path(tempfile.mkdtemp(prefix="service-"))
     folder.chmod(0o755)
     try:
         yield folder
@@ -151,6 +153,7 @@ def sshd() -> Iterator[dict[str, Any]]:
             "PasswordAuthentication": "no",
             "UsePAM": "no",
             "StrictModes": "no",
+            "SetEnv": f"PYTHONPATH={ROOT}",  # as an installed package would, every login finds this checkout
         }
         (folder / "conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         with service(daemon, "-D", "-e", "-f", folder / "conf", log=folder / "log", ready=listens(port)):
@@ -197,7 +200,7 @@ def _said(command: Sequence[str], env: Mapping[str, str]) -> str:
 
 
 def _slurm_conf(folder: Path, cores: int, controller_port: int, node_port: int) -> str:
-    host = socket.gethostname().partition(".")[0]
+    host, memory = socket.gethostname().partition(".")[0], psutil.virtual_memory().total // 2**20
     (folder / "state").mkdir()
     (folder / "spool").mkdir()
     settings = {
@@ -228,6 +231,28 @@ def _slurm_conf(folder: Path, cores: int, controller_port: int, node_port: int) 
         "SchedulerParameters": "sched_interval=5,batch_sched_delay=1",
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items()) + (
-        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN\n"
+        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} State=UNKNOWN\n"
         f"PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
     )
+
+
+@contextmanager
+def gateway(env: Mapping[str, str]) -> Iterator[str]:
+    """Run a dask-gateway server whose clusters are processes of this user; its address."""
+    server = need_server("dask-gateway-server")
+    web, private = free_ports(2)
+    dask = [sys.executable, "-m", "dask"]
+    with own_folder() as folder:
+        (folder / "config.py").write_text(
+            "from dask_gateway_server.backends.local import UnsafeLocalBackend\n"
+            "c.DaskGateway.backend_class = UnsafeLocalBackend\n"
+            "c.DaskGateway.authenticator_class = 'dask_gateway_server.auth.SimpleAuthenticator'\n"
+            f"c.Proxy.address = '127.0.0.1:{web}'\n"
+            f"c.DaskGateway.address = '127.0.0.1:{private}'\n"
+            f"c.UnsafeLocalBackend.clusters_directory = {str(folder)!r}\n"
+            f"c.ClusterConfig.scheduler_cmd = {[*dask, 'scheduler']!r}\n"
+            f"c.ClusterConfig.worker_cmd = {[*dask, 'worker']!r}\n"
+        )
+        command = (server, "-f", folder / "config.py")
+        with service(*command, log=folder / "log", ready=listens(web), stop=signal.SIGINT, env=env):
+            yield f"http://127.0.0.1:{web}"
