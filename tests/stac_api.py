@@ -27,7 +27,7 @@ def stac_api(items: list[dict[str, Any]], folder: Path) -> Iterator[str]:
     if command is None:
         pytest.skip("needs the rustac command (pip install rustac)")
     folder.mkdir(parents=True, exist_ok=True)
-    documents = {name: _collection(name) for name in sorted({item["collection"] for item in items})}
+    documents = {name: collection_document(name) for name in sorted({item["collection"] for item in items})}
     documents["items"] = {"type": "FeatureCollection", "features": items}
     files = [folder / f"{name}.json" for name in documents]
     for file, document in zip(files, documents.values(), strict=True):
@@ -44,7 +44,8 @@ def stac_api(items: list[dict[str, Any]], folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def _collection(name: str) -> dict[str, Any]:
+def collection_document(name: str) -> dict[str, Any]:
+    """Return the least that a catalog asks of a collection."""
     extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
     about = {"type": "Collection", "stac_version": "1.0.0", "id": name, "description": "for a test"}
     return {**about, "license": "proprietary", "extent": extent, "links": []}

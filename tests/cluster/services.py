@@ -5,6 +5,7 @@ A machine that lacks a package, a right or a command skips the test and says whi
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -256,3 +257,50 @@ def gateway(env: Mapping[str, str]) -> Iterator[str]:
         command = (server, "-f", folder / "config.py")
         with service(*command, log=folder / "log", ready=listens(web), stop=signal.SIGINT, env=env):
             yield f"http://127.0.0.1:{web}"
+
+
+@contextmanager
+def stac_catalog(collections: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]]) -> Iterator[Catalog]:
+    """Run stac-fastapi-pgstac over a PostgreSQL cluster of its own that holds these items."""
+    need_root()
+    load, serve = need_server("pypgstac"), need_server("uvicorn")
+    initdb, postgres, ready = _postgres("initdb", "postgres", "pg_isready")
+    port, web = free_ports(2)
+    with own_folder() as folder:
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        shutil.chown(data, "postgres", "postgres")
+        as_postgres: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        setup = [initdb, "--pgdata", str(data), "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]
+        subprocess.run(setup, cwd=data, capture_output=True, timeout=120, check=True, **as_postgres)
+        where = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGDATABASE": "postgres", "PGUSER": "postgres"}
+        env = {**os.environ, **where, "PGPASSWORD": "unasked"}  # loopback is trusted
+        command = [postgres, "-D", data, "-p", str(port), "-k", data, "-h", "127.0.0.1", "-c", "fsync=off"]
+        with service(
+            *command, log=folder / "p.log", ready=answers(ready, env=env), stop=signal.SIGINT, user="postgres"
+        ):
+            subprocess.run([load, "migrate"], env=env, capture_output=True, timeout=120, check=True)
+            for kind, documents in (("collections", collections), ("items", items)):
+                file = folder / f"{kind}.ndjson"
+                file.write_text("".join(f"{json.dumps(document)}\n" for document in documents))
+                words = ("load", kind, file, "--method", "upsert")
+                subprocess.run([load, *words], env=env, capture_output=True, timeout=120, check=True)
+            app = ("--factory", "stac_fastapi.pgstac.app:create_app", "--host", "127.0.0.1", "--port", str(web))
+            with service(serve, *app, log=folder / "w.log", ready=listens(web), env=env):
+                yield Catalog(f"http://127.0.0.1:{web}", folder / "w.log")
+
+
+class Catalog(NamedTuple):
+    """A STAC API, and the log of what it was asked."""
+
+    url: str
+    log: Path
+
+
+def _postgres(*programs: str) -> list[str]:
+    """Return the paths of PostgreSQL's programs, which Debian keeps by version, or skip the test."""
+    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        postgis = Path(f"/usr/share/postgresql/{folder.parent.name}/extension/postgis.control")
+        if postgis.is_file() and all((folder / program).is_file() for program in programs):
+            return [str(folder / program) for program in programs]
+    pytest.skip("needs PostgreSQL with PostGIS: make cluster-test installs it where apt and root are at hand")
