@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -106,15 +107,22 @@ def container(azure_server: str, monkeypatch: pytest.MonkeyPatch) -> ObjectPath:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", account)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", key)
     name = f"container-{secrets.token_hex(6)}"
-    # obstore makes no containers: one request signed by hand (Azure Storage REST, "Authorize with Shared Key").
+    start_container(f"http://{azure_server}/{account}", account, key, name)
+    return ObjectPath(f"abfs://{name}@{account}.dfs.core.windows.net")
+
+
+def start_container(url: str, account: str, key: str, name: str) -> None:
+    """Make an empty container of an account whose address this is; obstore makes none.
+
+    One request signed by hand (Azure Storage REST, "Authorize with Shared Key").
+    """
     headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
     lines = ["PUT", *[""] * 11, *(f"{header}:{value}" for header, value in headers.items())]
-    text = "\n".join([*lines, f"/{account}/{account}/{name}", "restype:container"])
+    text = "\n".join([*lines, f"/{account}{urlsplit(url).path}/{name}", "restype:container"])
     digest = hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()
     headers |= {"Authorization": f"SharedKey {account}:{base64.b64encode(digest).decode()}", "Content-Length": "0"}
-    url = f"http://{azure_server}/{account}/{name}?restype=container"
-    urllib.request.urlopen(urllib.request.Request(url, method="PUT", headers=headers), timeout=10).close()
-    return ObjectPath(f"abfs://{name}@{account}.dfs.core.windows.net")
+    request = urllib.request.Request(f"{url}/{name}?restype=container", method="PUT", headers=headers)
+    urllib.request.urlopen(request, timeout=10).close()
 
 
 @pytest.fixture(params=["folder", "bucket", *(["container"] if AZURITE else [])])

@@ -11,7 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
+
+import psutil
 
 ACCOUNT, CONTAINER = "landsateuwest", "landsat-c2"
 SECRET = "S3CRET"
@@ -35,6 +39,7 @@ class _TokenHandler(_Quiet):
     server: TokenServer
 
     def do_GET(self) -> None:
+        self.server.note_caller(self.client_address[1])
         self.answer(200, json.dumps(self.server.issue(self.path)).encode())
 
 
@@ -45,12 +50,28 @@ class TokenServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _TokenHandler)
         self.lifetime_s = lifetime_s
         self.calls: list[str] = []
+        self.callers: dict[int, list[float]] = {}
+        """When each process asked, ``time.monotonic()``."""
         self.alive: dict[str, float] = {}
         self.lock = threading.Lock()
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.server_port}"
+
+    def note_caller(self, port: int) -> None:
+        """Note which process of this machine asks through a port."""
+        now = time.monotonic()
+        pids = {each.pid for each in psutil.net_connections("tcp4") if each.laddr.port == port and each.pid}
+        with self.lock:
+            for pid in pids - {os.getpid()}:
+                self.callers.setdefault(pid, []).append(now)
+
+    def early_calls(self) -> list[tuple[int, float]]:
+        """Return process and seconds of calls made while its last token had more than a quarter of its life left."""
+        least = 0.75 * self.lifetime_s - 1  # expiry is given in whole seconds
+        pairs = [(pid, then, now) for pid, times in self.callers.items() for then, now in pairwise(times)]
+        return [(pid, now - then) for pid, then, now in pairs if now - then < least]
 
     def issue(self, path: str) -> dict[str, str]:
         with self.lock:
@@ -129,6 +150,13 @@ class BlobServer(ThreadingHTTPServer):
         return 206, data[begin : end + 1], {"Content-Range": f"bytes {begin}-{end}/{len(data)}"}
 
 
+class Storage(Protocol):
+    """Blobs of the account, wherever they are kept."""
+
+    @property
+    def domain(self) -> str: ...
+
+
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[None]:
     """Serve in a thread of this process until the block ends."""
@@ -140,7 +168,7 @@ def serving(server: ThreadingHTTPServer) -> Iterator[None]:
         server.server_close()
 
 
-def environment(folder: Path, tokens: TokenServer, blobs: BlobServer) -> dict[str, str]:
+def environment(folder: Path, tokens: TokenServer, blobs: Storage) -> dict[str, str]:
     """Return the environment that points the planetary-computer SDK of a command and its workers at loopback.
 
     The token service is one of the SDK's settings; the storage domain is a constant of its module and no setting, so
@@ -155,3 +183,13 @@ def environment(folder: Path, tokens: TokenServer, blobs: BlobServer) -> dict[st
         "PYTHONPATH": str(folder),
         "PC_SDK_SAS_URL": f"http://{tokens.address}/api/sas/v1/token",
     }
+
+
+def write_items(items: Path, host: str, path: Path) -> Path:
+    """Write the items of an archive with their assets in the blob storage of a host."""
+    content = json.loads(items.read_text(encoding="utf-8"))
+    for item in content["features"]:
+        for asset in item["assets"].values():
+            asset["href"] = f"http://{host}/{CONTAINER}/{asset['href'].removeprefix('./')}"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
