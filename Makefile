@@ -23,6 +23,10 @@ test-fast: setup ## the fast tests alone
 faults: setup   ## inject every fault that is promised to be survived or refused, under 45 minutes; counts to faults.json
 	.venv/bin/python -m pytest -q tests/faults --faults-json faults.json
 
+cluster-test: setup ## run one small map on SLURM, ssh, gateway, TLS, and from and into real stores and a catalog, under 20 minutes
+	@sh .ci/cluster-test.sh
+	PATH="$$PWD/.venv-servers/node_modules/.bin:$$PATH" .venv/bin/python -m pytest -q -m cluster tests/cluster
+
 bench: setup    ## compare with peers on a simulated archive, under 10 minutes; ratios to bench.json
 	.venv/bin/python -m benchmarks compare --json bench.json
 

@@ -99,6 +99,3 @@ def deployed(archive: Archive, tmp_path: Path) -> Deployed:
     """A run that nobody has started; its profile is to be set."""
     # As an installed package would, every process finds this checkout.
     return Deployed(Job(tmp_path, archive), {"kind": "local", "workers": 2}, {**os.environ, "PYTHONPATH": str(ROOT)})
-
-
-

@@ -76,7 +76,9 @@ def test_a_worker_s_job_is_cancelled_and_the_driver_killed(submitted: Deployed, 
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "cubes were kept"
 
 
-def test_a_driver_that_is_a_job_is_watched_cancelled_and_resumed(submitted: Deployed, reference: dict[str, str]) -> None:
+def test_a_driver_that_is_a_job_is_watched_cancelled_and_resumed(
+    submitted: Deployed, reference: dict[str, str]
+) -> None:
     submitted.call("run", "--detach")
     run = submitted.job.run
     assert json.loads((run / "driver.json").read_text())["kind"] == "slurm"
