@@ -48,7 +48,7 @@ def workers(count: int) -> Iterator[Client]:
 def rounds_kept(folder: Path) -> dict[Path, int]:
     """Return how many rounds each checkpoint in a folder holds."""
     found = {}
-    for path in folder.glob("*.trees"):
+    for path in folder.glob("[!.]*.trees"):
         with suppress(FileNotFoundError):
             found[path] = path.read_bytes().count(b'"tree_param"')
     return found
