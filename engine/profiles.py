@@ -51,7 +51,9 @@ def is_loopback(host: str) -> bool:
 def has_secret(settings: Any) -> bool:
     """Tell whether a nested mapping has a value under a name that looks like a secret."""
     return isinstance(settings, dict) and any(
-        has_secret(value) or (value not in (None, "", {}) and not isinstance(value, dict) and is_secret_name(str(name)))
+        has_secret(value)
+        # A switch is none: dask's own optimization.fuse has rename-keys.
+        or (value not in (None, "", {}) and not isinstance(value, dict | bool) and is_secret_name(str(name)))
         for name, value in settings.items()
     )
 
