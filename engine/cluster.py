@@ -299,7 +299,7 @@ def check_visible(client: Client, outputs: Place) -> None:
     except OSError as error:
         raise ClusterError(
             f"output {outputs} cannot be written from here ({error.strerror})",
-            fix="see to its bucket, and to AWS_* or AZURE_* here" if elsewhere else "choose another out",
+            fix="see to its bucket, and to AWS_* or AZURE_* here" if elsewhere else "free space or choose another out",
         ) from error
     finally:
         with suppress(OSError):

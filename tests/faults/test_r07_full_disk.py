@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.promises import Promises
-from tests.faults.runs import COMMANDS, MARKERS, ROOT, STAGES, Undisturbed, check_identical, prepared
+from tests.faults.runs import COMMANDS, ROOT, Undisturbed, check_identical, prepared
 from tests.jobs.calls import Job
+
+PAGE_BYTES = 4096
+SHARES = {"cube": 0.1, "sample": 0.02, "train": 0.02, "classify": 0.2, "history": 0.3, "change": 0.7}
+"""Stage -> share of what it and later stages write that there is room for."""
 
 MAY_MOUNT = (
     bool(shutil.which("unshare"))
@@ -20,33 +24,27 @@ MAY_MOUNT = (
     ).returncode
 )
 
-# In a namespace of its own, where it begins and ends: a small disk at "$1", filled "$2" ("before" or "amid"). A first
-# command fails on it; then there is room, and the second, the same, goes on. "$3" is where that is
-# kept before and after.
+# In a namespace of its own: a small disk at "$1" with what "$3" holds, full but for "$2" bytes. A first command fails on
+# it; then there is room, and the second, the same, goes on.
 ON_A_SMALL_DISK = """
 set -e
-disk=$1; full=$2; home=$3; marker=$4; shift 4
-mount -t tmpfs -o size=512m none "$disk"
-if [ -d "$home" ]; then cp -a "$home/." "$disk"; fi
-fill() { dd if=/dev/zero of="$disk/filler" bs=64k 2> /dev/null || true; }
-if [ "$full" = before ]; then fill; fi
-"$@" 2> "$home.first" & going=$!
-if [ "$full" = amid ]; then
-  while kill -0 $going 2> /dev/null && ! ls $disk/$marker > /dev/null 2>&1; do sleep 0.02; done
-  fill
-fi
-code=0; wait $going || code=$?
+disk=$1; room=$2; home=$3; shift 3
+mount -t tmpfs -o size=256m none "$disk"
+cp -a "$home/." "$disk"
+dd if=/dev/zero of="$disk/filler" bs=64k 2> /dev/null || true
+truncate -s "-$room" "$disk/filler"
+code=0; "$@" 2> "$home.first" || code=$?
 echo $code > "$home.code"
 rm -f "$disk/filler"
 "$@" 2> "$home.second"
-if [ -d "$home" ]; then rm -rf "$home"; cp -a "$disk" "$home"; fi
+rm -rf "$home"; cp -a "$disk" "$home"
 """
 
 
-def on_a_small_disk(job: Job, command: str, disk: Path, *, full: str, marker: str, home: Path) -> str:
+def on_a_small_disk(job: Job, command: str, disk: Path, *, room: int, home: Path) -> str:
     """Run a command on a disk that fills up, then with room, and return the one line that it ended in at first."""
     arguments = job.arguments(command, cluster="threads")
-    script = ["unshare", "-m", "sh", "-c", ON_A_SMALL_DISK, "sh", str(disk), full, str(home), marker]
+    script = ["unshare", "-m", "sh", "-c", ON_A_SMALL_DISK, "sh", str(disk), str(room), str(home)]
     done = subprocess.run(
         [*script, sys.executable, "-m", "jobs", *arguments],
         cwd=ROOT,
@@ -66,13 +64,16 @@ def on_a_small_disk(job: Job, command: str, disk: Path, *, full: str, marker: st
     return line
 
 
-def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, full: str, marker: str) -> str:
-    """Let the disk of a run fill up, then make room; return the one line it said, once what it made is the same."""
+def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, share: float) -> str:
+    """Run a stage on a disk with room for a share of what it writes; return the one line it said, once all is the same."""
     job = prepared(stage, small, folder)
+    there = {path.relative_to(job.run) for path in job.run.rglob("*")}
+    sizes = [path.stat().st_size for path in small.job.run.rglob("*") if path.relative_to(small.job.run) not in there]
+    room = int(share * sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes))
     home = folder / "kept"
     job.run.parent.rename(home)
     job.run.parent.mkdir()
-    line = on_a_small_disk(job, COMMANDS[stage], job.run.parent, full=full, marker=f"tiny/{marker}", home=home)
+    line = on_a_small_disk(job, COMMANDS[stage], job.run.parent, room=room, home=home)
     job.run.parent.rmdir()
     home.rename(job.run.parent)
     assert str(job.run) in line, line
@@ -83,20 +84,19 @@ def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, full: str, ma
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "share"), SHARES.items())
 def test_a_disk_that_fills_up_in_a_stage_is_one_line(
-    small: Undisturbed, tmp_path: Path, promise: Promises, stage: str
+    small: Undisturbed, tmp_path: Path, promise: Promises, stage: str, share: float
 ) -> None:
     if not MAY_MOUNT:
         promise.cannot("R7", [f"full disk in {stage}"], "needs the right to mount in a namespace")
-    marker = "model/suspects.parquet" if stage == "train" else MARKERS[stage]
     with promise("R7", f"full disk in {stage}"):
-        fill_and_free(small, stage, tmp_path, full="amid", marker=marker)
+        fill_and_free(small, stage, tmp_path, share=share)
 
 
 @pytest.mark.faults
-def test_a_disk_too_full_for_the_record_is_one_line(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
+def test_a_disk_too_full_to_begin_is_one_line(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
     if not MAY_MOUNT:
         promise.cannot("R7", ["full disk at the record"], "needs the right to mount in a namespace")
     with promise("R7", "full disk at the record"):
-        assert "run.json" in fill_and_free(small, "change", tmp_path, full="before", marker="run.json")
+        fill_and_free(small, "change", tmp_path, share=0)
