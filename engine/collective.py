@@ -42,12 +42,6 @@ _TELL_SECONDS: Final = 5.0  # in which workers that are left tell of a loss by t
 _MEET_SECONDS: Final = 60  # for all to meet; one that died before would be waited for without end
 
 
-def is_loopback(client: distributed.Client) -> bool:
-    """Tell whether a cluster lies within this machine: its scheduler listens on loopback, or on nothing."""
-    address = client.scheduler_info()["address"]
-    return address.startswith("inproc://") or loopback_host(address) is not None
-
-
 def loopback_host(address: str) -> str | None:
     """Return the host of a scheduler's address if it is this machine's own.
 

@@ -22,7 +22,7 @@ from engine.kernels.composite import annual_layers, empty_layers
 from engine.kernels.features import WATER_MISSING
 from engine.kernels.harmonise import harmonise
 from engine.kernels.indices import INDEX_MISSING, INDEX_SCALE
-from engine.kernels.quality import clear_mask, settle_look
+from engine.kernels.quality import clear_mask, empty_band, settle_look
 from engine.landsat import BANDS, FILL_DN, OFFSET, QA_FILL, QA_PIXEL, QA_RADSAT, SCALE
 from engine.observed import dates_seen
 from engine.params import CubeParams
@@ -61,6 +61,9 @@ _ATTRS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
+
+EMPTY_PX: Final = 1024
+"""Clear pixels of a scene in a strip from which a band without any value there is a fault, and not the scene's edge."""
 
 _PLAIN: Final = CubeParams()
 
@@ -189,6 +192,16 @@ def _add_scene(
         bands[:, usable] = FILL_DN
         raise
     with reader.spent.on("mask"):
+        empty = empty_band(bands, usable, EMPTY_PX)
+        if empty >= 0:
+            bands[:, usable] = FILL_DN
+            raise SceneError(
+                f"file holds nothing where {QA_PIXEL} calls {int(usable.sum())} pixels clear",
+                fix="repair it, or go on without it with --skip-bad",
+                kind=Fault.PERMANENT,
+                scene=scene.id,
+                asset=BANDS[empty],
+            )
         settle_look(bands, usable, clear)
         if lines := params.lines_to_oli(scene.sensor.name):
             harmonise(bands, usable, lines)

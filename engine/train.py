@@ -22,7 +22,7 @@ import engine
 from engine.area import STUDY_HOLD_OUT
 from engine.boost import MAX_ROWS, Rows, booster_params, train_rows
 from engine.checkpoints import Checkpoint
-from engine.collective import is_loopback, train_spread
+from engine.collective import train_spread
 from engine.decide import decide_by_folds, describe_suspects, doubt_limits, score_folds, score_outcomes
 from engine.errors import ConfigError, SampleError
 from engine.files import replacing
@@ -317,21 +317,23 @@ def _checkpoint(
 
 
 def check_spread(params: TrainParams, client: distributed.Client | None, plain_collective: bool) -> None:
-    """Refuse to spread training where that is impossible, or would open plain sockets to a network.
+    """Refuse to spread training where that is impossible, or where nobody allowed XGBoost's plain sockets.
+
+    Its workers listen on every interface also where the cluster's own traffic stays on loopback or under TLS.
 
     Raises
     ------
     ConfigError
-        If ``train.distributed: yes`` is asked without a cluster, or on one beyond this machine unless allowed.
+        If ``train.distributed: yes`` is asked without a cluster, or without being allowed.
     """
     if params.distributed != "yes":
         return
     if client is None:
         raise ConfigError("train.distributed: yes needs a cluster", fix="give --cluster, or train.distributed: auto")
-    if not plain_collective and not is_loopback(client):
+    if not plain_collective:
         raise ConfigError(
-            "train.distributed: yes would open XGBoost's plain sockets to the network of the cluster",
-            fix="set train.distributed: auto, or allow it by --allow-plain-collective where that network is private",
+            "train.distributed: yes would open XGBoost's plain sockets on every interface of its workers",
+            fix="set train.distributed: auto, or allow it by --allow-plain-collective where their network is private",
         )
 
 
@@ -350,12 +352,12 @@ def _is_distributed(
         worker_memory = min((worker["memory_limit"] for worker in workers), default=0)
     if not worker_memory or bytes_needed <= _MEMORY_SHARE * worker_memory:
         return False
-    if not plain_collective and not is_loopback(client):
+    if not plain_collective:
         raise ConfigError(
             f"training needs {bytes_needed / 2**30:.1f} GiB, more than half of a worker's {worker_memory / 2**30:.1f}, "
-            "and to spread it would open XGBoost's plain sockets to the network of the cluster",
+            "and to spread it would open XGBoost's plain sockets on every interface of its workers",
             fix="use workers with more memory or draw fewer samples, or allow it by --allow-plain-collective where "
-            "that network is private",
+            "their network is private",
         )
     return True
 

@@ -111,8 +111,7 @@ def work_options(job: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--allow-plain-collective",
             is_flag=True,
-            help="Allow to spread training over a cluster beyond this machine: XGBoost's workers then listen without "
-            "TLS.",
+            help="Allow to spread training over workers: XGBoost then listens on their every interface, without TLS.",
         ),
         ALLOW_HOST,
         ALLOW_ROOT,
@@ -156,7 +155,7 @@ class Run:
     client: Client
 
     plain_collective: bool = False
-    """The command line allows XGBoost's plain sockets on a cluster beyond this machine."""
+    """The command line allows XGBoost's plain sockets."""
 
     @property
     def trust(self) -> Trust:

@@ -86,6 +86,48 @@ def drop_fill(clear: np.ndarray, bands: np.ndarray) -> np.ndarray:
     return clear & (bands != FILL_DN).all(axis=0)
 
 
+def empty_band(bands: np.ndarray, usable: np.ndarray, least: int) -> int:
+    """Return the first band that is fill at every usable pixel, -1 if none is or fewer than ``least`` are usable.
+
+    Landsat's bands differ in where they end by a few pixels, never by a whole scene.
+
+    Parameters
+    ----------
+    bands : ndarray of uint16, shape (band, y, x)
+        Digital numbers, 0 is fill.
+    usable : ndarray of bool, shape (y, x)
+        Pixels that the quality words call clear.
+    least : int
+
+    Examples
+    --------
+    >>> bands = np.array([[[7, 0]], [[0, 0]]], dtype="uint16")
+    >>> empty_band(bands, np.array([[True, True]]), 2), empty_band(bands, np.array([[True, True]]), 3)
+    (1, -1)
+    """
+    return int(_empty_band(bands, usable, least))
+
+
+@njit(cache=True, nogil=True)
+def _empty_band(bands, usable, least):
+    height, width = usable.shape
+    for band in range(bands.shape[0]):
+        seen = 0
+        holds = False
+        for y in range(height):
+            for x in range(width):
+                if usable[y, x]:
+                    seen += 1
+                    if bands[band, y, x] != FILL_DN:
+                        holds = True
+                        break
+            if holds:
+                break
+        if not holds and seen >= least:
+            return band
+    return -1
+
+
 def settle_look(bands: np.ndarray, usable: np.ndarray, clear: np.ndarray) -> None:
     """Make the usable pixels of a scene clear, but set those back to 0 where any band is fill; in place.
 

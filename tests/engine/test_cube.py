@@ -274,6 +274,20 @@ def test_an_unreadable_scene_stops_the_run_or_is_listed(scenes, access, tmp_path
     assert array_sha256(layers) == array_sha256(without)
 
 
+def test_a_band_that_is_fill_where_the_scene_is_clear_is_a_fault_and_not_silence(scenes, access, tmp_path):
+    blank = tmp_path / "blank.tif"
+    with rasterio.open(scenes[0].assets["nir08"]) as source, rasterio.open(blank, "w", **source.profile) as target:
+        target.write(np.zeros(source.shape, "uint16"), 1)
+    bad = replace(scenes[0], assets={**scenes[0].assets, "nir08": str(blank)})
+    access = type(access)(access.trust.with_roots(tmp_path))
+    with pytest.raises(SceneError, match=rf"scene {bad.id}, asset nir08: file holds nothing where .* --skip-bad"):
+        composite_block([bad, *scenes[1:]], TILE.geobox, PARAMS, access)
+    layers, lost = composite_block([bad, *scenes[1:]], TILE.geobox, PARAMS, access, skip_bad=True)
+    assert [(loss["scene"], loss["kind"]) for loss in lost] == [(bad.id, "permanent")]
+    without, _ = composite_block(scenes[1:], TILE.geobox, PARAMS, access)
+    assert array_sha256(layers) == array_sha256(without)
+
+
 def test_a_file_that_is_not_where_its_item_says_is_refused(scenes, access):
     moved = replace(scenes[0], transform=(30.0, 0.0, 500_025.0, 0.0, -30.0, 900_015.0))
     with pytest.raises(SceneError, match="the item says"):

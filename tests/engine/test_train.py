@@ -76,7 +76,7 @@ def test_two_workers_give_the_trees_of_one_process(client, distributed, order):
     # Sorted, so that the workers' rows differ as much as they can.
     spread = dd.from_pandas(SAMPLE.sort_values(order).reset_index(drop=True), npartitions=5)
     params = FEW.model_copy(update={"distributed": distributed})
-    assert fitted(spread, params=params, client=client) == REFERENCE
+    assert fitted(spread, params=params, client=client, plain_collective=True) == REFERENCE
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_a_sample_beyond_a_workers_memory_is_distributed(client, monkeypatch):
     spread = dd.from_pandas(SAMPLE, npartitions=4)
     assert fitted(spread, client=client, worker_memory=2**30) == REFERENCE
     assert not used
-    assert fitted(spread, client=client, worker_memory=2**16) == REFERENCE
+    assert fitted(spread, client=client, worker_memory=2**16, plain_collective=True) == REFERENCE
     assert used
 
 
@@ -102,7 +102,7 @@ def test_one_and_three_workers_give_the_trees_of_one_process():
             Client(cluster) as client,
         ):
             client.wait_for_workers(workers)
-            assert fitted(spread, params=params, client=client) == REFERENCE
+            assert fitted(spread, params=params, client=client, plain_collective=True) == REFERENCE
 
 
 def files(folder):
@@ -146,11 +146,10 @@ def test_other_settings_never_go_on_from_these_trees(tmp_path):
     assert len(files(tmp_path)) == 2
 
 
-def test_plain_sockets_beyond_this_machine_need_a_word(monkeypatch, threads_client):
+def test_plain_sockets_need_a_word(threads_client):
     spread = dd.from_pandas(SAMPLE, npartitions=2)
-    monkeypatch.setattr(train, "is_loopback", lambda client: False)
     asked = FEW.model_copy(update={"distributed": "yes"})
-    with pytest.raises(ConfigError, match=r"plain sockets to the network .*--allow-plain-collective") as caught:
+    with pytest.raises(ConfigError, match=r"plain sockets on every interface .*--allow-plain-collective") as caught:
         fitted(spread, params=asked, client=threads_client)
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"GiB, more than half .*more memory or draw fewer.*--allow-plain-collective"):

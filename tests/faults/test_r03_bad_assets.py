@@ -129,12 +129,20 @@ def _garbage_pixels(band: Path) -> None:
     band.write_bytes(whole)
 
 
+def _blank(band: Path) -> None:
+    with rasterio.open(band) as source:
+        profile, shape = source.profile, source.shape
+    with rasterio.open(band, "w", **profile) as target:
+        target.write(np.zeros(shape, "uint16"), 1)
+
+
 DAMAGES = {
     "gone": lambda band: band.unlink(),
     "page in place of the file": lambda band: band.write_bytes(HTML * 400),
     "truncated": lambda band: band.write_bytes(band.read_bytes()[: band.stat().st_size // 2]),
     "empty": lambda band: band.write_bytes(b""),
     "pixels that do not decode": _garbage_pixels,
+    "nothing but fill": _blank,
     "another size": lambda band: _rewritten(band, height=32, width=32),
     "another type": lambda band: _rewritten(band, dtype="uint8"),
     "another place": lambda band: _rewritten(band, transform=rasterio.Affine(30, 0, 0, 0, -30, 0)),

@@ -24,8 +24,8 @@ MAY_MOUNT = (
     ).returncode
 )
 
-# In a namespace of its own: a small disk at "$1" with what "$3" holds, full but for "$2" bytes. A first command fails on
-# it; then there is room, and the second, the same, goes on.
+# In a namespace of its own: a small disk at "$1" with what "$3" holds, full but for "$2" bytes. A first command fails
+# on it; then there is room, and the second, the same, goes on.
 ON_A_SMALL_DISK = """
 set -e
 disk=$1; room=$2; home=$3; shift 3
@@ -65,7 +65,7 @@ def on_a_small_disk(job: Job, command: str, disk: Path, *, room: int, home: Path
 
 
 def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, share: float) -> str:
-    """Run a stage on a disk with room for a share of what it writes; return the one line it said, once all is the same."""
+    """Run a stage on a disk with room for a share of what it writes; return the line it said, once all is the same."""
     job = prepared(stage, small, folder)
     there = {path.relative_to(job.run) for path in job.run.rglob("*")}
     sizes = [path.stat().st_size for path in small.job.run.rglob("*") if path.relative_to(small.job.run) not in there]

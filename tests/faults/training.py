@@ -29,7 +29,9 @@ def fitted(client: Client | None = None, *, distributed: str = "no", checkpoints
     """Fit to the sample, in partitions where there is a cluster."""
     params = PARAMS.model_copy(update={"distributed": distributed})
     sample = dd.from_pandas(SAMPLE.sort_values("red", ignore_index=True), npartitions=PARTS) if client else SAMPLE
-    return fit(sample, features=ALL_FEATURES, params=params, client=client, checkpoints=checkpoints)
+    return fit(
+        sample, features=ALL_FEATURES, params=params, client=client, checkpoints=checkpoints, plain_collective=True
+    )
 
 
 @contextmanager

@@ -152,7 +152,9 @@ def test_maps_and_trees_do_not_depend_on_cluster_workers_or_blocks(tmp_path):
         job = Job(tmp_path / name, archive)
         for section, values in more.items():
             job.config[section] = {**job.config.get(section, {}), **values}
-        answer = mangroves(*job.arguments("run", "--cluster-file", profiles, cluster=cluster))
+        answer = mangroves(
+            *job.arguments("run", "--cluster-file", profiles, "--allow-plain-collective", cluster=cluster)
+        )
         assert answer.code == 0, answer.err
         found[name] = json.dumps([markers(job.run), trees(job.run)])
     assert len(set(found.values())) == 1, found

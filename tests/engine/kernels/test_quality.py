@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from engine.kernels.quality import clear_mask, drop_fill, settle_look
+from engine.kernels.quality import clear_mask, drop_fill, empty_band, settle_look
 from engine.landsat import ETM, OLI
 
 WORDS = {
@@ -83,6 +83,16 @@ def test_words_of_two_shapes_are_refused():
         clear_mask(words, words.T)
     with pytest.raises(TypeError, match="qa_radsat must be uint16, got uint8"):
         clear_mask(words, words.astype("uint8"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_a_band_is_empty_where_enough_pixels_are_usable_and_it_is_fill_at_all_of_them(data):
+    shape = data.draw(array_shapes(min_dims=2, max_dims=2, max_side=5))
+    bands = data.draw(arrays("uint16", (3, *shape), elements=st.sampled_from([0, 0, 0, 7])))
+    usable, least = data.draw(arrays(bool, shape)), data.draw(st.integers(1, 8))
+    blank = [band for band in range(3) if usable.sum() >= least and not bands[band][usable].any()]
+    assert empty_band(bands, usable, least) == (blank[0] if blank else -1)
 
 
 @settings(max_examples=50, deadline=None)
