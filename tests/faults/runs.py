@@ -52,7 +52,7 @@ STAGES: Final = ("cube", "sample", "train", "classify", "history", "change")
 COMMANDS: Final = {stage: stage for stage in STAGES} | {"history": "change"}
 """Stage -> the command that ends with it."""
 
-_OUTPUTS: Final = {
+OUTPUTS: Final = {
     "cube": ("cube/", "years.csv"),
     "sample": ("sample/",),
     "train": ("model/",),
@@ -83,7 +83,7 @@ def prepared(stage: str, undisturbed: Undisturbed, folder: Path) -> Job:
 
     Files are links to the undisturbed ones: the engine replaces files and never writes into one.
     """
-    later = tuple(name for each in STAGES[STAGES.index(stage) :] for name in _OUTPUTS[each])
+    later = tuple(name for each in STAGES[STAGES.index(stage) :] for name in OUTPUTS[each])
     whole = undisturbed.job
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(folder, whole.archive, copy.deepcopy(whole.config))
@@ -204,7 +204,7 @@ def digest(run: Path, undisturbed: Path | None = None) -> dict[str, str]:
 
 def check_identical(job: Job, undisturbed: Undisturbed, *, through: str = STAGES[-1]) -> None:
     """Raise unless a run holds all that the undisturbed one holds of the stages up to one, and the same."""
-    later = tuple(name for each in STAGES[STAGES.index(through) + 1 :] for name in _OUTPUTS[each])
+    later = tuple(name for each in STAGES[STAGES.index(through) + 1 :] for name in OUTPUTS[each])
     if COMMANDS[through] == "change":
         later = ()
     whole = undisturbed.job.run
