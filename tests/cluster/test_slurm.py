@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,7 @@ def told(deployed: Deployed, *words: str | Path) -> str:
     roots = ("--allow-root", str(deployed.job.archive.items.parent))
     more = roots if words[0] != "cancel" else ()
     command = [*program, *map(str, words), *more]
-    done = subprocess.run(command, env=dict(deployed.env), capture_output=True, text=True, timeout=280, check=False)
+    going: dict[str, Any] = {"cwd": deployed.job.folder, "env": dict(deployed.env), "timeout": 280}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **going)
     assert done.returncode == 0, done.stderr
     return done.stdout
