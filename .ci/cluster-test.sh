@@ -52,6 +52,8 @@ servers() {
     fi
     if [ ! -x .venv-servers/node_modules/.bin/azurite-blob ]; then
         if command -v npm >/dev/null; then
+            # Of an install that was cut off npm leaves a list that it takes for the packages.
+            rm -rf .venv-servers/node_modules .venv-servers/package.json .venv-servers/package-lock.json
             npm install --silent --no-fund --no-audit --prefix .venv-servers azurite@3.37 || echo "npm cannot install azurite"
         else
             echo "no npm: no azurite"
