@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobs.driver import job_name
 from tests.cluster.conftest import Deployed, made
 from tests.cluster.services import await_true, slurm
 from tests.jobs.calls import markers
@@ -88,16 +89,10 @@ def test_a_driver_that_is_a_job_is_watched_cancelled_and_resumed(
     await_true(lambda: cubes(submitted) >= 1, "a cube is begun", 200)
     assert "slurm job" in told(submitted, "status", run)
     told(submitted, "cancel", run)
-    await_true(lambda: not jobs(submitted) and not jobs(submitted, name=driver_name(submitted)), "all its jobs ended")
+    await_true(lambda: not jobs(submitted) and not jobs(submitted, name=job_name(run)), "all its jobs ended")
     assert not (run / "change").exists()
     told(submitted, "resume", run, "--cluster-file", submitted.job.folder / "cluster.yaml", "--cluster", "here")
     assert made(run) == reference
-
-
-def driver_name(deployed: Deployed) -> str:
-    from jobs.driver import job_name
-
-    return job_name(deployed.job.run)
 
 
 def told(deployed: Deployed, *words: str | Path) -> str:
