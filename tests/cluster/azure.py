@@ -90,7 +90,7 @@ class AzureTokens(TokenServer):
 
 @contextmanager
 def blob_storage(latency_s: float) -> Iterator[Blobs]:
-    """Run azurite with one container, reached through a line that delays every answer."""
+    """Run azurite with one container, reached through a line that delays every request."""
     if AZURITE is None:
         pytest.skip("needs azurite-blob in PATH: make cluster-test installs it where npm is at hand")
     key = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -107,7 +107,7 @@ def blob_storage(latency_s: float) -> Iterator[Blobs]:
 
 @contextmanager
 def slow_line(port: int, to: int, latency_s: float) -> Iterator[None]:
-    """Pass connections on, and what comes back a while later."""
+    """Pass connections on, and every request a while later."""
     with socket.create_server(("127.0.0.1", port), backlog=256) as server:
         server.settimeout(0.2)
         over = threading.Event()
@@ -118,7 +118,7 @@ def slow_line(port: int, to: int, latency_s: float) -> Iterator[None]:
                     near, _ = server.accept()
                     near.settimeout(None)
                     far = socket.create_connection(("127.0.0.1", to))
-                    for ends, delay in (((near, far), 0.0), ((far, near), latency_s)):
+                    for ends, delay in (((near, far), latency_s), ((far, near), 0.0)):
                         threading.Thread(target=pass_on, args=(*ends, delay), daemon=True).start()
 
         thread = threading.Thread(target=accept)
@@ -131,14 +131,11 @@ def slow_line(port: int, to: int, latency_s: float) -> Iterator[None]:
 
 
 def pass_on(source: socket.socket, sink: socket.socket, delay_s: float) -> None:
-    """Pass bytes of one direction on; those that come together are delayed together."""
+    """Pass bytes of one direction on, each piece after a while."""
     with suppress(OSError):
-        last = 0.0
         while data := source.recv(1 << 20):
-            if time.monotonic() - last > delay_s / 2:
-                time.sleep(delay_s)
+            time.sleep(delay_s)
             sink.sendall(data)
-            last = time.monotonic()
     for end in (source, sink):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
