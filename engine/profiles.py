@@ -394,6 +394,13 @@ class PbsProfile(_Batch):
     kind: Literal["pbs"]
 
 
+GATEWAY_KEYWORDS: Final = (
+    *("address", "proxy_address", "public_address", "auth", "cluster_options"),
+    *("shutdown_on_close", "asynchronous", "loop"),
+)
+"""Of dask-gateway's own class, which takes options beside them: some could name a class, or a server without TLS."""
+
+
 class GatewayProfile(_Scaled, _Waiting):
     """A cluster made by a dask-gateway server; the server's proxy encrypts and knows its users."""
 
@@ -409,6 +416,13 @@ class GatewayProfile(_Scaled, _Waiting):
     """Of a cluster, as the server offers them."""
 
     environment: Environment = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _only_options(self) -> GatewayProfile:
+        for name in self.options:
+            if name in GATEWAY_KEYWORDS:
+                raise ValueError(f"{name!r} is no option of a cluster; address and auth are keys of the profile")
+        return self
 
     @model_validator(mode="after")
     def _encrypted(self) -> GatewayProfile:

@@ -32,7 +32,7 @@ from engine.launch import (
     settings_of,
     threads_of,
 )
-from engine.profiles import read_profiles
+from engine.profiles import GATEWAY_KEYWORDS, read_profiles
 
 TLS = "tls: {ca_file: ca.pem, certificate: a.pem, key: a.key}"
 SLURM = "kind: slurm, memory_limit: 4GiB, interface: lo"
@@ -112,6 +112,7 @@ def test_a_gateway_is_said_in_words_of_gateway_cluster(read):
     arguments = arguments_of(read("kind: gateway, address: 'https://a.org', auth: basic, options: {profile: big}"))
     assert set(arguments) - {"profile"} <= keywords(dask_gateway.GatewayCluster.__init__)
     assert arguments["profile"] == "big"
+    assert keywords(dask_gateway.GatewayCluster.__init__) == {*GATEWAY_KEYWORDS}, "what no option may be called"
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ def test_a_file_or_kind_that_is_wrong_is_one_line(tmp_path, text, expected):
         ("kind: gateway, address: 'https://me:word@example.org'", "address carries credentials"),
         ("kind: gateway, address: 'https://a.org', auth: my.module.Auth", "auth: .*'basic', 'kerberos' or"),
         ("kind: gateway, address: 'https://a.org', options: {api_token: a}", "api_token looks like a secret"),
+        ("kind: gateway, address: 'https://a.org', options: {auth: my.Auth}", "'auth' is no option of a cluster"),
+        ("kind: gateway, address: 'https://a.org', options: {proxy_address: b}", "'proxy_address' is no option"),
         ("kind: kubernetes, image: 'a/b:1', memory_limit: 4GiB, plain: yes, namespace: A", "namespace: "),
         ("kind: cloud, provider: mine.Cluster", "provider: .*'fargate', 'ec2'"),
         ("kind: cloud, provider: fargate, memory_limit: 8GiB", "say plain: true"),
