@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -40,6 +41,15 @@ STOP_SECONDS: Final = 120
 
 _ASK_SECONDS: Final = 30
 """For an answer of a batch scheduler."""
+
+_ENDED: Final = frozenset(
+    {"", "C", "F", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED"}
+    | {"BOOT_FAIL", "DEADLINE", "LAUNCH_FAILED", "REVOKED"}
+)
+"""States of a job of SLURM or PBS that does not run any more."""
+
+_NO_SUCH_JOB: Final = re.compile(r"invalid job id|unknown job|has finished", re.IGNORECASE)
+"""What ``squeue`` and ``qstat`` say of a job they have forgotten; anything else is a scheduler that cannot tell."""
 
 _MAX_BYTES: Final = 100_000
 _START_TOLERANCE_S: Final = 2.0
@@ -189,11 +199,11 @@ def _job_state(driver: Driver, folder: Path) -> str:
         return "ended"
     if state in ("RUNNING", "COMPLETING", "R", "E"):
         return "running"
-    return "ended" if state in ("", "C", "F", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT") else "pending"
+    return "ended" if state in _ENDED else "pending"
 
 
 def _ask(command: Sequence[str]) -> str | None:
-    """Return what a batch scheduler's command prints, ``""`` if it fails; None where there is no such command."""
+    """Return what a batch scheduler's command prints, ``""`` if it knows no such job; None where it cannot tell."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
@@ -202,7 +212,9 @@ def _ask(command: Sequence[str]) -> str | None:
         return None
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{command[0]} does not answer within {_ASK_SECONDS} s", fix="try again later") from None
-    return done.stdout if done.returncode == 0 else ""
+    if done.returncode == 0:
+        return done.stdout
+    return "" if _NO_SUCH_JOB.search(done.stderr) else None
 
 
 def stop(driver: Driver, folder: Path) -> bool:
@@ -214,6 +226,8 @@ def stop(driver: Driver, folder: Path) -> bool:
         If it runs where it cannot be asked from here.
     """
     state = state_of(driver, folder)
+    if state == "ended":
+        return True
     if state == "elsewhere":
         where = f"host {driver.host}" if driver.kind == "process" else f"a {driver.kind} cluster"
         raise ClusterError(f"the driver of {folder} runs on {where}", fix="run mangroves cancel there")
@@ -228,7 +242,7 @@ def stop(driver: Driver, folder: Path) -> bool:
         _ask(["qdel", str(driver.job)])
     deadline = time.monotonic() + STOP_SECONDS
     # A process frees the run first and then closes its cluster.
-    while _is_alive(process) if process is not None else state_of(driver, folder) in ("running", "pending"):
+    while _is_alive(process) if process is not None else state_of(driver, folder) != "ended":
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2 if driver.kind == "process" else 2)
@@ -269,9 +283,10 @@ def start_process(folder: Path, words: Sequence[str], log: str) -> Driver:
         )
     deadline = time.monotonic() + TAKE_OVER_SECONDS
     while time.monotonic() < deadline:
-        driver = read_driver(folder)
-        if driver is not None and driver.pid == process.pid:
-            return driver
+        with suppress(StoreError):  # a damaged note of an earlier driver, which this one is about to replace
+            driver = read_driver(folder)
+            if driver is not None and driver.pid == process.pid:
+                return driver
         if process.poll() is not None:
             said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             problem = said[0].removeprefix("error: ") if said else f"exit code {process.returncode}"
@@ -313,13 +328,20 @@ def submit_job(
         said = " ".join((done.stderr or done.stdout).split())[:200]
         fix = f"see queue, account, walltime and directives of profile {cluster!r} in cluster.yaml"
         raise ClusterError(f"{command[0]} took no job ({redact(said)})", fix=fix)
-    driver = Driver(kind=profile.kind, job=answer, cluster=cluster, command=tuple(words), when=utc_now(), log=log)
+    kept = tuple(word[:4096] for word in words[:1000])
+    driver = Driver(kind=profile.kind, job=answer, cluster=cluster, command=kept, when=utc_now(), log=log)
     write_driver(folder, driver)
     return driver
 
 
 def batch_script(profile: SlurmProfile | PbsProfile, folder: Path, words: Sequence[str], log: str) -> str:
-    """Return the script of a batch job that becomes the driver, as the profile asks for its jobs."""
+    """Return the script of a batch job that becomes the driver, as the profile asks for its jobs.
+
+    Raises
+    ------
+    ConfigError
+        If the user's own settings of dask would put a secret into it.
+    """
     memory = profile.memory_limit or profile.setting("memory")
     asked: Mapping[str, Any]
     nowhere: tuple[str, ...]
@@ -342,16 +364,23 @@ def batch_script(profile: SlurmProfile | PbsProfile, folder: Path, words: Sequen
             "-l select=1:ncpus=1:mem=": memory and f"{_megabytes(memory)}mb",
         }
     output = shlex.quote(str(folder.resolve() / LOGS / log))
+    setup = profile.setup or profile.setting("job-script-prologue") or ()
+    if any(redact(line) != line for line in setup):
+        raise ConfigError(
+            f"jobqueue.{profile.kind}.job-script-prologue in ~/.config/dask holds a secret, and the script of a detached "
+            "driver is kept with the run",
+            fix="export it where the command is typed, whose environment the driver has",
+        )
     lines = [
         "#!/bin/sh",
         *(f"{mark} {option}" for option in nowhere),
         *(f"{mark} {option}{value}" for option, value in asked.items() if value),
-        *(f"{mark} {line}" for line in profile.directives),
+        *(f"{mark} {line}" for line in profile.directives or profile.setting("job-extra-directives") or ()),
         f"exec >>{output} 2>&1",
         f"cd {shlex.quote(str(Path.cwd()))} || exit 1",
-        *profile.setup,
+        *setup,
         # The shell becomes the driver, so that a signal for the job is one for it.
-        f"exec {shlex.join([*_program(profile.python), *words])}",
+        f"exec {shlex.join([*_program(profile.python or profile.setting("python")), *words])}",
     ]
     return "\n".join(lines) + "\n"
 

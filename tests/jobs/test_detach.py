@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dask
 import pytest
 import yaml
 
+from engine.errors import ConfigError
 from engine.files import locked
+from engine.profiles import SlurmProfile, pick_profile
 from jobs import detach, driver
 from jobs.driver import Driver, job_name, note_driver, read_driver, state_of
 from tests.jobs.calls import Job, mangroves, markers, trees
@@ -261,6 +264,13 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def read_profile(folder: Path, body: str) -> SlurmProfile:
+    (folder / "profiles.yaml").write_text(f"profiles: {{a: {{{body}}}}}")
+    profile = pick_profile("a", folder / "profiles.yaml")
+    assert isinstance(profile, SlurmProfile)
+    return profile
+
+
 def batch(job: Job, **keys: object) -> tuple[str | Path, ...]:
     profile = {
         **{"queue": "normal", "account": "coast", "walltime": "1-02:00:00", "memory_limit": "4GiB"},
@@ -314,6 +324,39 @@ def test_a_job_is_told_refused_twice_and_cancelled_only_under_its_own_name(job, 
     (scheduler / "state").write_text(f"RUNNING|{job_name(job.run)}\n")
     assert mangroves("cancel", job.run).code == 0
     assert "scancel --batch --signal=INT 4711" in (scheduler / "calls").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "ended"),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", "elsewhere"),
+        ("echo 'OUT_OF_MEMORY|{name}'", "ended"),
+        ("echo 'NODE_FAIL|{name}'", "ended"),
+        ("echo 'CONFIGURING|{name}'", "pending"),
+    ],
+)
+def test_a_scheduler_that_cannot_tell_is_not_taken_for_a_job_that_ended(tmp_path, scheduler, answer, state):
+    (scheduler / "bin" / "squeue").write_text("#!/bin/sh\n" + answer.format(name=job_name(tmp_path)))
+    noted = Driver.model_validate({"kind": "slurm", "job": "12", **HERE})
+    assert state_of(noted, tmp_path) == state
+    if state == "ended":
+        assert driver.stop(noted, tmp_path)
+        assert not (scheduler / "calls").exists(), "no job of another's is cancelled"
+
+
+def test_a_driver_s_job_is_filled_by_the_users_own_settings_but_for_secrets(tmp_path):
+    profile = read_profile(tmp_path, "kind: slurm, memory_limit: 4GiB, interface: lo")
+    user = {"job-extra-directives": ["--qos=low"], "job-script-prologue": ["module load y"], "python": "/opt/python"}
+    with dask.config.set({f"jobqueue.slurm.{key}": value for key, value in user.items()}):
+        lines = driver.batch_script(profile, tmp_path, ["run"], "driver-1.log").splitlines()
+    assert {"#SBATCH --qos=low", "module load y", "exec /opt/python -P -m jobs run"} <= {*lines}
+    with (
+        dask.config.set({"jobqueue.slurm.job-script-prologue": ["export CATALOG_TOKEN=abcdef"]}),
+        pytest.raises(ConfigError, match="holds a secret.*; export it where the command is typed") as caught,
+    ):
+        driver.batch_script(profile, tmp_path, ["run"], "driver-1.log")
+    assert "abcdef" not in str(caught.value)
 
 
 def test_a_driver_becomes_a_pbs_job(job, scheduler, monkeypatch):
