@@ -108,9 +108,14 @@ def _told_in_one_line(name: str) -> Iterator[None]:
         ) from error
 
 
+def wait_minutes(profile: Profile) -> float:
+    """Return how long the first worker of a profile is waited for."""
+    return float(getattr(profile, "wait_minutes", 0) or _WAIT_MINUTES.get(profile.kind, REACH_SECONDS / 60))
+
+
 def _await_worker(launched: Launched, profile: Profile, name: str, say: Callable[[str], None]) -> None:
     """Wait for the first worker, saying so; those of a batch scheduler or a cloud may take their time."""
-    minutes = float(getattr(profile, "wait_minutes", 0) or _WAIT_MINUTES.get(profile.kind, REACH_SECONDS / 60))
+    minutes = wait_minutes(profile)
     begun = said = time.monotonic()
     while (waited := time.monotonic() - begun) < minutes * 60:
         with suppress(TimeoutError):

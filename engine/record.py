@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -361,12 +362,7 @@ def read_record(folder: Place) -> dict[str, Any] | None:
     path = folder / RECORD
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        kinds = {"config": dict, "config_sha256": str, "stages": dict, "sessions": list, "lost": list, "refused": list}
-        if not all(isinstance(data[key], kind) for key, kind in kinds.items()):
-            raise TypeError("not a record")
-        # Read now what is read later, so that a damaged record is refused here and nowhere else.
-        _ = [session["versions"]["mangroves"] for session in data["sessions"]]
-        _ = data["items"] and data["items"]["sha256"]
+        _check_shape(data)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -374,6 +370,25 @@ def read_record(folder: Place) -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_FIX) from error
     return data
+
+
+def _check_shape(data: Any) -> None:
+    """Read now what is read later, so that a damaged record is refused here and nowhere else.
+
+    Raises
+    ------
+    LookupError, TypeError, ValueError
+        If it is no record.
+    """
+    kinds = {"name": str, "status": str, "config": dict, "config_sha256": str, "stages": dict, "sessions": list}
+    if not all(isinstance(data[key], kind) for key, kind in {**kinds, "lost": list, "refused": list}.items()):
+        raise TypeError("not a record")
+    _ = [session["versions"]["mangroves"] for session in data["sessions"]]
+    _ = data["items"] and (data["items"]["sha256"], data["items"]["count"])
+    _ = [(loss["scene"], loss["tile"], loss["year"], loss["cause"]) for loss in data["lost"]]
+    for stage in data["stages"].values():
+        if not (isinstance(stage["counts"], dict) and math.isfinite(stage["seconds"]) and isinstance(stage["runs"], int)):
+            raise TypeError("not a stage")
 
 
 def set_aside(folder: Path, outputs: Place) -> None:

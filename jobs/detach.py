@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from engine.cluster import wait_minutes
 from engine.errors import StoreError
 from engine.files import cannot_write, locked
 from engine.params import RunParams
@@ -58,7 +59,7 @@ def detach_run(options: Options, command: Sequence[str], params: RunParams | Non
     if isinstance(profile, SlurmProfile | PbsProfile):
         driver = submit_job(profile, place.folder, words, log, cluster=options.cluster)
     else:
-        driver = start_process(place.folder, words, log)
+        driver = start_process(place.folder, words, log, worker_minutes=wait_minutes(profile))
     run = place.folder
     Reporter(as_json=options.as_json).result(
         {"run": str(run), "driver": driver.model_dump(mode="json")},

@@ -34,7 +34,7 @@ from engine.trust import redact
 from jobs.progress import utc_now
 
 TAKE_OVER_SECONDS: Final = 120
-"""To wait until a process that was started holds the run."""
+"""To wait until a process that was started holds the run, on top of what its first worker may take."""
 
 STOP_SECONDS: Final = 120
 """To wait until a driver that was asked to stop has done so."""
@@ -262,8 +262,10 @@ def _program(python: str | None = None) -> list[str]:
     return [python or sys.executable, "-P", "-m", "jobs"]
 
 
-def start_process(folder: Path, words: Sequence[str], log: str) -> Driver:
+def start_process(folder: Path, words: Sequence[str], log: str, *, worker_minutes: float) -> Driver:
     """Start a driver as a process of its own session on this machine, and wait until it holds the run.
+
+    That takes as long as the first worker of its cluster may take, ``worker_minutes``, and a little more.
 
     Raises
     ------
@@ -281,7 +283,8 @@ def start_process(folder: Path, words: Sequence[str], log: str) -> Driver:
             env={**os.environ, _LOG_VARIABLE: log},
             preexec_fn=_heed_interrupts,
         )
-    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    seconds = TAKE_OVER_SECONDS + 60 * worker_minutes
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with suppress(StoreError):  # a damaged note of an earlier driver, which this one is about to replace
             driver = read_driver(folder)
@@ -292,9 +295,7 @@ def start_process(folder: Path, words: Sequence[str], log: str) -> Driver:
             problem = said[0].removeprefix("error: ") if said else f"exit code {process.returncode}"
             raise ClusterError(f"the driver ended at once: {redact(problem)}", fix=f"see {path}")
         time.sleep(0.1)
-    raise ClusterError(
-        f"the driver, process {process.pid}, has not begun within {TAKE_OVER_SECONDS} s", fix=f"see {path}"
-    )
+    raise ClusterError(f"the driver, process {process.pid}, has not begun within {seconds:.0f} s", fix=f"see {path}")
 
 
 def _heed_interrupts() -> None:

@@ -188,7 +188,8 @@ def metrics_text(content: Mapping[str, Any]) -> str:
     stages: Mapping[str, Mapping[str, int]] = content["stages"]
 
     def by_stage(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {f'{run},stage="{name}"': value for name, value in values.items()}
+        # Of an earlier command's record, which is not trusted.
+        return {f"{run},stage={json.dumps(name, ensure_ascii=False)}": value for name, value in values.items()}
 
     families = (
         ("up", "gauge", "1 while a command works on the run.", {run: int(content["status"] == "running")}),

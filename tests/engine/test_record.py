@@ -19,7 +19,7 @@ import engine.record
 from engine.code import code_sha256
 from engine.errors import SceneError, StoreError
 from engine.places import ObjectPath, entries
-from engine.record import open_record
+from engine.record import open_record, read_record
 
 CONFIG = {
     "name": "fiji",
@@ -228,6 +228,22 @@ def test_a_damaged_record_is_refused(tmp_path, text):
         pytest.fail("opened")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": None}, {"name": []}, {"items": [1]}, {"items": {"sha256": ""}}, {"lost": [5]}, {"lost": [{}]},
+        {"stages": {"plan": {}}}, {"stages": {"plan": {"seconds": "1", "runs": 1, "counts": {}}}},
+        {"stages": {"plan": {"seconds": 1.0, "runs": 1, "counts": []}}},
+    ],
+)  # fmt: skip
+def test_a_record_that_somebody_changed_is_refused_where_it_is_read(tmp_path, change):
+    with open_record(tmp_path, CONFIG) as record, record.stage("plan"):
+        pass
+    (tmp_path / "run.json").write_text(json.dumps({**record.data, **change}))
+    with pytest.raises(StoreError, match=r"run\.json is damaged"):
+        read_record(tmp_path)
+
+
 def test_a_changed_item_list_or_version_is_refused(tmp_path, monkeypatch):
     with open_record(tmp_path, CONFIG) as record:
         record.note_items(_freeze(tmp_path))
@@ -291,7 +307,7 @@ def test_an_output_carries_a_short_account_of_what_made_it(tmp_path):
 _KILLED = """
 import sys
 from engine.places import ObjectPath, entries
-from engine.record import open_record
+from engine.record import open_record, read_record
 with open_record(sys.argv[1], {"name": "x", "years": [2020]}) as record:
     with record.stage("cube"):
         print("working", flush=True)
