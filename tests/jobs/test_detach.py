@@ -141,7 +141,7 @@ def test_a_driver_that_ends_at_once_is_one_line_with_its_own(job):
     line = mangroves(
         *job.arguments("run", "--detach", "--cluster-file", job.folder / "bad.yaml", cluster="there")
     ).error
-    assert "the driver ended at once: cluster profile 'there'" in line
+    assert "the driver ended at once: scheduler tcp://127.0.0.1:9 cannot be reached" in line
     assert "logs/driver-" in line
 
 
