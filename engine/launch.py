@@ -446,7 +446,7 @@ def _cloud_arguments(profile: CloudProfile) -> dict[str, Any]:
     worker = _given(nthreads=threads, memory_limit=profile.memory_limit)
     if profile.provider == "coiled":
         types = [profile.instance] if profile.instance else None
-        arguments = _given(region=profile.region, software=profile.image, worker_vm_types=types)
+        arguments = _given(region=profile.region, container=profile.image, worker_vm_types=types)
         return arguments | {"environ": variables, "worker_options": worker, "n_workers": count} | profile.options
     region, instance = {
         "ec2": ("region", "instance_type"),
