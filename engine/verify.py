@@ -35,7 +35,7 @@ class Found:
     """Markers, records beside outputs, and folders of models."""
 
     unfinished: list[Place]
-    """Stores and parts without a marker: work in the middle, or cut off."""
+    """Stores without a marker, and models without their end: work in the middle, or cut off."""
 
 
 def find_vouchers(place: Place) -> Found:
@@ -48,10 +48,12 @@ def find_vouchers(place: Place) -> Found:
 def _look(place: Place, found: Found) -> None:
     folders, files = entries(place)
     names = {path.name for path in files}
-    if {META_FILE, TREES_FILE} <= names:
+    if META_FILE in names:
         found.vouchers.append(place)
-        return
-    found.vouchers.extend(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
+    elif TREES_FILE in names:  # which are written first
+        found.unfinished.append(place)
+    else:
+        found.vouchers.extend(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
     for folder in folders:
         if folder.suffix != ".zarr":
             _look(folder, found)
@@ -69,26 +71,30 @@ def verify_task(voucher: Place, is_model: bool) -> Checked:
         return Checked({"models": 1})
     try:
         content = json.loads(voucher.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return Checked({}, ((f"{voucher} is damaged", AGAIN.format(voucher)),))
     except OSError as error:
         raise cannot_read(voucher, error) from error
     if not isinstance(content, dict):
         return Checked({})
-    if "output" in content and "sha256" in content:
+    files = content.get("files")
+    # Told by either of two keys, as a flipped bit may be in one of them.
+    if "marker_sha256" in content or isinstance(files, dict):
+        problems = list(_marker_problems(voucher, content))
+        named = len(files) if isinstance(files, dict) else 0
+        counts = {"files": named, "stores": int("sha256" in content), "markers": 1}
+        return Checked(counts, tuple((problem, AGAIN.format(voucher)) for problem in problems))
+    if {"output", "sha256"} & content.keys():
         output = voucher.with_name(voucher.name.removesuffix(".json"))
-        found = _compare(output, content["sha256"])
+        found = _compare(output, content.get("sha256"))
         return Checked({"files": 1}, ((found, f"delete {voucher} and run the same command again"),) if found else ())
-    if "fingerprint" not in content or "marker_sha256" not in content:
-        return Checked({})
-    problems = list(_marker_problems(voucher, content))
-    counts = {"files": len(content["files"]), "stores": int("sha256" in content), "markers": 1}
-    return Checked(counts, tuple((problem, AGAIN.format(voucher)) for problem in problems))
+    return Checked({})
 
 
 def _marker_problems(voucher: Place, content: Mapping[str, Any]) -> Iterator[str]:
-    if seal_of(content) != content["marker_sha256"]:
+    if seal_of(content) != content.get("marker_sha256") or not _is_plain(content.get("files")):
         yield f"{voucher} is not as it was written"
+        return  # and what it says of others is worth nothing
     store = voucher.with_suffix(".zarr")
     gone = "sha256" in content and not (store / "zarr.json").is_file()
     if gone:
@@ -108,7 +114,14 @@ def _marker_problems(voucher: Place, content: Mapping[str, Any]) -> Iterator[str
                 yield f"{store} holds other values than were written"
 
 
-def _compare(path: Place, sha256: str) -> str:
+def _is_plain(files: Any) -> bool:
+    """Tell whether names lead to nothing but files below: a marker may come from anybody."""
+    if not isinstance(files, dict):
+        return False
+    return not any(".." in name.split("/") or name.startswith("/") or "\\" in name for name in files)
+
+
+def _compare(path: Place, sha256: str | None) -> str:
     """Return what is wrong with a file, nothing where its bytes are those."""
     try:
         return "" if bytes_sha256(path) == sha256 else f"{path} is not as it was written"

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from engine.cluster import check_visible, open_cluster, run_bounded
 from engine.files import bytes_sha256
+from engine.model import BANDS_MODEL, META_FILE, TREES_FILE
 from engine.places import Place
 from engine.record import ITEMS
 from engine.verify import find_vouchers, is_model, verify_task
 from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, named_run, trust_of
 from jobs.report import Reporter
+from jobs.status import count_finished
+
+MADE_BY: Final = {"cube": "cube", "classify": "maps", "history": "change/history"}
+"""Stage -> where its outputs lie, a marker for each of which its record counts."""
 
 
 @click.command("verify")
@@ -48,7 +53,7 @@ def command(
         found = find_vouchers(place)
         vouchers += found.vouchers
         unfinished += found.unfinished
-    counts, damaged = Counter[str](), list(_check_items(run, record))
+    counts, damaged = Counter[str](), [*_check_items(run, record), *_check_all_there(outputs, record, unfinished)]
     with open_cluster(cluster, cluster_file) as client:
         check_visible(client, outputs)
         calls = [(voucher, is_model(voucher)) for voucher in vouchers]
@@ -80,3 +85,18 @@ def _check_items(run: Path, record: dict[str, Any]) -> Iterator[tuple[str, str]]
         yield f"{frozen} is missing", "restore it, or begin anew with --fresh"
     elif bytes_sha256(frozen) != record["items"]["sha256"]:
         yield f"{frozen} is not the list this run froze", "restore it, or begin anew with --fresh"
+
+
+def _check_all_there(outputs: Place, record: dict[str, Any], unfinished: Sequence[Place]) -> Iterator[tuple[str, str]]:
+    """Yield what the record says was finished and is gone with its marker, so that nothing else misses it."""
+    for stage, name in MADE_BY.items():
+        counts = record["stages"].get(stage, {}).get("counts", {})
+        made = counts.get("done", 0) + counts.get("skipped", 0)
+        folder = outputs / name
+        here = count_finished(folder) + sum(str(place).startswith(f"{folder}/") for place in unfinished)
+        if here < made:
+            yield f"{made - here} of {made} outputs below {folder} are missing", "run the same command again"
+    if "trees_sha256" in record["stages"].get("train", {}).get("counts", {}):
+        for folder in (outputs / "model", outputs / "model" / BANDS_MODEL):
+            if not any((folder / name).is_file() for name in (META_FILE, TREES_FILE)):
+                yield f"model {folder} is missing", f"delete {outputs / 'model'} and run the same command again"

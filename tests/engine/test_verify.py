@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import xarray as xr
 
-from engine.store import marker_path, write_marker, write_store
+from engine.params import TrainParams
+from engine.store import marker_path, seal_of, write_marker, write_store
+from engine.train import train_model
 from engine.verify import find_vouchers, verify_task
+from tests.engine.samples import make_sample
 
 
 def a_store(folder):
@@ -62,3 +66,48 @@ def test_stores_without_a_marker_are_unfinished(tmp_path):
     found = find_vouchers(tmp_path)
     assert found.unfinished == [store]
     assert found.vouchers == []
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "sha256", "marker_sha256", "files"])
+def test_a_bit_flipped_in_a_key_of_a_marker_is_told(tmp_path, key):
+    store, _ = a_store(tmp_path)
+    text = marker_path(store).read_text()
+    marker_path(store).write_text(text.replace(f'"{key}"', f'"{key[:-1]}~"'))
+    assert problems(marker_path(store)) == [f"{marker_path(store)} is not as it was written"]
+
+
+@pytest.mark.parametrize("key", ["output", "sha256"])
+def test_a_bit_flipped_in_a_key_of_a_record_is_told_where_it_is_the_hash(tmp_path, key):
+    table, beside = tmp_path / "areas.csv", tmp_path / "areas.csv.json"
+    table.write_text("a\n")
+    digest = write_marker(tmp_path / "x.json", {}, [table])["files"]["areas.csv"]
+    beside.write_text(json.dumps({"output": "areas.csv", "sha256": digest}).replace(f'"{key}"', f'"{key}~"'))
+    assert bool(problems(beside)) == (key == "sha256")
+    table.write_text("b\n")
+    assert problems(beside) == [f"{table} is not as it was written"]
+
+
+@pytest.mark.parametrize("files", [["a"], {"../../secret": "0"}, {"/dev/zero": "0"}, {"a/../../b": "0"}])
+def test_a_forged_marker_leads_nowhere_else(tmp_path, files):
+    marker = {"fingerprint": "f", "files": files}
+    voucher = tmp_path / "2019.json"
+    voucher.write_text(json.dumps(marker | {"marker_sha256": seal_of(marker)}))
+    assert problems(voucher) == [f"{voucher} is not as it was written"]
+    voucher.write_text("[" * 100_000)
+    assert problems(voucher) == [f"{voucher} is damaged"]
+
+
+def test_a_model_within_a_model_is_checked_and_one_without_its_trees_or_end_is_told(tmp_path):
+    model = train_model(make_sample(600), params=TrainParams(rounds=2, max_depth=2)).model
+    outer, inner = tmp_path / "model", tmp_path / "model" / "bands"
+    for folder in (outer, inner):
+        model.save(folder)
+    assert find_vouchers(tmp_path).vouchers == [outer, inner]
+    (inner / "model.json").unlink()
+    assert find_vouchers(tmp_path).vouchers == [outer, inner]
+    ((problem, _),) = verify_task(inner, True).damaged
+    assert "model.json" in problem
+    model.save(inner)
+    (inner / "meta.json").unlink()
+    found = find_vouchers(tmp_path)
+    assert (found.vouchers, found.unfinished) == ([outer], [inner])
