@@ -48,11 +48,16 @@ class Promises:
 
     @contextmanager
     def __call__(self, promise: str, fault: str) -> Iterator[None]:
-        """Inject one fault in the block; an exception there is a broken promise."""
+        """Inject one fault in the block; an exception there is a broken promise.
+
+        ``pytest.raises`` and a time-out end by ``pytest.fail``, which is no ``Exception``: noted, and the test ends.
+        """
         try:
             yield
-        except Exception as error:
+        except (Exception, pytest.fail.Exception) as error:
             self._note(promise, fault, False)
+            if isinstance(error, pytest.fail.Exception):
+                raise
             self.broken.append(f"{promise}, {fault}: {type(error).__name__}: {error}")
         else:
             self._note(promise, fault, True)
