@@ -387,7 +387,7 @@ def _check_shape(data: Any) -> None:
     _ = data["items"] and (data["items"]["sha256"], data["items"]["count"])
     _ = [(loss["scene"], loss["tile"], loss["year"], loss["cause"]) for loss in data["lost"]]
     for stage in data["stages"].values():
-        if not (isinstance(stage["counts"], dict) and math.isfinite(stage["seconds"]) and isinstance(stage["runs"], int)):
+        if not (isinstance(stage["counts"], dict) and math.isfinite(stage["seconds"] + stage["runs"])):
             raise TypeError("not a stage")
 
 

@@ -42,7 +42,7 @@ from jobs.config import (
     run_outputs,
     trust_of,
 )
-from jobs.driver import note_driver
+from jobs.driver import check_free, note_driver
 from jobs.journal import keep_journal
 from jobs.performance import check_performance, keep_performance
 from jobs.report import Reporter
@@ -271,6 +271,7 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
         Instead of ``options.config``.
     """
     place = asked_run(options, params)
+    check_free(place.folder)
     reporter = Reporter(as_json=options.as_json, json_lines=options.progress == "json")
     with (
         open_cluster(options.cluster, options.cluster_file, say=reporter.say) as client,

@@ -8,13 +8,12 @@ from typing import Final
 import click
 
 from engine.cluster import wait_minutes
-from engine.errors import StoreError
 from engine.files import cannot_write, locked
 from engine.params import RunParams
 from engine.profiles import PbsProfile, SlurmProfile, pick_profile
 from engine.record import LOGS, set_aside
-from jobs.context import Options, PlacedRun, asked_run
-from jobs.driver import check_words, log_name, read_driver, start_process, state_of, submit_job
+from jobs.context import Options, asked_run
+from jobs.driver import check_free, check_words, log_name, start_process, submit_job
 from jobs.report import Reporter
 
 DETACH: Final = click.option(
@@ -48,7 +47,7 @@ def detach_run(options: Options, command: Sequence[str], params: RunParams | Non
     words = [*command, *options.words()]
     check_words(words)
     with locked(place.folder):
-        _check_free(place)
+        check_free(place.folder)
         if options.fresh:
             set_aside(place.folder, place.outputs)
         try:
@@ -68,13 +67,3 @@ def detach_run(options: Options, command: Sequence[str], params: RunParams | Non
         f"  mangroves logs {run}     what it says\n"
         f"  mangroves cancel {run}   stop it; what is finished stays",
     )
-
-
-def _check_free(place: PlacedRun) -> None:
-    """Refuse a run whose submitted driver may be waiting, for which no process holds the lock yet."""
-    try:
-        driver = read_driver(place.folder)
-    except StoreError:
-        return  # damaged; who works holds the lock
-    if driver is not None and driver.kind != "process" and state_of(driver, place.folder) in ("running", "pending"):
-        raise StoreError(f"{driver.name} drives {place.folder}", fix="wait for it, or mangroves cancel it")

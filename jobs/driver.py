@@ -132,13 +132,36 @@ def note_driver(folder: Path, cluster: str, command: Sequence[str]) -> None:
         before = None
     me = psutil.Process()
     here: dict[str, Any] = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-    ours = {os.environ.get(name) for name in ("SLURM_JOB_ID", "PBS_JOBID")}
-    if before is not None and before.kind != "process" and before.job in ours:
+    if before is not None and _is_this_job(before):
         write_driver(folder, before.model_copy(update=here))
         return
     words, log = tuple(redact(word)[:4096] for word in command[:1000]), os.environ.get(_LOG_VARIABLE)
     note = {"kind": "process", "cluster": cluster, "command": words, "when": utc_now(), "log": log, **here}
     write_driver(folder, Driver.model_validate(note))
+
+
+def _is_this_job(driver: Driver) -> bool:
+    """Tell whether this process runs in the batch job of a driver; some PBS name their server differently in it."""
+    ours = os.environ.get({"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID"}.get(driver.kind, ""), "").partition(".")[0]
+    return driver.job is not None and driver.job.partition(".")[0] == ours
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a run whose submitted driver may be waiting, for which no process holds the lock yet.
+
+    Raises
+    ------
+    StoreError
+        If there is one, and this is not it.
+    """
+    try:
+        driver = read_driver(folder)
+    except StoreError:
+        return  # damaged; who works holds the lock
+    if driver is None or driver.kind == "process" or _is_this_job(driver):
+        return
+    if state_of(driver, folder) in ("running", "pending"):
+        raise StoreError(f"{driver.name} drives {folder}", fix="wait for it, or mangroves cancel it")
 
 
 _LOG_VARIABLE: Final = "MANGROVES_DRIVER_LOG"
@@ -368,8 +391,8 @@ def batch_script(profile: SlurmProfile | PbsProfile, folder: Path, words: Sequen
     setup = profile.setup or profile.setting("job-script-prologue") or ()
     if any(redact(line) != line for line in setup):
         raise ConfigError(
-            f"jobqueue.{profile.kind}.job-script-prologue in ~/.config/dask holds a secret, and the script of a detached "
-            "driver is kept with the run",
+            f"jobqueue.{profile.kind}.job-script-prologue in ~/.config/dask holds a secret, and the script of a "
+            "detached driver is kept with the run",
             fix="export it where the command is typed, whose environment the driver has",
         )
     lines = [
@@ -381,7 +404,7 @@ def batch_script(profile: SlurmProfile | PbsProfile, folder: Path, words: Sequen
         f"cd {shlex.quote(str(Path.cwd()))} || exit 1",
         *setup,
         # The shell becomes the driver, so that a signal for the job is one for it.
-        f"exec {shlex.join([*_program(profile.python or profile.setting("python")), *words])}",
+        f"exec {shlex.join([*_program(profile.python or profile.setting('python')), *words])}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -72,7 +72,7 @@ def command(
     lines += [f"lost: {len(lost)} (see lost.csv)"] if lost else []
     lines += said_of(driver, progress)
     last = (record["sessions"] or [{}])[-1]
-    if last.get("error"):
+    if last.get("error") and last.get("status") == "failed":  # of one that was interrupted it is a class's name
         lines += [f"{last['status']}: {last['error']}"]
     if driver["state"] == "ended" and last.get("ended"):
         lines += [f"{last['status']} {last['ended']}{' by ' + driver['name'] if 'name' in driver else ''}"]
