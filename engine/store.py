@@ -195,7 +195,7 @@ def read_marker(path: Place) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise cannot_read(path, error) from error
-    return marker if there else None
+    return marker if there and isinstance(marker, dict) else None
 
 
 def is_current(path: Place, fingerprint: str) -> bool:

@@ -126,3 +126,11 @@ def test_threads_do_not_switch_each_others_checks_off(tmp_path):
     for number in range(24):
         with open_store(tmp_path / f"{number}.zarr") as data:
             assert not data["a"].values.any()
+
+
+def test_a_marker_that_is_no_object_marks_nothing(tmp_path):
+    store = tmp_path / "2019.zarr"
+    store.mkdir()
+    (store / "zarr.json").write_text("{}")
+    marker_path(store).write_text("[]")
+    assert read_marker(store) is None
