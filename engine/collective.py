@@ -84,8 +84,21 @@ def train_spread(
     ClusterError
         If workers are lost ``ALLOWED_LOSSES`` times and once more, or all of them for good.
     """
-    threading.excepthook = _hush_trackers
-    held = client.compute(list(encoded))
+    hush = _Hush()
+    try:
+        return _train(client, client.compute(list(encoded)), counts, features, params, checkpoint)
+    finally:
+        threading.Thread(target=hush.restore, daemon=True).start()
+
+
+def _train(
+    client: distributed.Client,
+    held: Sequence[Any],
+    counts: Sequence[int],
+    features: int,
+    params: BoostParams,
+    checkpoint: Checkpoint | None,
+) -> bytes:
     before = _workers(client)
     for _ in range(ALLOWED_LOSSES + 1):
         grown = checkpoint.read(features=features, rounds=params.rounds) if checkpoint else None
@@ -153,10 +166,30 @@ async def _attempt(
                 await training
 
 
-def _hush_trackers(args: threading.ExceptHookArgs, *, otherwise: Any = threading.excepthook) -> None:
-    """Keep from the terminal what a tracker says, a minute later, of an attempt that is long given up."""
-    if args.exc_type is not xgboost.core.XGBoostError:
-        otherwise(args)
+class _Hush:
+    """Keeps from the terminal what trackers of this process say, up to a minute later, of attempts given up."""
+
+    def __init__(self) -> None:
+        before = threading.excepthook
+        self._otherwise: Any = before._otherwise if isinstance(before, _Hush) else before
+        threading.excepthook = self
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not xgboost.core.XGBoostError or args.thread not in _trackers():
+            self._otherwise(args)
+
+    def restore(self) -> None:
+        """Bring back the hook there was, once the last tracker has ended; a later fit's stays."""
+        while trackers := _trackers():
+            for tracker in trackers:
+                tracker.join()
+        if threading.excepthook is self:
+            threading.excepthook = self._otherwise
+
+
+def _trackers() -> set[threading.Thread]:
+    """Return the threads in which ``xgboost.dask`` waits for a tracker; it gives them no other name."""
+    return {thread for thread in threading.enumerate() if thread.name.endswith("(wait_for)")}
 
 
 def _workers(client: distributed.Client) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import dask.dataframe as dd
 import pytest
@@ -78,15 +79,36 @@ def test_a_finished_checkpoint_needs_no_worker(client, monkeypatch, tmp_path):
     assert spread(client, checkpoints=tmp_path).tree_sha256() == expected
 
 
-def test_a_tracker_that_was_given_up_says_nothing(capsys):
-    def run(error):
-        thread = threading.Thread(target=lambda: (_ for _ in ()).throw(error))
+def test_a_tracker_that_was_given_up_says_nothing_and_others_what_they_will(monkeypatch):
+    said = []
+
+    def meant(args):
+        said.append(str(args.exc_value))
+
+    monkeypatch.setattr(threading, "excepthook", meant)
+
+    def wait_for():
+        raise xgboost.core.XGBoostError("Poll timeout")
+
+    def other():
+        raise xgboost.core.XGBoostError("a defect")
+
+    earlier, later = collective._Hush(), collective._Hush()
+    for function in (wait_for, other):
+        thread = threading.Thread(target=function)
         thread.start()
         thread.join()
-        return capsys.readouterr().err
+    assert said == ["a defect"]
+    earlier.restore()
+    assert threading.excepthook is later
+    later.restore()
+    assert threading.excepthook is meant
 
-    before, threading.excepthook = threading.excepthook, collective._hush_trackers
-    try:
-        assert run(xgboost.core.XGBoostError("Poll timeout")) == ""
-    finally:
-        threading.excepthook = before
+
+def test_a_fit_leaves_the_hook_of_uncaught_errors_as_it_was(client):
+    before = threading.excepthook
+    spread(client)
+    until = time.monotonic() + 20
+    while threading.excepthook is not before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert threading.excepthook is before
