@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ import numpy as np
 import xgboost
 import xgboost.collective
 import xgboost.dask
+from xgboost.tracker import RabitTracker
 
 from engine.boost import booster_params, logistic_gradients, trees_of
 from engine.checkpoints import Checkpoint, continued
@@ -167,24 +169,33 @@ async def _attempt(
 
 
 class _Hush:
-    """Keeps from the terminal what trackers of this process say, up to a minute later, of attempts given up."""
+    """Keeps from the terminal what trackers of this process say, up to a minute later, of attempts given up.
+
+    A tracker tells its thread, and once more when it is freed, where Python only reports errors.
+    """
 
     def __init__(self) -> None:
-        before = threading.excepthook
-        self._otherwise: Any = before._otherwise if isinstance(before, _Hush) else before
-        threading.excepthook = self
+        now: Any = threading.excepthook
+        earlier = getattr(now, "__self__", None)
+        meant = earlier._meant if isinstance(earlier, _Hush) else (now, sys.unraisablehook)
+        self._meant: tuple[Any, Any] = meant
+        threading.excepthook, sys.unraisablehook = self.uncaught, self.unraisable
 
-    def __call__(self, args: threading.ExceptHookArgs) -> None:
+    def uncaught(self, args: threading.ExceptHookArgs) -> None:
         if args.exc_type is not xgboost.core.XGBoostError or args.thread not in _trackers():
-            self._otherwise(args)
+            self._meant[0](args)
+
+    def unraisable(self, args: sys.UnraisableHookArgs) -> None:
+        if args.exc_type is not xgboost.core.XGBoostError or args.object is not RabitTracker.__del__:
+            self._meant[1](args)
 
     def restore(self) -> None:
-        """Bring back the hook there was, once the last tracker has ended; a later fit's stays."""
+        """Bring back the hooks there were, once the last tracker has ended; a later fit's stay."""
         while trackers := _trackers():
             for tracker in trackers:
                 tracker.join()
-        if threading.excepthook is self:
-            threading.excepthook = self._otherwise
+        if threading.excepthook == self.uncaught:
+            threading.excepthook, sys.unraisablehook = self._meant
 
 
 def _trackers() -> set[threading.Thread]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -9,6 +10,7 @@ import dask.dataframe as dd
 import pytest
 import xgboost
 from distributed import Client, LocalCluster
+from xgboost.tracker import RabitTracker
 
 from engine import collective
 from engine.collective import loopback_host
@@ -86,23 +88,25 @@ def test_a_tracker_that_was_given_up_says_nothing_and_others_what_they_will(monk
         said.append(str(args.exc_value))
 
     monkeypatch.setattr(threading, "excepthook", meant)
-
-    def wait_for():
-        raise xgboost.core.XGBoostError("Poll timeout")
+    monkeypatch.setattr(sys, "unraisablehook", meant)
 
     def other():
         raise xgboost.core.XGBoostError("a defect")
 
     earlier, later = collective._Hush(), collective._Hush()
-    for function in (wait_for, other):
-        thread = threading.Thread(target=function)
+    tracker = RabitTracker(n_workers=2, host_ip="127.0.0.1", timeout=1)  # one that nobody calls
+    tracker.start()
+    threads = [threading.Thread(target=tracker.wait_for), threading.Thread(target=other)]
+    del tracker
+    while threads:
+        thread = threads.pop(0)
         thread.start()
         thread.join()
     assert said == ["a defect"]
     earlier.restore()
-    assert threading.excepthook is later
+    assert threading.excepthook == later.uncaught
     later.restore()
-    assert threading.excepthook is meant
+    assert threading.excepthook is sys.unraisablehook is meant
 
 
 def test_a_fit_leaves_the_hook_of_uncaught_errors_as_it_was(client):
