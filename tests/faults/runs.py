@@ -43,7 +43,7 @@ WORLD: Final = WorldParams(
 """64 tile-years: of so many, the two that two workers have in hand and one more are less than 5 per cent."""
 
 SMALL: Final = WorldParams(
-    regions=("Vietnam2", "India"), years=(2016, 2017), size_px=128, scenes_per_year=4, mask_years=(2015, 2018)
+    regions=("Vietnam2", "India"), years=(2016, 2017), size_px=64, scenes_per_year=2, mask_years=(2015, 2018)
 )
 """Of the fast tests."""
 
@@ -193,7 +193,7 @@ def digest(run: Path, undisturbed: Path | None = None) -> dict[str, str]:
         mark = path.with_suffix(".json") if path.suffix == ".zarr" else path
         if path.suffix not in (".zarr", ".tif", ".parquet", ".csv"):
             continue
-        if undisturbed is not None and _is_same_file(mark, undisturbed / mark.relative_to(run)):
+        if undisturbed is not None and is_same_file(mark, undisturbed / mark.relative_to(run)):
             found[name] = "as it was"
         else:
             found[name] = content_of(path)
@@ -239,7 +239,8 @@ def content_of(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _is_same_file(path: Path, other: Path) -> bool:
+def is_same_file(path: Path, other: Path) -> bool:
+    """Tell whether two paths are links to one file."""
     return path.is_file() and other.is_file() and path.samefile(other)
 
 
