@@ -62,7 +62,7 @@ OUTPUTS: Final = {
 }
 
 MARKERS: Final = {
-    "cube": "cube/*/2*.json",
+    "cube": "cube/*/2???.json",
     "sample": "sample/z*.json",
     "train": "model/**/meta.json",
     "classify": "maps/*/z*.json",

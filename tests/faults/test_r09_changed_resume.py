@@ -97,7 +97,7 @@ def test_a_resume_under_other_code_is_refused(small: Undisturbed, tmp_path: Path
             line = refusal(job)
             assert ("made with mangroves 0.0.1" if fault == "another version" else "made by other code") in line
     edit_record(job, lambda record: record["sessions"][-1]["versions"].update(engine_sha256=recorded))
-    assert job.call("run").code == 0  # by the same code it goes on
+    assert job.call("cube").code == 0  # by the same code it goes on
 
 
 @pytest.mark.faults
