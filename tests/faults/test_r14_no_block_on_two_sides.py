@@ -70,7 +70,7 @@ def check(frame, by, folds, seed):
 
 
 def examples(count, folds, by, overlap):
-    @settings(max_examples=count, derandomize=True, database=None, deadline=None)
+    @settings(max_examples=count, derandomize=True, database=None)
     @given(st.integers(0, 2**31), st.integers(10, 300), st.integers(200, 4000), st.integers(1, 5))
     def run(seed, rows, extent_px, regions):
         check(draw_table(seed, rows, extent_px, regions, overlap), by, folds, seed)
@@ -97,7 +97,7 @@ def test_no_block_is_on_both_sides_in_hundreds_of_draws(by, folds, promise):
 def test_no_block_is_on_both_sides_across_sensors_and_years(kind, promise):
     with promise("R14", f"across {kind}s, 100 draws"):
 
-        @settings(max_examples=100, derandomize=True, database=None, deadline=None)
+        @settings(max_examples=100, derandomize=True, database=None)
         @given(st.integers(0, 2**31), st.integers(30, 300), st.integers(200, 4000), st.integers(2, 5))
         def run(seed, rows, extent_px, folds):
             frame = draw_table(seed, rows, extent_px, 1 + seed % 5, True)
