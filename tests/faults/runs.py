@@ -176,7 +176,7 @@ def await_that(holds: Callable[[], bool], going: BaseProcess, seconds: float = 2
         if going.exitcode is not None:
             return False
         assert time.monotonic() < deadline, f"no progress in {seconds:.0f} s"
-        time.sleep(0.005)
+        time.sleep(0.02)
     return True
 
 
