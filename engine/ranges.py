@@ -35,7 +35,7 @@ READ_WAITS_S: Final = (1.0, 4.0, 16.0)
 """Before something remote is read again: storage that stays ill is told after about 30 s, a missing file at once."""
 
 READ_BUDGET_S: Final = 80.0
-"""No attempt begins later than this after the first."""
+"""Of all attempts, waits and signatures together: none begins later, or goes on for longer."""
 
 REQUEST_S: Final = 60.0
 """Of one request, however slowly it is answered."""
@@ -67,7 +67,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 class Signs(Protocol):
     """Whatever can sign an href (``engine.sign.Signer``)."""
 
-    def sign(self, href: str) -> str: ...
+    def sign(self, href: str, budget_s: float) -> str: ...
     def forget(self, href: str) -> None: ...
 
 
@@ -167,10 +167,12 @@ def read_part(
     waits, refused = iter(READ_WAITS_S), False
     while True:
         with spent.on("sign"):
-            signed = access.signer.sign(address) if access.signer is not None else address
+            left = deadline - time.monotonic()
+            signed = access.signer.sign(address, left) if access.signer is not None else address
         with spent.on("fetch", stop - start):
             try:
-                answer = _ask(signed, start, stop, expires=signed != address)
+                until = min(deadline, time.monotonic() + REQUEST_S)
+                answer = _ask(signed, start, stop, expires=signed != address, deadline=until)
             except RangeError as error:
                 fault = error
             except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -183,6 +185,8 @@ def read_part(
             access.signer.forget(signed)
             if refused:
                 raise RangeError(f"{fault}, also when signed again", Fault.PERMANENT)
+            if time.monotonic() > deadline:
+                raise fault
             refused = True
             continue
         refused = False
@@ -224,9 +228,11 @@ def _refusal(status: int, wait_s: float, *, expires: bool) -> RangeError:
     return RangeError(f"HTTP response code: {status}{where}", kind, wait_s)
 
 
-def _ask(url: str, start: int, stop: int, *, expires: bool) -> tuple[bytearray, int | None]:
-    """Ask once for a range over HTTP."""
-    deadline = time.monotonic() + REQUEST_S
+def _ask(url: str, start: int, stop: int, *, expires: bool, deadline: float) -> tuple[bytearray, int | None]:
+    """Ask once for a range over HTTP, until a moment of the monotonic clock."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise RangeError("too slow", Fault.TRANSIENT)
     parts = urlsplit(url)
     headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     if (parts.hostname or "").endswith(".localhost"):  # RFC 6761, 6.3, of which Python's resolver knows nothing
@@ -239,7 +245,7 @@ def _ask(url: str, start: int, stop: int, *, expires: bool) -> tuple[bytearray, 
         redirect=False,
         retries=False,
         preload_content=False,
-        timeout=urllib3.Timeout(connect=10.0, read=SILENCE_S),
+        timeout=urllib3.Timeout(connect=min(10.0, left), read=min(SILENCE_S, left)),
     )
     whole = False
     try:
@@ -248,6 +254,8 @@ def _ask(url: str, start: int, stop: int, *, expires: bool) -> tuple[bytearray, 
         size, total = _given_range(answer, start, stop)
         data, at = bytearray(size), 0  # in place: pieces and their sum would be twice as much
         while at < size:
+            if (sock := getattr(answer.connection, "sock", None)) is not None:
+                sock.settimeout(max(0.01, min(SILENCE_S, deadline - time.monotonic())))
             part = answer.read1(min(_CHUNK, size - at))
             if not part or time.monotonic() > deadline:
                 raise RangeError("connection broke off" if not part else "too slow", Fault.TRANSIENT)

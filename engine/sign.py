@@ -8,6 +8,7 @@ carries an expired signature. So its settings, address rules and token model are
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 import threading
 import time
@@ -67,8 +68,14 @@ class Signer:
     budget_s: float = BUDGET_S
     """Seconds in which a token must have arrived, retries included."""
 
-    def sign(self, href: str) -> str:
+    def sign(self, href: str, budget_s: float = math.inf) -> str:
         """Return the href with a valid token, or as it is where none is needed.
+
+        Parameters
+        ----------
+        href : str
+        budget_s : float
+            Seconds the caller can wait, where those are fewer than the signer's own.
 
         Raises
         ------
@@ -82,10 +89,16 @@ class Signer:
             return href
         with _guard:
             lock = _locks.setdefault(service, threading.Lock())
-        with lock:  # one call, however many threads wait for it
+        deadline = time.monotonic() + max(0.0, min(self.budget_s, budget_s))
+        # One call, however many threads wait for it.
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise CatalogError(f"{_name(service)} did not arrive in time", fix="try again later")
+        try:
             token = _tokens.get(service)
             if token is None or time.time() >= token.refresh_at:
-                token = _tokens[service] = self._fetch(service)
+                token = _tokens[service] = self._fetch(service, deadline)
+        finally:
+            lock.release()
         return f"{unsigned(href)}?{token.query}"
 
     def forget(self, href: str) -> None:
@@ -99,13 +112,12 @@ class Signer:
         if token is not None and href.partition("?")[2] in ("", token.query):
             _tokens.pop(service, None)
 
-    def _fetch(self, service: str) -> _Token:
-        what = f"token of {'/'.join(service.rsplit('/', 2)[1:])}"
+    def _fetch(self, service: str, deadline: float) -> _Token:
+        what = _name(service)
         key = Settings.get().subscription_key
         headers = {"Ocp-Apim-Subscription-Key": key} if key else None
-        deadline = time.monotonic() + self.budget_s
-        web = Web(self.trust, budget_s=self.budget_s)
         while True:
+            web = Web(self.trust, budget_s=max(0.0, deadline - time.monotonic()))
             answer = web.json(service, what=what, headers=headers)
             try:
                 token = sdk.SASToken(**answer)
@@ -122,6 +134,10 @@ class Signer:
             if time.monotonic() + _EXPIRED_WAIT_S > deadline:
                 raise CatalogError(f"{what}: only expired tokens arrive", fix="check this machine's clock")
             time.sleep(_EXPIRED_WAIT_S)
+
+
+def _name(service: str) -> str:
+    return f"token of {'/'.join(service.rsplit('/', 2)[1:])}"
 
 
 def _service(href: str) -> str | None:

@@ -28,7 +28,7 @@ from engine.landsat import BANDS
 from engine.params import AreaParams, RunParams, SearchParams
 from engine.places import Place
 from engine.plan import COMPRESSION, task_bytes
-from engine.ranges import Access
+from engine.ranges import READ_BUDGET_S, Access
 from engine.reader import read_asset
 from engine.scenes import Scene
 from engine.sign import Signer
@@ -333,7 +333,7 @@ def check_token(scene: Scene, access: Access) -> Check:
     """Ask for a token where the archive wants one."""
     href = scene.assets["qa_pixel"]
     try:
-        signed = access.signer.sign(href) if access.signer is not None else href
+        signed = access.signer.sign(href, READ_BUDGET_S) if access.signer is not None else href
     except EngineError as error:
         return bad("token", error.problem, error.fix)
     return good("token", "not needed" if signed == href else "arrived, and is kept in memory alone")

@@ -276,7 +276,7 @@ class Signer:
     def __init__(self, *, stale: bool = False) -> None:
         self.stale = stale
 
-    def sign(self, href: str) -> str:
+    def sign(self, href: str, budget_s: float) -> str:
         return f"{href}?sig=old" if self.stale else f"{href}?{TOKEN}"
 
     def forget(self, href: str) -> None:

@@ -224,13 +224,38 @@ def test_no_attempt_begins_after_the_budget(monkeypatch):
         assert 2 <= len(server.calls) <= 4
 
 
+@pytest.mark.parametrize("status", [206, 403, 503])
+def test_the_budget_is_that_of_all_attempts_together(monkeypatch, status):
+    """Storage drips, refuses each signature late, or is ill late: none is waited for when the budget is spent."""
+    monkeypatch.setattr(ranges, "READ_WAITS_S", (0.01,) * 50)
+    monkeypatch.setattr(ranges, "READ_BUDGET_S", 0.8)
+    monkeypatch.setattr(ranges, "REQUEST_S", 0.5)
+    monkeypatch.setattr(ranges, "SILENCE_S", 5.0)
+    ended = threading.Event()
+
+    def answer(call: Call) -> Reply:
+        right = given_range(call)
+        if status == 206:
+            return Reply(206, drip([b"x"] * 100, 0.1, ended), {**right.headers, "Content-Length": "1000"})
+        ended.wait(0.45)
+        return Reply(status)
+
+    spent, begin = Spent(), time.monotonic()
+    with Loopback(answer).running() as server:
+        with pytest.raises(RangeError):
+            read_range(f"{server.url}/a.tif", 0, 1000, Access(server.trust, Numbered()), spent)
+        assert time.monotonic() - begin < 1.3
+        ended.set()
+    assert spent.attempts == 2
+
+
 class Numbered:
     """Signs with a number, another after each refusal."""
 
     def __init__(self) -> None:
         self.forgotten = 0
 
-    def sign(self, href: str) -> str:
+    def sign(self, href: str, budget_s: float) -> str:
         return f"{href}?sig=S3CRET{self.forgotten}"
 
     def forget(self, href: str) -> None:

@@ -527,7 +527,7 @@ def test_after_an_error_nothing_goes_on(scene, storage, monkeypatch):
 
 def test_signatures_are_in_no_fault(scene, storage):
     class Signs:
-        def sign(self, href: str) -> str:
+        def sign(self, href: str, budget_s: float) -> str:
             return f"{href}?sig=S3CRET"
 
         def forget(self, href: str) -> None:
