@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.errors import StoreError
 from engine.places import ObjectPath, Place
@@ -89,6 +91,22 @@ def _replacing_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a file to append to, and no other: a link in a folder that somebody gave would lead out of it.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written, or is a link.
+    """
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreError(f"{path} is a link, and logs are not written through one", fix="remove it") from None
+        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Place, error: OSError) -> StoreError:

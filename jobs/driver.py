@@ -26,7 +26,7 @@ import psutil
 from pydantic import Field, ValidationError, model_validator
 
 from engine.errors import ClusterError, ConfigError, StoreError
-from engine.files import cannot_read, write_text
+from engine.files import cannot_read, open_log, write_text
 from engine.params import Params
 from engine.profiles import PbsProfile, SlurmProfile, walltime_seconds
 from engine.record import DRIVER, LOGS
@@ -296,7 +296,7 @@ def start_process(folder: Path, words: Sequence[str], log: str, *, worker_minute
         With what it said last, if it ends before.
     """
     path = folder / LOGS / log
-    with path.open("ab") as output:
+    with open_log(path) as output:
         process = subprocess.Popen(
             [*_program(), *words],
             stdin=subprocess.DEVNULL,

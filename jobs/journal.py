@@ -18,7 +18,7 @@ from typing import Any, Final
 from distributed import Client
 
 from engine.errors import EngineError
-from engine.files import write_text
+from engine.files import open_log, write_text
 from engine.record import LOGS, METRICS, PROGRESS, RunRecord
 from engine.trust import redact
 from jobs.progress import utc_now
@@ -51,13 +51,13 @@ class RunLog:
         self.path = path
 
     def __call__(self, text: str) -> None:
-        """Append a line; a disk that is full loses it."""
-        with suppress(OSError):
+        """Append a line; a disk that is full loses it, and so does a link in its place."""
+        with suppress(OSError, EngineError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_file() and self.path.stat().st_size > MAX_LOG_BYTES:
                 self.path.replace(self.path.with_name(f"{LOG}.1"))
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"{utc_now()}  {plain(text)}\n")
+            with open_log(self.path) as file:
+                file.write(f"{utc_now()}  {plain(text)}\n".encode())
 
 
 def dashboard_of(client: Client) -> str:

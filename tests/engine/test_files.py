@@ -8,7 +8,7 @@ import time
 import pytest
 
 from engine.errors import StoreError
-from engine.files import content_sha256, replacing, write_text
+from engine.files import content_sha256, open_log, replacing, write_text
 from engine.places import ObjectPath, entries, modified
 
 
@@ -67,3 +67,16 @@ def test_the_content_of_a_shapefile_is_that_of_all_its_parts(tmp_path):
     (tmp_path / "a.dbf").write_text("other attributes")
     assert content_sha256(tmp_path / "a.shp") != before
     assert content_sha256(tmp_path / "a.txt") == hashlib.sha256(b"something else").hexdigest()
+
+
+def test_no_log_is_written_through_a_link(tmp_path):
+    with open_log(tmp_path / "run.log") as file:
+        file.write(b"a\n")
+    with open_log(tmp_path / "run.log") as file:
+        file.write(b"b\n")
+    assert (tmp_path / "run.log").read_bytes() == b"a\nb\n"
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "link.log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r"link\.log is a link.*; remove it"):
+        open_log(tmp_path / "link.log")
+    assert (tmp_path / "elsewhere").read_text() == "mine"

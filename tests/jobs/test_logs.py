@@ -60,6 +60,13 @@ def test_a_log_stays_small_and_holds_no_secret_and_no_line_end(tmp_path, monkeyp
     assert "\x1b" not in text
 
 
+def test_a_link_in_place_of_a_log_loses_the_line(tmp_path):
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "run.log").symlink_to(tmp_path / "elsewhere")
+    RunLog(tmp_path / "run.log")("lost")
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
 def test_what_was_logged_by_others_moves_no_cursor(job):
     (job.run / "logs").mkdir(parents=True)
     (job.run / "logs" / "run.log").write_text("a \x1b[2J https://a/b?sig=S3CRET\n")
