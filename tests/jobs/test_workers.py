@@ -232,7 +232,7 @@ def await_workers(address: str, count: int) -> None:
 
 def await_files(folder: Path, count: int) -> None:
     """Wait until a folder holds some completion markers."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(folder.rglob("*.json"))) - len(list(folder.rglob("zarr.json"))) < count:
         assert time.monotonic() < deadline, f"no {count} markers in {folder}"
         time.sleep(0.05)
