@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import tempfile
 import threading
 import time
@@ -26,8 +27,8 @@ from zarr.storage import ObjectStore
 
 from engine.errors import StoreError
 from engine.files import bytes_sha256, cannot_read, cannot_write, write_text
-from engine.grid import crs_of
-from engine.places import ObjectPath, Place, relative, remove, told, upload
+from engine.grid import TILE_PX, crs_of
+from engine.places import ObjectPath, Place, read_start, relative, remove, told, upload
 
 CHUNK_PX: Final = 256
 _CONFIG: Final = {"array.write_empty_chunks": True, "array.read_missing_chunks": False}
@@ -56,6 +57,13 @@ def _checked_chunks() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 _settings.__exit__(None, None, None)
+
+
+_MAX_METADATA_BYTES: Final = 2**20
+_MAX_ARRAYS: Final = 1000
+_MAX_PLANES: Final = 10_000
+_MAX_CHUNKS: Final = 1_000_000
+_MAX_ITEM_BYTES: Final = 1024
 
 
 def marker_path(path: Place) -> Place:
@@ -204,6 +212,40 @@ def is_current(path: Place, fingerprint: str) -> bool:
     return marker is not None and marker.get("fingerprint") == fingerprint
 
 
+def _check_declared(path: Place) -> None:
+    """Refuse what no tile-year is: whoever made a store says in it how much memory reading it takes."""
+    text = read_start(path / "zarr.json", _MAX_METADATA_BYTES + 1)
+    if len(text) > _MAX_METADATA_BYTES:
+        raise ValueError(f"zarr.json is larger than {_MAX_METADATA_BYTES} bytes")
+    nodes = json.loads(text)["consolidated_metadata"]["metadata"]
+    arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
+    if len(arrays) > _MAX_ARRAYS:
+        raise ValueError(f"{len(arrays)} arrays")
+    for name, node in arrays.items():
+        kind = node["data_type"]
+        item = np.dtype(kind).itemsize if isinstance(kind, str) else int(kind["configuration"]["length_bytes"])
+        most = TILE_PX if len(node["shape"]) < 2 else TILE_PX**2
+        outer = inner = math.prod(node["chunk_grid"]["configuration"]["chunk_shape"])
+        if node["codecs"][0]["name"] == "sharding_indexed":
+            inner = math.prod(node["codecs"][0]["configuration"]["chunk_shape"])
+        planes, plane = math.prod(node["shape"][:-2]), math.prod(node["shape"][-2:])
+        fits = 1 <= item <= _MAX_ITEM_BYTES and planes <= _MAX_PLANES and plane <= most
+        if not (fits and 1 <= inner <= TILE_PX**2 and outer // inner <= _MAX_CHUNKS):
+            raise ValueError(f"array {name[:40]!r} of shape {node['shape']} is none of a tile"[:120])
+
+
+def store_sha256(data: xr.Dataset) -> str:
+    """Return ``array_sha256`` of an open store, of which no more than one plane is held."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, data.data_vars)):
+        variable = data[name].variable
+        digest.update(f"{name} {variable.dtype.str} {variable.shape or (1,)}\n".encode())
+        planes = (variable[plane] for plane in np.ndindex(variable.shape[:-2]))
+        for plane in planes:
+            digest.update(np.ascontiguousarray(plane.values).data)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def open_store(path: Place) -> Iterator[xr.Dataset]:
     """Open a finished store lazily; a missing chunk is an error, never fill.
@@ -217,10 +259,11 @@ def open_store(path: Place) -> Iterator[xr.Dataset]:
         raise StoreError(f"{path} is not there or not finished", fix="run the step that makes it again")
     try:
         with _checked_chunks(), told(path):
+            _check_declared(path)
             source = ObjectStore(path.open_prefix(), read_only=True) if isinstance(path, ObjectPath) else path
             with xr.open_zarr(source, zarr_format=3, consolidated=True, chunks=None, mask_and_scale=False) as data:
                 yield data
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         if isinstance(path, ObjectPath) and isinstance(error, OSError):
             raise cannot_read(path, error) from error
         raise StoreError(

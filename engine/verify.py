@@ -11,7 +11,7 @@ from engine.errors import EngineError, ModelError, StoreError
 from engine.files import bytes_sha256, cannot_read
 from engine.model import META_FILE, TREES_FILE, load_model
 from engine.places import Place, entries
-from engine.store import array_sha256, open_store, seal_of
+from engine.store import open_store, seal_of, store_sha256
 
 AGAIN: Final = "delete its marker {} and run the same command again"
 
@@ -105,12 +105,11 @@ def _marker_problems(voucher: Place, content: Mapping[str, Any]) -> Iterator[str
     if "sha256" in content and not gone:
         try:
             with open_store(store) as data:
-                data.load()
-                arrays = {str(name): variable.values for name, variable in data.data_vars.items()}
+                found = store_sha256(data)
         except StoreError as error:
             yield error.problem
         else:
-            if array_sha256(arrays) != content["sha256"]:
+            if found != content["sha256"]:
                 yield f"{store} holds other values than were written"
 
 

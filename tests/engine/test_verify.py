@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from engine.params import TrainParams
-from engine.store import marker_path, seal_of, write_marker, write_store
+from engine.store import marker_path, open_store, seal_of, store_sha256, write_marker, write_store
 from engine.train import train_model
 from engine.verify import find_vouchers, verify_task
 from tests.engine.samples import make_sample
@@ -111,3 +112,41 @@ def test_a_model_within_a_model_is_checked_and_one_without_its_trees_or_end_is_t
     (inner / "meta.json").unlink()
     found = find_vouchers(tmp_path)
     assert (found.vouchers, found.unfinished) == ([outer], [inner])
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"shape": [10**7, 10**7]},
+        {"shape": [10**9, 4, 4]},
+        {"data_type": {"name": "fixed_length_utf32", "configuration": {"length_bytes": 2**34}}},
+        {"codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": [10**6, 10**6]}}]},
+        {"shape": "x"},
+        {"shape": None},
+    ],
+)
+def test_a_store_that_declares_more_than_a_tile_is_refused_before_it_is_read(tmp_path, forged):
+    store, _ = a_store(tmp_path)
+    meta = json.loads((store / "zarr.json").read_text())
+    meta["consolidated_metadata"]["metadata"]["a"].update(forged)
+    (store / "zarr.json").write_text(json.dumps(meta))
+    content = json.loads(marker_path(store).read_text())
+    content.pop("marker_sha256")
+    content["files"] = {}
+    content["marker_sha256"] = seal_of(content)
+    marker_path(store).write_text(json.dumps(content))
+    tracemalloc.start()
+    [problem] = problems(marker_path(store))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "is damaged (" in problem
+    assert "\n" not in problem
+    assert most < 20 * 2**20
+
+
+def test_planes_are_hashed_as_the_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    data = {"b": (("k", "y", "x"), rng.integers(0, 9, (3, 5, 7))), "a": (("y", "x"), rng.random((5, 7))), "c": ((), 1)}
+    write_store(tmp_path / "s.zarr", xr.Dataset(data), {})
+    with open_store(tmp_path / "s.zarr") as found:
+        assert store_sha256(found) == json.loads((tmp_path / "s.json").read_text())["sha256"]
