@@ -102,6 +102,7 @@ def _train(
     checkpoint: Checkpoint | None,
 ) -> bytes:
     before = _workers(client)
+    unexplained = 0
     for _ in range(ALLOWED_LOSSES + 1):
         grown = checkpoint.read(features=features, rounds=params.rounds) if checkpoint else None
         if grown and grown.rounds == params.rounds:
@@ -114,7 +115,14 @@ def _train(
         except (EngineError, distributed.KilledWorker):
             raise
         except xgboost.core.XGBoostError as error:
-            cause: Exception = error  # most often the others' word of the worker that died
+            # Most often the others' word of the worker that died; twice with all of them there, their own.
+            unexplained += not _is_any_lost(client, there)
+            if unexplained > 1:
+                said = " ".join(str(error).split())[:200]
+                raise ClusterError(
+                    f"training failed with all workers there: {said}", fix="see their logs; the same command goes on"
+                ) from error
+            cause: Exception = error
         except Exception as error:
             if not _is_any_lost(client, there):
                 raise

@@ -62,8 +62,18 @@ def lost(error):
 
 def test_losses_come_to_an_end_in_one_line(client, monkeypatch):
     monkeypatch.setattr(collective, "_attempt", lost(xgboost.core.XGBoostError("Ring Allreduce failed")))
+    monkeypatch.setattr(collective, "_is_any_lost", lambda *_: True)
     with pytest.raises(ClusterError, match=r"training lost workers 4 times .*the same command goes on") as caught:
         spread(client)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_xgboost_says_with_all_workers_there_is_told_as_it_is(client, monkeypatch):
+    monkeypatch.setattr(collective, "_attempt", lost(xgboost.core.XGBoostError("[00:00] a.cc:1: Check failed\nStack")))
+    monkeypatch.setattr(collective, "_TELL_SECONDS", 0.2)
+    with pytest.raises(ClusterError, match=r"with all workers there: .*Check failed Stack; see their logs") as caught:
+        spread(client)
+    assert "lost" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
