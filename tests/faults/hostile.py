@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 
+from engine.record import ITEMS
 from engine.simulate import read_archive
 from tests.engine.loopback import Call, Loopback, Reply
 from tests.jobs.calls import Answer, Job, mangroves
@@ -470,6 +471,37 @@ def _(bait: Bait, folder: Path) -> Answer:
     assert job.call("search").code == 0
     (job.run / "run.json").write_text(deep())
     return job.call("search")
+
+
+def _resumed(edit: Callable[[dict[str, Any], Bait], Any]) -> Case:
+    """Go on with a run whose record was edited; what its own archive needs is allowed, nothing more."""
+
+    def run(bait: Bait, folder: Path) -> Answer:
+        job = bait.job(folder)
+        assert job.call("search").code == 0
+        record = job.record
+        record["config"]["train"]["hold_out"] = []
+        record["items"] = None
+        (job.run / ITEMS).unlink()  # what was frozen would not be searched again
+        edit(record, bait)
+        (job.run / "run.json").write_text(json.dumps(record))
+        roots = ("--allow-root", job.archive.items.parent)
+        return mangroves("resume", job.run, "--cluster", "threads", *roots)
+
+    return run
+
+
+CASES |= {
+    "resume: catalog of the canary": _resumed(
+        lambda record, bait: record["config"]["search"].update(catalogs=[bait.server.url])
+    ),
+    "resume: mask of the canary": _resumed(
+        lambda record, bait: record["config"].update(labels={"masks": [{"path": str(bait.file), "year": 2016}]})
+    ),
+    "resume: a record that allows a host": _resumed(
+        lambda record, bait: record["config"].update(allow_hosts=[bait.server.host], allow_roots=["/"])
+    ),
+}
 
 
 def attempt(name: str, bait: Bait, folder: Path) -> dict[str, Any]:
