@@ -259,11 +259,14 @@ def open_store(path: Place) -> Iterator[xr.Dataset]:
         raise StoreError(f"{path} is not there or not finished", fix="run the step that makes it again")
     try:
         with _checked_chunks(), told(path):
-            _check_declared(path)
+            try:
+                _check_declared(path)
+            except (LookupError, TypeError, AttributeError) as error:
+                raise ValueError("zarr.json is none of ours") from error
             source = ObjectStore(path.open_prefix(), read_only=True) if isinstance(path, ObjectPath) else path
             with xr.open_zarr(source, zarr_format=3, consolidated=True, chunks=None, mask_and_scale=False) as data:
                 yield data
-    except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
         if isinstance(path, ObjectPath) and isinstance(error, OSError):
             raise cannot_read(path, error) from error
         raise StoreError(
