@@ -30,7 +30,16 @@ def write_run(folder: Path, drawn: pd.DataFrame, *, store: ObjectPath | None = N
     """Write the record and the sample of a run as its commands would have left them, in two parts."""
     folder.mkdir(parents=True)
     config: dict[str, Any] = {"store": None if store is None else str(store), "name": folder.name, "seed": 3}
-    blank = {"config_sha256": "c0ffee", "stages": {}, "sessions": [], "lost": [], "refused": [], "items": None}
+    blank = {
+        "name": "tiny",
+        "status": "finished",
+        "config_sha256": "c0ffee",
+        "stages": {},
+        "sessions": [],
+        "lost": [],
+        "refused": [],
+        "items": None,
+    }
     record = {
         **blank,
         "name": folder.name,

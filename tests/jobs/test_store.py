@@ -24,7 +24,16 @@ def test_a_configuration_names_a_store_only_where_the_command_line_allows_it(sto
     assert refusal in stored.call("cube", "--allow-root", f"{bucket}/mangroves2").error
     assert refusal in mangroves("doctor", "--cluster", "threads", "--config", stored.write()).error
     stored.run.mkdir(parents=True)
-    blank = {"config_sha256": "", "stages": {}, "sessions": [], "lost": [], "refused": [], "items": None}
+    blank = {
+        "name": "tiny",
+        "status": "finished",
+        "config_sha256": "",
+        "stages": {},
+        "sessions": [],
+        "lost": [],
+        "refused": [],
+        "items": None,
+    }
     record = {**blank, "config": {"store": f"{bucket}/mangroves", "name": "tiny"}}
     (stored.run / "run.json").write_text(json.dumps(record))
     assert refusal in mangroves("status", stored.run).error
