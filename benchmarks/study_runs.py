@@ -167,4 +167,4 @@ class Runs:
 
 
 def _read_rows(run: Path) -> pd.DataFrame:
-    return pd.DataFrame(read_sample(run / "sample").compute().drop(columns="geometry"))
+    return pd.DataFrame(read_sample(run / "sample").compute(scheduler="threads").drop(columns="geometry"))

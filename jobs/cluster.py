@@ -143,7 +143,7 @@ def stop_scheduler(profile: AddressProfile) -> str:
     security = security_of(profile.tls) if profile.tls else None
     with (
         dask.config.set(settings_of(profile)),
-        Client(profile.address, timeout=REACH_SECONDS, security=security) as client,
+        Client(profile.address, timeout=REACH_SECONDS, security=security, set_as_default=False) as client,
     ):
         client.shutdown()
     return profile.address

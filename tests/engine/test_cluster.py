@@ -122,7 +122,7 @@ def test_workers_come_with_the_work_up_to_the_bound_of_the_profile(tmp_path):
     with open_cluster("a", path) as client:
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
         assert worker_count(client) == 2, "for which work is handed out"
-        for _ in run_bounded(client, time.sleep, [(0.5,)] * 240):
+        for _ in run_bounded(client, time.sleep, [(3.0,)] * 20):
             if len(client.scheduler_info(n_workers=-1)["workers"]) == 2:
                 break
         else:
