@@ -105,6 +105,7 @@ def _marker_problems(voucher: Place, content: Mapping[str, Any]) -> Iterator[str
     if "sha256" in content and not gone:
         try:
             with open_store(store) as data:
+                data.coords.to_dataset().load()  # whose own checksums must hold too
                 found = store_sha256(data)
         except StoreError as error:
             yield error.problem
