@@ -18,6 +18,11 @@ class Fault(StrEnum):
     HOSTILE = "hostile"
 
 
+def printable(text: str) -> str:
+    """Return a text without line ends and what moves a terminal's cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 class EngineError(Exception):
     """A fault of the world or of the input, told in one line.
 
@@ -50,7 +55,7 @@ class EngineError(Exception):
         line = f"{where}: {problem}" if where else problem
         line = f"{line}; {fix}" if fix else line
         # One line whatever was named in it: an item's id may hold line ends, or what moves a terminal's cursor.
-        super().__init__("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line))
+        super().__init__(printable(line))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions travel from worker to client by pickle, which would drop the keywords.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import os
 import secrets
 import shlex
 import shutil
@@ -41,7 +40,9 @@ from engine.profiles import (
     has_secret,
     is_loopback,
     walltime_seconds,
+    walltime_text,
 )
+from engine.threads import cores
 
 REACH_SECONDS: Final = 15
 """To connect to a scheduler, and again to one whose connection broke; with TCP_SECONDS below 30."""
@@ -157,16 +158,21 @@ def threads_of(profile: Profile) -> int:
     if isinstance(profile, AddressProfile):
         return 0
     if isinstance(profile, ThreadsProfile):
-        return profile.workers or _cores()
+        return profile.workers or cores()
     if isinstance(profile, SshProfile):
         return len(profile.hosts) * profile.processes * profile.threads_per_worker
     threads = 1 if isinstance(profile, GatewayProfile) else profile.threads_per_worker or 1
     return threads * (profile.adapt.maximum if profile.adapt else workers_of(profile))
 
 
+def first_workers_of(profile: Any) -> int:
+    """Return the worker processes that a profile begins with."""
+    return profile.adapt.minimum if profile.adapt else workers_of(profile)
+
+
 def workers_of(profile: Profile) -> int:
     """Return the worker processes of a profile that does not adapt."""
-    return getattr(profile, "workers", None) or (_cores() if isinstance(profile, LocalProfile) else 1)
+    return getattr(profile, "workers", None) or (cores() if isinstance(profile, LocalProfile) else 1)
 
 
 def launch(profile: Profile) -> Launched:
@@ -328,7 +334,7 @@ def manifest_of(profile: KubernetesProfile, name: str = "mangroves") -> dict[str
         },
     }
     workers = {
-        "replicas": profile.adapt.minimum if profile.adapt else workers_of(profile),
+        "replicas": first_workers_of(profile),
         "spec": {"containers": [{"name": "worker", "args": worker, **shared}]},
     }
     return {
@@ -341,10 +347,6 @@ def manifest_of(profile: KubernetesProfile, name: str = "mangroves") -> dict[str
 
 def _maker(profile: Profile) -> str:
     return profile.provider if isinstance(profile, CloudProfile) else profile.kind
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -364,10 +366,10 @@ def _local_arguments(profile: LocalProfile | ThreadsProfile) -> dict[str, Any]:
         "silence_logs": logging.CRITICAL,
     }
     if isinstance(profile, ThreadsProfile):  # which speak through memory and bind nothing
-        count = profile.workers or _cores()
+        count = profile.workers or cores()
         return arguments | {"n_workers": 1, "threads_per_worker": count, "processes": False}
     return arguments | {
-        "n_workers": profile.adapt.minimum if profile.adapt else workers_of(profile),
+        "n_workers": first_workers_of(profile),
         "threads_per_worker": profile.threads_per_worker,
         "host": "127.0.0.1",
         "protocol": "tls://" if profile.tls else "tcp://",
@@ -414,7 +416,7 @@ def _batch_arguments(profile: SlurmProfile | PbsProfile) -> dict[str, Any]:
     return _given(
         queue=profile.queue,
         account=profile.account,
-        walltime=f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}",
+        walltime=walltime_text(seconds),
         cores=processes * threads if threads else profile.setting("cores") or processes,
         processes=processes,
         memory=memory or None,
@@ -437,7 +439,7 @@ def _batch_arguments(profile: SlurmProfile | PbsProfile) -> dict[str, Any]:
 
 def _cloud_arguments(profile: CloudProfile) -> dict[str, Any]:
     threads, variables = profile.threads_per_worker, WORKER_ENVIRONMENT | profile.environment
-    count = profile.adapt.minimum if profile.adapt else workers_of(profile)
+    count = first_workers_of(profile)
     if profile.provider == "fargate":
         megabytes = dask.utils.parse_bytes(str(profile.memory_limit)) // 2**20
         arguments = _given(region_name=profile.region, image=profile.image, environment=variables)

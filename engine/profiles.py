@@ -10,6 +10,7 @@ import difflib
 import re
 import stat
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -67,6 +68,15 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def walltime_text(seconds: int) -> str:
+    """Return ``hours:minutes:seconds``, as SLURM and PBS both read it.
+
+    >>> walltime_text(93600)
+    '26:00:00'
+    """
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
 def walltime_seconds(walltime: str) -> int:
     """Return the seconds of ``[days-]hours:minutes:seconds``.
 
@@ -93,7 +103,7 @@ def _memory_or_auto(text: str) -> str:
 def _unquoted(value: Any) -> Any:
     """YAML reads 12:00:00 without quotes as a number of seconds."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
+        return walltime_text(value)
     return value
 
 
@@ -213,9 +223,9 @@ class _Exposed(Params):
     plain: bool = False
     """Whether unencrypted connections without login are accepted on a network."""
 
+    @abstractmethod
     def beyond_loopback(self) -> str:
         """Return what of this profile is reached from elsewhere, unencrypted; empty if nothing is."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _encrypted_or_asked(self) -> _Exposed:

@@ -71,8 +71,10 @@ def marker_path(path: Place) -> Place:
     return path.with_suffix(".json")
 
 
-def array_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+def array_sha256(arrays: Mapping[str, Any]) -> str:
     """Return the sha256 of decoded arrays: names, dtypes, shapes and values, in order of name.
+
+    Of lazy ones, such as the variables of an open store, no more than one plane is held.
 
     Examples
     --------
@@ -81,9 +83,10 @@ def array_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data)
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape or (1,)}\n".encode())
+        for plane in np.ndindex(array.shape[:-2]):
+            digest.update(np.ascontiguousarray(array[plane]).data)
     return digest.hexdigest()
 
 
@@ -232,18 +235,6 @@ def _check_declared(path: Place) -> None:
         fits = 1 <= item <= _MAX_ITEM_BYTES and planes <= _MAX_PLANES and plane <= most
         if not (fits and 1 <= inner <= TILE_PX**2 and outer // inner <= _MAX_CHUNKS):
             raise ValueError(f"array {name[:40]!r} of shape {node['shape']} is none of a tile"[:120])
-
-
-def store_sha256(data: xr.Dataset) -> str:
-    """Return ``array_sha256`` of an open store, of which no more than one plane is held."""
-    digest = hashlib.sha256()
-    for name in sorted(map(str, data.data_vars)):
-        variable = data[name].variable
-        digest.update(f"{name} {variable.dtype.str} {variable.shape or (1,)}\n".encode())
-        planes = (variable[plane] for plane in np.ndindex(variable.shape[:-2]))
-        for plane in planes:
-            digest.update(np.ascontiguousarray(plane.values).data)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

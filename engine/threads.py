@@ -14,7 +14,12 @@ def compute_threads() -> int:
     try:
         return get_worker().state.nthreads
     except ValueError:  # no worker: a script, a notebook, a test
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
+
+
+def cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compute_slots() -> threading.BoundedSemaphore:

@@ -5,7 +5,6 @@ The trees do not depend on row order, partitions, threads or workers: see ``engi
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from engine.places import Place
 from engine.rows import combine
 from engine.splits import HELD_OUT, RANDOM_ROWS
 from engine.store import fingerprint_of
+from engine.threads import compute_threads
 
 _BYTES_PER_VALUE: Final = 4  # peak of training 2-4 million rows: 138 bytes a row with 8 features, 176 with 20
 _BYTES_PER_ROW: Final = 120
@@ -368,8 +368,4 @@ def _train_rows(parts: Sequence[Rows], params: TrainParams, checkpoint: Checkpoi
 
 def _threads(rows: int) -> int:
     """Return threads to train with: below 100 000 rows a second one only waits, and spinning, on a busy machine."""
-    try:
-        available = distributed.get_worker().state.nthreads
-    except ValueError:  # not on a worker
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, rows // 100_000))
+    return max(1, min(compute_threads(), rows // 100_000))

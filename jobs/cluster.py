@@ -40,12 +40,8 @@ from engine.profiles import (
     read_profiles,
 )
 from engine.trust import redact
-from jobs.config import JSON
+from jobs.config import CLUSTER_FILE, JSON
 from jobs.report import Reporter
-
-CLUSTER_FILE = click.option(
-    "--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml, then the packaged."
-)
 
 
 @click.group("cluster")

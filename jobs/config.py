@@ -29,6 +29,9 @@ ALLOW_HOST: Final = click.option("--allow-host", multiple=True, metavar="HOST", 
 ALLOW_ROOT: Final = click.option(
     "--allow-root", multiple=True, metavar="DIR", help="Also read below this folder; or write to this store, s3://..."
 )
+CLUSTER_FILE: Final = click.option(
+    "--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml, then the packaged."
+)
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
 
@@ -86,10 +89,7 @@ def cluster_options(job: Callable[..., None]) -> Callable[..., None]:
     cluster = click.option(
         "--cluster", default="local", show_default=True, metavar="PROFILE", help="Where to work, by cluster.yaml."
     )
-    file = click.option(
-        "--cluster-file", type=click.Path(path_type=Path), help="Profiles; default ./cluster.yaml, then the packaged."
-    )
-    return cluster(file(job))
+    return cluster(CLUSTER_FILE(job))
 
 
 def given_config(config: Path | None, overrides: tuple[str, ...]) -> RunParams | None:
@@ -171,6 +171,21 @@ def named_run(run: Path | None, params: RunParams | None, trust: Trust) -> tuple
         raise StoreError(f"{run / 'run.json'} is not there", fix=fix)
     config = record["config"]  # which is untrusted as any
     return run, record, run_outputs(run, config.get("store"), str(config.get("name")), trust)
+
+
+def recorded_config(run: Path, record: dict[str, Any]) -> RunParams:
+    """Return the configuration that a run's record holds, checked as one in a file is.
+
+    Raises
+    ------
+    ConfigError
+        If what it holds is no configuration.
+    """
+    content = dict(record["config"])
+    if isinstance(content.get("area"), dict):
+        # Of the polygons, as they were; that they are still the same is checked when the run is opened.
+        content["area"] = {key: value for key, value in content["area"].items() if key != "sha256"}
+    return parse_config(content, source=str(run / "run.json"))
 
 
 def allowed_place(text: str, trust: Trust, *, what: str) -> Place:

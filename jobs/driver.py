@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from engine.errors import ClusterError, ConfigError, StoreError
 from engine.files import cannot_read, open_log, write_text
 from engine.params import Params
-from engine.profiles import PbsProfile, SlurmProfile, walltime_seconds
+from engine.profiles import PbsProfile, SlurmProfile, walltime_seconds, walltime_text
 from engine.record import DRIVER, LOGS
 from engine.trust import redact
 from jobs.progress import utc_now
@@ -228,16 +228,22 @@ def _job_state(driver: Driver, folder: Path) -> str:
 def _ask(command: Sequence[str]) -> str | None:
     """Return what a batch scheduler's command prints, ``""`` if it knows no such job; None where it cannot tell."""
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
-        )
+        done = _run(command)
     except FileNotFoundError:
         return None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"{command[0]} does not answer within {_ASK_SECONDS} s", fix="try again later") from None
     if done.returncode == 0:
         return done.stdout
     return "" if _NO_SUCH_JOB.search(done.stderr) else None
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of a batch scheduler, in bounded time."""
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"{command[0]} does not answer within {_ASK_SECONDS} s", fix="try again later") from None
 
 
 def stop(driver: Driver, folder: Path) -> bool:
@@ -340,13 +346,9 @@ def submit_job(
     write_text(script, batch_script(profile, folder, words, log))
     command = ["sbatch", "--parsable", str(script)] if profile.kind == "slurm" else ["qsub", "-V", str(script)]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
-        )
+        done = _run(command)
     except FileNotFoundError:
         raise ClusterError(f"{command[0]} is not on this machine", fix="submit from a login node") from None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"{command[0]} does not answer within {_ASK_SECONDS} s", fix="try again later") from None
     answer = done.stdout.strip().partition(";")[0]
     if done.returncode or not re.fullmatch(r"[0-9]{1,18}(\.[A-Za-z0-9._-]{1,100})?", answer):
         said = " ".join((done.stderr or done.stdout).split())[:200]
@@ -414,8 +416,7 @@ def _walltime(profile: SlurmProfile | PbsProfile) -> str | None:
     text = profile.walltime or profile.setting("walltime")
     if not text:
         return None
-    seconds = walltime_seconds(str(text))
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return walltime_text(walltime_seconds(str(text)))
 
 
 def _megabytes(memory: str) -> int:

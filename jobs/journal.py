@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from distributed import Client
 
-from engine.errors import EngineError
+from engine.errors import EngineError, printable
 from engine.files import open_log, write_text
 from engine.record import LOGS, METRICS, PROGRESS, RunRecord
 from engine.trust import redact
@@ -41,7 +41,7 @@ WORKERS_SECONDS: Final = 10.0
 
 def plain(text: str) -> str:
     """Return a line without secrets, line ends and what moves a terminal's cursor."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in redact(text))
+    return printable(redact(text))
 
 
 class RunLog:

@@ -11,7 +11,7 @@ from engine.errors import ConfigError, StoreError
 from engine.params import RunParams
 from engine.record import read_record
 from engine.trust import Trust
-from jobs.config import parse_config, run_folder
+from jobs.config import recorded_config, run_folder
 from jobs.context import Options, work_options
 from jobs.detach import DETACH, detach_run
 from jobs.run import map_area
@@ -48,11 +48,7 @@ def recorded_params(run: Path, trust: Trust) -> RunParams:
     record = read_record(run)
     if record is None:
         raise StoreError(f"{run / 'run.json'} is not there", fix="name the folder of a run that was begun")
-    content = dict(record["config"])
-    if isinstance(content.get("area"), dict):
-        # Of the polygons, as they were; that they are still the same is checked when the run is opened.
-        content["area"] = {key: value for key, value in content["area"].items() if key != "sha256"}
-    params = parse_config(content, source=str(run / "run.json"))
+    params = recorded_config(run, record)
     if run_folder(params, trust).resolve() != run.resolve():
         raise ConfigError(
             f"{run / 'run.json'} is the record of {run_folder(params, trust)}",

@@ -15,7 +15,7 @@ from engine.files import bytes_sha256
 from engine.model import BANDS_MODEL, META_FILE, TREES_FILE
 from engine.places import Place
 from engine.record import ITEMS
-from engine.verify import find_vouchers, is_model, verify_task
+from engine.verify import find_vouchers, verify_task
 from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, named_run, trust_of
 from jobs.report import Reporter
 from jobs.status import count_finished
@@ -56,7 +56,7 @@ def command(
     counts, damaged = Counter[str](), [*_check_items(run, record), *_check_all_there(outputs, record, unfinished)]
     with open_cluster(cluster, cluster_file) as client:
         check_visible(client, outputs)
-        calls = [(voucher, is_model(voucher)) for voucher in vouchers]
+        calls = [(voucher,) for voucher in vouchers]
         for _, checked in reporter.track(run_bounded(client, verify_task, calls), len(calls), "verify"):
             counts.update(checked.counts)
             damaged += checked.damaged

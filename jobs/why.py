@@ -25,7 +25,7 @@ from engine.sign import Signer
 from engine.store import read_marker
 from engine.trust import Trust
 from engine.why import Pixel, explain_cube, explain_history, explain_map, explain_scenes, pixel_at
-from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, named_run, parse_config, trust_of
+from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
 from jobs.report import Reporter
 
 
@@ -53,9 +53,7 @@ def command(
     trust = trust_of(None, hosts=allow_host, roots=allow_root)
     run, record, outputs = named_run(run, None, trust)
     trust = trust.with_roots(run)
-    config = record["config"]
-    config["area"].pop("sha256", None)
-    params = parse_config(config, source=f"{run / 'run.json'}: config")
+    params = recorded_config(run, record)
     if year not in params.years:
         raise ConfigError(f"year {year} is not of the run", fix=f"give one of {', '.join(map(str, params.years))}")
     area = read_area(params.area, trust)

@@ -45,7 +45,7 @@ def hold(store: Path, path: Path, place: int) -> None:
     """Flip a bit of a chunk; verify must name the store, and reading must raise."""
     whole = flip(path, place)
     try:
-        assert verify_task(marker_path(store), False).damaged, "verify"
+        assert verify_task(marker_path(store)).damaged, "verify"
         with pytest.raises(StoreError), open_store(store) as data:
             data.load()
     finally:
@@ -61,7 +61,7 @@ def test_flipped_bits_of_values_and_coordinates_are_caught(tmp_path, promise):
         {"composite": (("band", "y", "x"), values)}, coords={**grid_coords(geobox), "band": ["red", "nir08"]}
     )
     write_store(store, dataset, {"fingerprint": "a"})
-    assert not verify_task(marker_path(store), False).damaged
+    assert not verify_task(marker_path(store)).damaged
     files = chunks_of([store])
     assert {path.relative_to(store).parts[0] for _, path in files} == {"composite", "x", "y", "band", "spatial_ref"}
     for number in range(25):
@@ -88,7 +88,7 @@ def test_flipped_bits_of_a_run_are_caught_by_verify_and_by_reads(tmp_path, promi
         for tif in sorted(store.parent.glob(f"*{store.stem}*.tif")):
             with promise("R8", f"{tif.relative_to(job.run)}"):
                 whole = flip(tif, draw.randrange(2**40))
-                assert any(tif.name in problem for problem, _ in verify_task(marker_path(store), False).damaged)
+                assert any(tif.name in problem for problem, _ in verify_task(marker_path(store)).damaged)
                 tif.write_bytes(whole)
     flip(files[0][1], 99)
     shutil.rmtree(stores[-1])
