@@ -35,7 +35,8 @@ lint: setup     ## format and fix what can be fixed
 	.venv/bin/ruff format .
 
 lock: setup     ## resolve pyproject.toml anew into requirements.lock
-	.venv/bin/uv pip compile --quiet pyproject.toml --extra test --extra bench --extra dashboard --extra ssh --extra hpc --extra gateway --universal \
+	.venv/bin/uv pip compile --quiet pyproject.toml --extra test --extra bench --extra dashboard --extra ssh --extra hpc --extra gateway \
+	  --extra view --extra serve --extra notebooks --extra docs --universal \
 	  --python-version 3.12 --no-annotate --no-header --upgrade --no-emit-index-url \
 	  --no-emit-package nvidia-nccl-cu12 --no-emit-package nvidia-nccl-cu13 -o requirements.lock
 
