@@ -14,7 +14,7 @@ from benchmarks.report import group_runs, read_files, write_report
 from benchmarks.workloads import WORKLOADS, measure_scaling
 from engine.cluster import check_visible, open_cluster
 from jobs.config import JSON, cluster_options
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @click.group("bench", invoke_without_command=True)

@@ -11,7 +11,7 @@ from engine.errors import StoreError
 from engine.record import read_record
 from jobs.config import JSON
 from jobs.driver import STOP_SECONDS, read_driver, state_of, stop
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @click.command("cancel")

@@ -17,7 +17,7 @@ from engine.legend import TRANSITIONS
 from engine.pair import check_grids, compare_pair, open_map, small_shares
 from engine.raster import write_qml
 from jobs.context import Options
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 def or_pair(job: Callable[..., None]) -> Callable[..., None]:

@@ -41,7 +41,7 @@ from engine.profiles import (
 )
 from engine.trust import redact
 from jobs.config import CLUSTER_FILE, JSON
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @click.group("cluster")

@@ -45,7 +45,7 @@ from jobs.config import (
 from jobs.driver import check_free, note_driver
 from jobs.journal import keep_journal
 from jobs.performance import check_performance, keep_performance
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from jobs.config import parse_config
 from jobs.context import Options, Run, begin_run, place_run
 from jobs.cube import cube_path
 from jobs.history import history_path
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 from jobs.simulate import simulate
 from jobs.steps import run_all
 

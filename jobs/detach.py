@@ -14,7 +14,7 @@ from engine.profiles import PbsProfile, SlurmProfile, pick_profile
 from engine.record import LOGS, set_aside
 from jobs.context import Options, asked_run
 from jobs.driver import check_free, check_words, log_name, start_process, submit_job
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 DETACH: Final = click.option(
     "--detach",

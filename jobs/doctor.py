@@ -44,7 +44,7 @@ from jobs.config import (
     run_outputs,
     trust_of,
 )
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 type Check = dict[str, Any]
 """``check``, ``state`` (ok, warn or bad), ``found`` and, unless all is well, ``fix``."""

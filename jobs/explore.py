@@ -25,7 +25,7 @@ from engine.landsat import BANDS
 from engine.places import Place
 from engine.sample import read_sample
 from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, named_run, trust_of
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 ROWS: Final = 10_000
 """Of a region and class, looked at by default."""

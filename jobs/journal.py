@@ -22,7 +22,7 @@ from engine.files import open_log, write_text
 from engine.record import LOGS, METRICS, PROGRESS, RunRecord
 from engine.trust import redact
 from jobs.progress import utc_now
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 LOG: Final = "run.log"
 MAX_LOG_BYTES: Final = 2_000_000

@@ -13,7 +13,7 @@ from engine.mask_archives import ABOUT, get_masks
 from engine.params import AreaParams
 from engine.sign import Signer
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, config_options, given_config, trust_of
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @click.group("masks")

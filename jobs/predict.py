@@ -19,7 +19,7 @@ from engine.predict import (
 )
 from engine.trust import Trust
 from jobs.config import JSON, allowed_place
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @click.command("predict")

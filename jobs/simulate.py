@@ -17,7 +17,7 @@ from engine.errors import ConfigError, StoreError
 from engine.params import Params, Year
 from engine.simulate import Archive, WorldParams, write_archive
 from jobs.config import JSON, cluster_options, config_options, parse, read_mapping
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 def simulate(params: WorldParams, out: Path, client: Client, reporter: Reporter) -> Archive:

@@ -17,7 +17,7 @@ from engine.record import read_record
 from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, named_run, trust_of
 from jobs.driver import Driver, read_driver, state_of
 from jobs.journal import plain, read_progress
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 _PAIR: Final = re.compile(r"\d{4}-\d{4}")
 

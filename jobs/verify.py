@@ -17,7 +17,7 @@ from engine.places import Place
 from engine.record import ITEMS
 from engine.verify import find_vouchers, verify_task
 from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, named_run, trust_of
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 from jobs.status import count_finished
 
 MADE_BY: Final = {"cube": "cube", "classify": "maps", "history": "change/history"}

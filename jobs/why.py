@@ -26,7 +26,7 @@ from engine.store import read_marker
 from engine.trust import Trust
 from engine.why import Pixel, explain_cube, explain_history, explain_map, explain_scenes, pixel_at
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 @click.command("why", context_settings={"ignore_unknown_options": True})

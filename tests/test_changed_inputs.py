@@ -22,7 +22,7 @@ from jobs.config import parse_config
 from jobs.context import Run, begin_run, place_run
 from jobs.cube import build_cubes
 from jobs.plan import plan_run
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 from jobs.search import find_scenes
 
 

@@ -15,7 +15,7 @@ from engine.simulate import Archive
 from engine.trust import Trust
 from jobs.config import parse_config
 from jobs.context import Run, begin_run, place_run
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 Opener = Callable[..., AbstractContextManager[Run]]
 

@@ -33,7 +33,7 @@ from jobs.classify import map_path
 from jobs.config import parse_config
 from jobs.context import Run, begin_run, place_run
 from jobs.cube import build_cubes, cube_path
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 from jobs.run import run_all
 from jobs.search import find_scenes
 from tests.integration.conftest import Opener, simulated_config

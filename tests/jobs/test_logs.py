@@ -15,7 +15,7 @@ from jobs import journal
 from jobs.journal import RunLog, metrics_text, read_progress
 from jobs.performance import keep_performance
 from jobs.progress import Progress
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 from tests.jobs.calls import Job, mangroves
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs import report
-from jobs.report import Reporter
+from jobs.reporter import Reporter
 
 
 def test_progress_passes_items_on_and_counts_to_the_end(capsys):
