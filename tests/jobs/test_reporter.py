@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import report
+from jobs import reporter
 from jobs.reporter import Reporter
 
 
@@ -20,7 +20,7 @@ def test_progress_passes_items_on_and_counts_to_the_end(capsys):
 
 def test_progress_that_takes_long_is_told_between(capsys, monkeypatch):
     seconds = iter([100, 104, 106, 107, 112])
-    monkeypatch.setattr(report, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(reporter, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     list(Reporter().track("abcd", 4, "cube"))
     assert capsys.readouterr().err.splitlines() == [
         "cube      2/4  6 s, about 6 s left",
