@@ -21,7 +21,7 @@ test-fast: setup ## the fast tests alone
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
 
 faults: setup   ## inject every fault that is promised to be survived or refused, under 45 minutes; counts to faults.json
-	.venv/bin/python -m pytest -q tests/faults --faults-json faults.json
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/faults --faults-json faults.json
 
 cluster-test: setup ## run one small map on SLURM, ssh, gateway, TLS, and from and into real stores and a catalog, under 20 minutes
 	@sh .ci/cluster-test.sh
