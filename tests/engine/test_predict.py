@@ -430,3 +430,54 @@ def test_real_pixels_of_three_satellites_are_predicted_as_they_come(tmp_path, fo
     indices = pd.DataFrame(spectral_indices(dn.to_numpy(np.uint16).T).T, columns=INDICES)
     probability = expected(pd.concat([dn, indices], axis=1), ALONE)
     np.testing.assert_array_equal(found["probability"][seen], probability)
+
+
+def repeated(text: str, rows: int, place: Path) -> Path:
+    """Write a table of one text in every band and row, kept once."""
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, "int32")), pa.array([text]))
+    pq.write_table(pa.table(dict.fromkeys(BANDS, column)), place, compression="zstd", store_schema=False)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "said"),
+    [("9" * 1_000_000, 1_000_000, "unpacks to over"), ("9" * (2**23 + 1), 3, "holds a text of 8 MB")],
+)
+def test_text_that_unpacks_without_end_is_refused_before_it_is_unpacked(tmp_path, text, rows, said):
+    table = open_table(repeated(text, rows, tmp_path / "t.parquet"))
+    before = pa.total_allocated_bytes()
+    with pytest.raises(ConfigError, match=said):
+        survey_table(table)
+    assert pa.total_allocated_bytes() - before < 2**27
+
+
+def test_text_is_counted_however_deep_it_lies(tmp_path):
+    kind = pa.struct({"a": pa.binary(), "b": pa.map_(pa.string(), pa.list_(pa.string()))})
+    rows = [{"a": b"four", "b": [("key", ["one", None]), ("k", None)]}, None, {"a": None, "b": []}]
+    pq.write_table(pa.table({"deep": pa.array(rows, kind)}), tmp_path / "t.parquet")
+    with predict._open_parquet(open_table(tmp_path / "t.parquet")) as file:
+        [batch] = file.iter_batches()
+    assert predict._text_bytes(batch.column(0)).tolist() == [4 + 3 + 3 + 1, 0, 0]
+    assert predict._text_bytes(batch.column(0).slice(1)).tolist() == [0, 0]
+
+
+@given(
+    notes=st.lists(st.none() | st.text(max_size=12), min_size=1, max_size=40),
+    kind=st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]),
+    part=st.integers(1, 40),
+)
+@settings(max_examples=30)
+def test_text_passes_through_in_parts_of_any_size(tmp_path_factory, notes, kind, part):
+    folder = tmp_path_factory.mktemp("text")
+    frame = pa.table(
+        {**{band: pa.array([9000 + 7 * place] * len(notes)) for place, band in enumerate(BANDS)}}
+        | {"note": pa.array(notes, pa.string()).cast(kind)}
+    )
+    pq.write_table(frame, folder / "t.parquet")
+    table = open_table(folder / "t.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "_PART_TEXT_BYTES", part)
+        predict_table(table, folder / "o.parquet", ALONE, survey_table(table))
+    found = pq.read_table(folder / "o.parquet")
+    assert found.column("note").type == kind
+    assert found.column("note").to_pylist() == notes

@@ -22,9 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 
+from engine.kernels.features import COMPOSITE_FEATURES
+from engine.landsat import BANDS
+from engine.params import TrainParams
 from engine.record import ITEMS
 from engine.simulate import read_archive
+from engine.train import fit
 from tests.engine.loopback import Call, Loopback, Reply
+from tests.engine.samples import make_sample
 from tests.jobs.calls import Answer, Job, mangroves
 
 SECRET = "canary-content-7f3a"
@@ -555,3 +560,13 @@ def main(archive: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+@case("table: one text in every row")
+def _(bait: Bait, folder: Path) -> Answer:
+    """A hundred gigabytes from a few KB."""
+    params = TrainParams(rounds=2, max_depth=2)
+    fit(make_sample(300), features=COMPOSITE_FEATURES, params=params).save(folder / "model")
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, "int32")), pa.array(["9" * 1_000_000]))
+    pq.write_table(pa.table(dict.fromkeys(BANDS, column)), folder / "t.parquet", store_schema=False)
+    return mangroves("predict", folder / "model", folder / "t.parquet")
