@@ -94,9 +94,9 @@ def test_parts_of_an_earlier_draw_are_not_trained_on(finished_copy):
     assert not stray.exists()
 
 
-def kill_after(job: Job, count: int, cluster: str) -> int:
+def kill_after(job: Job, count: int) -> int:
     """Run a job in a process of its own and kill it, as hard as can be, once some completion markers stand."""
-    command = [sys.executable, "-m", "jobs", *job.arguments("run", cluster=cluster)]
+    command = [sys.executable, "-m", "jobs", *job.arguments("run")]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, start_new_session=True) as going:
         while going.poll() is None and count_markers(job.run) < count:
@@ -113,10 +113,10 @@ def count_markers(run: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cluster", "counts"), [("threads", (1, 3, 5, 8, 9, 11, 13, 14)), ("local", (2, 7, 12))])
-def test_a_run_killed_again_and_again_ends_as_one_never_disturbed(job, finished, cluster, counts):
-    killed = [kill_after(job, count, cluster) for count in counts]
-    assert killed.count(-signal.SIGKILL) >= 0.7 * len(counts)
+def test_a_run_killed_again_and_again_ends_as_one_never_disturbed(job, finished):
+    """A few times, between whole stages; R5 of tests/faults kills within each, on a cluster of processes."""
+    killed = [kill_after(job, count) for count in (3, 9, 13)]
+    assert killed.count(-signal.SIGKILL) >= 2
     assert job.record["status"] == "running"
     answer = job.call("run")
     assert answer.code == 0, answer.err
