@@ -39,6 +39,7 @@ ALLOWED_LOSSES: Final = 3
 """Attempts that may be cut short by lost workers, in one fit, before it is given up."""
 
 _RETURN_SECONDS: Final = 30.0  # to wait for as many workers as there were
+_ANY_SECONDS: Final = 120.0  # to wait for one at least: on a busy machine a worker takes a minute to start again
 _WATCH_SECONDS: Final = 1.0  # between two looks at who is there
 _TELL_SECONDS: Final = 5.0  # in which workers that are left tell of a loss by themselves
 _MEET_SECONDS: Final = 60  # for all to meet; one that died before would be waited for without end
@@ -225,8 +226,10 @@ def _is_any_lost(client: distributed.Client, there: set[str]) -> bool:
 
 def _await_workers(client: distributed.Client, count: int) -> set[str]:
     """Return who is there, once there are as many as before or no more seem to come."""
-    until = time.monotonic() + _RETURN_SECONDS
-    while len(there := _workers(client)) < count and time.monotonic() < until:
+    begun = time.monotonic()
+    while len(there := _workers(client)) < count:
+        if time.monotonic() > begun + (_RETURN_SECONDS if there else _ANY_SECONDS):
+            break
         time.sleep(0.2)
     if not there:
         raise ClusterError("training lost all workers", fix="start workers; the same command goes on")

@@ -18,7 +18,6 @@ from engine.record import ITEMS
 from engine.verify import find_vouchers, verify_task
 from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, named_run, trust_of
 from jobs.reporter import Reporter
-from jobs.status import count_finished
 
 MADE_BY: Final = {"cube": "cube", "classify": "maps", "history": "change/history"}
 """Stage -> where its outputs lie, a marker for each of which its record counts."""
@@ -53,7 +52,8 @@ def command(
         found = find_vouchers(place)
         vouchers += found.vouchers
         unfinished += found.unfinished
-    counts, damaged = Counter[str](), [*_check_items(run, record), *_check_all_there(outputs, record, unfinished)]
+    counts = Counter[str]()
+    damaged = [*_check_items(run, record), *_check_all_there(outputs, record, [*vouchers, *unfinished])]
     with open_cluster(cluster, cluster_file) as client:
         check_visible(client, outputs)
         calls = [(voucher,) for voucher in vouchers]
@@ -87,16 +87,27 @@ def _check_items(run: Path, record: dict[str, Any]) -> Iterator[tuple[str, str]]
         yield f"{frozen} is not the list this run froze", "restore it, or begin anew with --fresh"
 
 
-def _check_all_there(outputs: Place, record: dict[str, Any], unfinished: Sequence[Place]) -> Iterator[tuple[str, str]]:
-    """Yield what the record says was finished and is gone with its marker, so that nothing else misses it."""
+def _check_all_there(outputs: Place, record: dict[str, Any], found: Sequence[Place]) -> Iterator[tuple[str, str]]:
+    """Yield what the record says was finished and is gone with its marker, so that nothing else misses it.
+
+    ``found`` are markers, of which each is asked for what it marks, and stores that have none yet.
+    """
+    there = Counter(str(place.parent) for place in found if _is_of_store(place))
     for stage, name in MADE_BY.items():
         counts = record["stages"].get(stage, {}).get("counts", {})
         made = counts.get("done", 0) + counts.get("skipped", 0)
         folder = outputs / name
-        here = count_finished(folder) + sum(str(place).startswith(f"{folder}/") for place in unfinished)
+        here = sum(count for parent, count in there.items() if f"{parent}/".startswith(f"{folder}/"))
         if here < made:
             yield f"{made - here} of {made} outputs below {folder} are missing", "run the same command again"
     if "trees_sha256" in record["stages"].get("train", {}).get("counts", {}):
         for folder in (outputs / "model", outputs / "model" / BANDS_MODEL):
             if not any((folder / name).is_file() for name in (META_FILE, TREES_FILE)):
                 yield f"model {folder} is missing", f"delete {outputs / 'model'} and run the same command again"
+
+
+def _is_of_store(place: Place) -> bool:
+    """Tell a store or its marker from what lies beside it: a ledger of reads, a store of looks, a mosaic's record."""
+    return (
+        place.suffix in (".json", ".zarr") and "." not in place.stem and not place.stem.endswith(("-reads", "-looks"))
+    )

@@ -83,7 +83,7 @@ def test_a_fit_whose_process_was_killed_goes_on_to_the_same_trees(promise, expec
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_any_number_of_workers_gives_the_same_trees_and_after_a_kill(count, promise, expected, tmp_path):
     with training.workers(count) as client:
@@ -93,7 +93,7 @@ def test_any_number_of_workers_gives_the_same_trees_and_after_a_kill(count, prom
             for rounds in (1, 30):
                 folder = tmp_path / f"{distributed}-{rounds}"
                 with promise("R10", f"{count} workers, {distributed=}, one killed at round {rounds}"):
-                    client.wait_for_workers(count, timeout=60)
+                    client.wait_for_workers(count, timeout=120)
                     killer = training.Killer(client, folder, rounds)
                     watch = training.when_grown(folder, rounds, killer)
                     found = training.fitted(client, distributed=distributed, checkpoints=folder).tree_sha256()
