@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -17,6 +19,9 @@ REGIONS = ("Vietnam2", "India", "Nigeria1", "Cuba1", "Colombia", "Madagascar", "
 YEARS = (2016, 2017)
 SIZE_PX = 768
 GROWTH = 1.10
+TIMES = 3
+"""A small area is measured, as its peak alone differs by up to a tenth from one time to the next: the largest counts,
+as over a large area the largest of many tasks does."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,14 @@ def of_area(archive: Archive, folder: Path, regions: int, years: tuple[int, ...]
     return job
 
 
+def copy_of(job: Job, folder: Path) -> Job:
+    """Return a copy of a run as far as it is."""
+    folder.mkdir()
+    if job.run.exists():
+        shutil.copytree(job.run, folder / "runs" / job.run.name)
+    return Job(folder, job.archive, copy.deepcopy(job.config))
+
+
 def bound_of(job: Job) -> int:
     """Return the memory of one task that `mangroves plan` states, bytes."""
     answer = job.call("plan", "--json")
@@ -77,11 +90,12 @@ def test_memory_is_as_declared_and_does_not_grow_with_the_area(
     one, many = of_area(large, tmp_path / "one", 1, YEARS), of_area(large, tmp_path / "many", len(REGIONS), YEARS)
     small = of_area(large, tmp_path / "cube", 1, YEARS[:1])
     bound = bound_of(many)
-    found = {}
     for command in ("cube", "classify", "change"):
         base = small if command == "cube" else one  # a model and a history need both years
-        found[command] = measure(base, command), measure(many, command)
-        (worker_one, client_one), (worker_many, client_many) = found[command]
+        again = [copy_of(base, tmp_path / f"{command}-{number}") for number in range(1, TIMES)]
+        ones = [measure(job, command) for job in (*again, base)]  # the last of them is gone on with
+        worker_one, client_one = (max(values) for values in zip(*ones, strict=True))
+        worker_many, client_many = measure(many, command)
         print(
             f"{command}: worker {worker_one >> 20} -> {worker_many >> 20} MiB, client {client_one >> 20} -> "
             f"{client_many >> 20} MiB, declared {bound >> 20} MiB"
