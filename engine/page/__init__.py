@@ -309,7 +309,8 @@ def _scenes(result: Result) -> dict[str, Any]:
 
 def languages() -> dict[str, dict[str, str]]:
     """Return the texts of the page: language -> key -> text, every key in every language."""
-    return json.loads(_asset("languages.json").decode())
+    table = json.loads(_asset("languages.json").decode())
+    return {language: {key: row[language] for key, row in table.items()} for language in table["name"]}
 
 
 def page_files(data: Mapping[str, Any]) -> dict[str, bytes]:
