@@ -31,11 +31,10 @@ shown as it is (a year).
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -48,6 +47,7 @@ import pyarrow.parquet as pq
 import shapely
 
 import engine
+from engine.downloads import largest_patches
 from engine.errors import StoreError
 from engine.files import cannot_read, write_text
 from engine.legend import CHANGES, CLASSES, OUTSIDE_AREA, Entry
@@ -204,34 +204,15 @@ def _number(value: Any) -> float | None:
 def read_patches(result: Result) -> dict[str, Any]:
     """Return the largest patches of change with outlines, and how many there are; a row group is held at a time."""
     path = result.outputs / "change" / "patches.parquet"
-    found = {"shown": [], "total": 0, "large": 0}
     if not path.is_file():
-        return found
-    columns = ["direction", "kind", "year", "area_ha", "large", "confidence_pct", "region", "geometry"]
-    best: list[tuple[float, int, dict[str, Any]]] = []
+        return {"shown": [], "total": 0, "large": 0}
+    columns = ["direction", "kind", "year", "confidence_pct", "region", "geometry"]
+    rows, total, large = largest_patches(path, MOST_PATCHES, columns)
     try:
-        source = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
-        with pq.ParquetFile(source) as file:
-            for batch in file.iter_batches(2**14, columns=columns):
-                area = batch.column("area_ha").to_numpy(zero_copy_only=False)
-                found["large"] += int(batch.column("large").true_count)
-                floor = best[0][0] if len(best) == MOST_PATCHES else 0.0
-                for index in (area > floor).nonzero()[0].tolist():
-                    entry = (float(area[index]), -(found["total"] + index), {})
-                    if len(best) < MOST_PATCHES:
-                        heapq.heappush(best, entry)
-                    elif entry > best[0]:
-                        heapq.heapreplace(best, entry)
-                    else:
-                        continue
-                    entry[2].update(batch.slice(index, 1).to_pylist()[0])
-                found["total"] += len(batch)
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        shown = [_patch(row) for row in rows.to_dict("records")]
+    except (shapely.GEOSException, AttributeError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is damaged", fix="run `mangroves change` again") from error
-    found["shown"] = [_patch(row) for _, _, row in sorted(best, reverse=True, key=lambda entry: entry[:2])]
-    return found
+    return {"shown": shown, "total": total, "large": large}
 
 
 _KIND_KEYS: Final = {entry.name: f"change.{entry.code}" for entry in CHANGES}
