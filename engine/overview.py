@@ -332,7 +332,7 @@ def _averaged(band: np.ndarray, every: int) -> np.ndarray:
 
 
 def _stretch(layers: Sequence[Layer], group: Group) -> np.ndarray:
-    """Return the 2 and 98 per cent of each shown band, float64 (2, 3), over a few tiles of all years alike."""
+    """Return the 1 and 99.5 per cent of each shown band, float64 (2, 3), over a few tiles of all years alike."""
     seen = []
     for layer in layers:
         own = [source for tile, source in layer.tiles.items() if tile in group.tiles]
@@ -340,7 +340,7 @@ def _stretch(layers: Sequence[Layer], group: Group) -> np.ndarray:
             values = _read(source, 8)[0].reshape(3, -1)
             seen.append(values[:, (values > 0).all(axis=0)])
     together = np.concatenate(seen, axis=1) if seen else np.empty((3, 0))
-    return np.percentile(together, (2, 98), axis=1) if together.size else np.array([[0.0] * 3, [1.0] * 3])
+    return np.percentile(together, (1, 99.5), axis=1) if together.size else np.array([[0.0] * 3, [1.0] * 3])
 
 
 def _stretched(bands: np.ndarray, stretch: np.ndarray) -> np.ndarray:

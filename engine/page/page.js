@@ -152,7 +152,7 @@
   // Where the pointer is, or on a phone the middle of the map.
   function degrees(at) {
     const lon = L.Util.wrapNum(at.lng, [-180, 180], true);
-    return `${number(Math.abs(at.lat), 5)}° ${text(at.lat < 0 ? "south" : "north")}  ${number(Math.abs(lon), 5)}° ${text(lon < 0 ? "west" : "east")}`;
+    return `${number(Math.abs(at.lat), 5)}° ${text(at.lat < 0 ? "south" : "north")}, ${number(Math.abs(lon), 5)}° ${text(lon < 0 ? "west" : "east")}`;
   }
   map.on("mousemove", (event) => { $("where").textContent = degrees(event.latlng); });
   map.on("mouseout", () => { $("where").textContent = ""; });
@@ -187,7 +187,7 @@
   const frame = L.layerGroup().addTo(map);
   function about(patch) {
     return el("div", { class: "story" }, el("h3", null, `${text(patch.direction)} ${year(patch.year)}`),
-      el("dl", null, ...[["place", patch.region], ["what", label(patch.kind)], ["hectares", number(patch.area_ha, 1)], ["confidence", number(patch.confidence_pct) + " %"]]
+      el("dl", null, ...[["place", patch.region], ["layer.change", label(patch.kind)], ["hectares", number(patch.area_ha, 1)], ["confidence", number(patch.confidence_pct) + " %"]]
         .flatMap(([key, value]) => [el("dt", null, text(key)), el("dd", null, value)])));
   }
   function outline(patch) {
@@ -201,7 +201,7 @@
     row.classList.add("chosen");
     $("view").scrollIntoView({ block: "start" });
   }
-  const columns = [["region", "place"], ["direction", "what"], ["year", "year"], ["area_ha", "hectares"], ["confidence_pct", "confidence"]];
+  const columns = [["region", "place"], ["direction", "what"], ["kind", "layer.change"], ["year", "year"], ["area_ha", "hectares"], ["confidence_pct", "confidence"]];
   function drawPatches() {
     const { shown, total, large } = data.patches;
     $("patches-note").textContent = total ? fill("patches_note", { shown: number(shown.length), total: number(total), large: number(large), left: number(total - shown.length) }) : text("no_patches");
@@ -214,7 +214,7 @@
       el("button", { type: "button", "data-sort": name, on: { click: () => { state.sort = [name, by === name ? -sign : numeric(name) ? -1 : 1]; drawPatches(); document.querySelector(`[data-sort=${name}]`).focus(); } } }, text(key), el("span", { "aria-hidden": "true" }, by === name ? (sign < 0 ? " ▾" : " ▴") : "")))));
     const rows = sorted.map((patch) => {
       const dot = el("span", { class: "dot", colour: colours[patch.direction] || "#000" });
-      const row = el("tr", null, el("td", null, el("button", { type: "button", on: { click: () => goTo(patch, row) } }, patch.region || text("point"))), el("td", null, dot, label(patch.kind)),
+      const row = el("tr", null, el("td", null, el("button", { type: "button", on: { click: () => goTo(patch, row) } }, patch.region || text("point"))), el("td", null, dot, text(patch.direction)), el("td", null, label(patch.kind)),
         el("td", { class: "number" }, year(patch.year)), el("td", { class: "number" }, number(patch.area_ha, 1)), el("td", { class: "number" }, number(patch.confidence_pct) + " %"));
       return row;
     });
