@@ -13,6 +13,7 @@ from engine.errors import ConfigError, StoreError
 from engine.files import cannot_write
 from engine.overview import find_layers, group_tiles, region_boxes, write_overviews
 from engine.page import PAGE, Result, page_data, write_page
+from engine.places import Place
 from engine.record import read_record
 from jobs.config import ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
 from jobs.reporter import Reporter
@@ -58,13 +59,13 @@ def command(run: Path, out: Path | None, megabytes: int, allow_root: tuple[str, 
     Reporter(as_json=as_json).result(content, "\n".join(lines))
 
 
-def page_of(folder: Path, outputs: Any, out: Path) -> Path:
-    """Make the page of a run that has just finished, and return what to open."""
+def page_of(folder: Path, outputs: Place) -> Path:
+    """Make the page of a run that has just finished where it belongs, and return what to open."""
     record = read_record(folder)
     if record is None:
         raise StoreError(f"{folder / 'run.json'} is not there", fix="name the folder of a run that was begun")
     result = Result(folder=folder, outputs=outputs, record=record, params=recorded_config(folder, record))
-    return Path(make_page(result, out)["page"])
+    return Path(make_page(result, folder / FOLDER)["page"])
 
 
 def make_page(result: Result, out: Path, *, megabytes: int = MEGABYTES) -> dict[str, Any]:

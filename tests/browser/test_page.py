@@ -14,7 +14,7 @@ import pytest
 
 from engine.page import languages
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]  # the first one makes the run
 
 
 def changed(before: np.ndarray, after: np.ndarray, columns: slice = slice(None)) -> float:
@@ -51,11 +51,12 @@ def test_the_slider_changes_pixels_by_hand_and_by_keyboard(opened):
     last = opened.map_pixels()
     opened.get("#year").send_keys("\ue012")  # left arrow
     opened.settle()
-    assert opened.get("#left-year").text == "2016"
+    years = opened.run("return MANGROVES.years.map(String)")
+    assert opened.get("#left-year").text == years[1]
     middle = opened.map_pixels()
     opened.slide("#year", 0)
     opened.settle()
-    assert opened.get("#left-year").text == "2015"
+    assert opened.get("#left-year").text == years[0]
     assert changed(last, middle) > 0.02
     assert changed(middle, opened.map_pixels()) > 0.02
 
@@ -108,9 +109,9 @@ def test_a_patch_of_the_list_flies_the_map_there_and_the_list_sorts(opened):
 
 def test_one_map_holds_regions_far_apart_and_the_list_flies_there(opened):
     names = opened.run("return [...document.querySelectorAll('#place option')].map((one) => one.textContent)")
-    assert names[1:] == ["sim-India", "sim-Vietnam2"] or sorted(names[1:]) == ["sim-India", "sim-Vietnam2"]
+    assert {"sim-India", "sim-Vietnam2"} <= set(names)
     seen = []
-    for index in (0, 1):
+    for index in [names.index(name) - 1 for name in ("sim-India", "sim-Vietnam2")]:
         opened.slide("#place", str(index))
         opened.settle()
         seen.append(opened.centre())
