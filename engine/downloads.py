@@ -64,29 +64,29 @@ def find_offers(folder: Path, outputs: Place, layers: Sequence[Layer]) -> Iterat
     """Yield what a run has to give, the most useful and smallest first."""
     for name, kind in _TABLES.items():
         yield Offer(kind, None, (folder / name,), folder)
-    for kind, name in (("class", "class"), ("probability", "probability"), ("change", "kind")):
-        found = [layer for layer in layers if layer.kind == kind and layer.year is None] or [one for one in layers if one.kind == kind]
-        places = (source.place for layer in found for source in layer.tiles.values())
-        styles = (one for place in places for one in [place.with_name(f"{place.stem}.qml")] if one.is_file())
-        if style := next(styles, None):
+    for kind in ("class", "probability", "change"):
+        places = (source.place for layer in layers if layer.kind == kind for source in layer.tiles.values())
+        styles = (place.with_name(f"{place.stem}.qml") for place in places)
+        if style := next((style for style in styles if style.is_file()), None):
             yield Offer("style", None, (style,), outputs)
     yield Offer("model", None, (outputs / "model" / "README.md",), outputs)
     yield Offer("stac", None, (outputs / "stac" / "catalog.json",), outputs, may_copy=False)
     yield Offer("patches", None, (outputs / "change" / "patches.parquet",), outputs, may_copy=False)
-    order = ("class", "change", "loss_year", "gain_year", "uncertainty", "probability")
     seen: set[Place] = set()
-    for kind in order:
-        for layer in (one for one in layers if one.kind == kind):
+    for kind in ("class", "change", "loss_year", "gain_year", "uncertainty", "probability"):
+        own = [layer for layer in layers if layer.kind == kind]
+        for layer in own:
             tifs = tuple(dict.fromkeys(source.place for source in layer.tiles.values()))
             if not set(tifs) <= seen:
                 seen |= set(tifs)
-                many = len({one.year for one in layers if one.kind == kind and tifs[0] in (s.place for s in one.tiles.values())}) > 1
-                yield _rasters(kind, None if many else layer.year, tifs, outputs)
+                # Files of all years together have a band for each.
+                shared = sum(tifs[0] in (source.place for source in other.tiles.values()) for other in own) > 1
+                yield _rasters(kind, None if shared else layer.year, tifs, outputs)
     for year in sorted({layer.year for layer in layers if layer.year is not None}):
+        _, files = entries(outputs / "maps" / str(year))
+        left = [one for one in files if one.suffix == ".tif" and one not in seen]
         for kind in ("class", "probability"):
-            _, files = entries(outputs / "maps" / str(year))
-            tifs = tuple(one for one in files if one.name.startswith(f"{kind}_z") and one.suffix == ".tif" and one not in seen)
-            if tifs:
+            if tifs := tuple(one for one in left if one.name.startswith(f"{kind}_z")):
                 yield _rasters(kind, year, tifs, outputs)
 
 
@@ -138,7 +138,9 @@ def _copy(file: Place, folder: Path, where: str) -> str:
     """Copy a file under its path in the run, with the sidecars that name and colour its categories."""
     target = folder / FOLDER / where
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = [file.with_name(f"{file.name}.aux.xml"), file.with_name(f"{file.stem}.qml")] if file.suffix == ".tif" else []
+    beside = (
+        [file.with_name(f"{file.name}.aux.xml"), file.with_name(f"{file.stem}.qml")] if file.suffix == ".tif" else []
+    )
     for one in (file, *beside):
         if one.is_file():
             place = target.with_name(one.name)
@@ -152,7 +154,9 @@ def _copy(file: Place, folder: Path, where: str) -> str:
     return f"{FOLDER}/{where}"
 
 
-def largest_patches(path: Place, most: int, columns: Sequence[str], *, large: bool = False) -> tuple[pd.DataFrame, int, int]:
+def largest_patches(
+    path: Place, most: int, columns: Sequence[str], *, large: bool = False
+) -> tuple[pd.DataFrame, int, int]:
     """Return the largest patches of change by area, how many there are, and how many of these are large.
 
     Parameters
@@ -207,4 +211,11 @@ def write_patches(path: Place, folder: Path) -> dict[str, Any] | None:
         table.to_file(temporary, layer="patches", driver="GPKG")
     size = target.stat().st_size
     where = "change/patches.parquet"
-    return {"kind": "patches", "year": None, "name": PATCHES, "bytes": size, "url": f"{FOLDER}/{PATCHES}", "where": where}
+    return {
+        "kind": "patches",
+        "year": None,
+        "name": PATCHES,
+        "bytes": size,
+        "url": f"{FOLDER}/{PATCHES}",
+        "where": where,
+    }

@@ -60,7 +60,12 @@ _PLAIN_BYTES_PER_PX: Final = 0.08
 _SCALES: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _EARTH_M: Final = 6378137.0
 _STRETCHED_TILES: Final = 6
-_MISSING: Final = {"class": OUTSIDE_AREA, "change": OUTSIDE_AREA, "probability": PROBABILITY_MISSING, "uncertainty": 255}
+_MISSING: Final = {
+    "class": OUTSIDE_AREA,
+    "change": OUTSIDE_AREA,
+    "probability": PROBABILITY_MISSING,
+    "uncertainty": 255,
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,9 @@ def find_layers(outputs: Place, years: Sequence[int]) -> list[Layer]:
 def _finished(folder: Place) -> dict[str, Place]:
     """Return the finished stores of a folder by tile."""
     _, files = entries(folder)
-    stores = {file.stem: file.with_suffix(".zarr") for file in files if file.suffix == ".json" and is_tile_id(file.stem)}
+    stores = {
+        file.stem: file.with_suffix(".zarr") for file in files if file.suffix == ".json" and is_tile_id(file.stem)
+    }
     return {tile: store for tile, store in sorted(stores.items()) if read_marker(store) is not None}
 
 
@@ -221,7 +228,9 @@ class Picture:
     """Ground metres of a pixel in its middle."""
 
 
-def write_overviews(folder: Path, layers: Sequence[Layer], groups: Sequence[Group], *, most_bytes: int) -> list[Picture]:
+def write_overviews(
+    folder: Path, layers: Sequence[Layer], groups: Sequence[Group], *, most_bytes: int
+) -> list[Picture]:
     """Write a PNG of every layer and group, as fine as the bytes allow.
 
     Parameters
@@ -241,7 +250,10 @@ def write_overviews(folder: Path, layers: Sequence[Layer], groups: Sequence[Grou
     years = sorted({layer.year for layer in layers if layer.year is not None})
     stretches: dict[int, np.ndarray] = {}
     for scale in _SCALES:
-        guess = sum(group.pixels(scale) * sum(_BYTES_PER_PX.get(one.kind, _PLAIN_BYTES_PER_PX) for one in layers) for group in groups)
+        guess = sum(
+            group.pixels(scale) * sum(_BYTES_PER_PX.get(one.kind, _PLAIN_BYTES_PER_PX) for one in layers)
+            for group in groups
+        )
         if guess > most_bytes and scale != _SCALES[-1]:
             continue
         pictures: list[Picture] = []

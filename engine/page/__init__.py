@@ -247,7 +247,11 @@ def provenance(result: Result) -> dict[str, Any]:
     ]
     items = _scenes(result)
     version, sha = str(versions.get("mangroves", engine.__version__)), str(record["config_sha256"])
-    source = "simulated scenes" if simulated else "Landsat Collection 2 Level-2 scenes, courtesy of the U.S. Geological Survey"
+    source = (
+        "simulated scenes"
+        if simulated
+        else "Landsat Collection 2 Level-2 scenes, courtesy of the U.S. Geological Survey"
+    )
     span = f"{min(params.years)}-{max(params.years)}" if len(params.years) > 1 else str(params.years[0])
     names = "; ".join(dict.fromkeys(f"{mask['name']} {mask['year']}" for mask in masks if mask["name"]))
     citation = f"Mangrove maps {span}, run {params.name} (configuration {sha[:12]}), made with mangroves {version} from {items['count']} {source}"
@@ -255,7 +259,9 @@ def provenance(result: Result) -> dict[str, Any]:
     licences = [["mangroves (software)", "Apache-2.0"], ["Leaflet (map on this page)", "BSD-2-Clause"]]
     if not simulated:
         licences.insert(0, ["Landsat", "public domain (USGS)"])
-    licences += list({(mask["name"], mask["licence"]): [mask["name"], mask["licence"]] for mask in masks if mask["licence"]}.values())
+    licences += list(
+        {(mask["name"], mask["licence"]): [mask["name"], mask["licence"]] for mask in masks if mask["licence"]}.values()
+    )
     return {
         "version": version,
         "engine_sha256": str(versions.get("engine_sha256", "")),
@@ -300,8 +306,15 @@ def page_files(data: Mapping[str, Any]) -> dict[str, bytes]:
 
     base = Path(leaflet.BASE_DIR)
     # As a script and not as JSON: a page that was opened from a folder may not fetch.
-    script = "".join(f"window.{name} = {_script(content)};\n" for name, content in (("MANGROVES", data), ("TEXTS", languages())))
-    html = _asset("page.html").decode().replace("{{name}}", escape(str(data["name"]))).replace("{{notice}}", escape(str(data["notice"])))
+    script = "".join(
+        f"window.{name} = {_script(content)};\n" for name, content in (("MANGROVES", data), ("TEXTS", languages()))
+    )
+    html = (
+        _asset("page.html")
+        .decode()
+        .replace("{{name}}", escape(str(data["name"])))
+        .replace("{{notice}}", escape(str(data["notice"])))
+    )
     found = {PAGE: html.encode(), "data.js": script.encode()}
     found |= {name: _asset(name) for name in _FILES}
     found |= {f"leaflet/{name}": (base / name).read_bytes() for name in _LEAFLET}

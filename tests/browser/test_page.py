@@ -117,7 +117,9 @@ def test_one_map_holds_regions_far_apart_and_the_list_flies_there(opened):
         seen.append(opened.centre())
     assert abs(seen[0][1] - seen[1][1]) > 5
     opened.slide("#place", "")
-    opened.until("return document.querySelectorAll('.leaflet-tooltip.place, #map path.leaflet-interactive').length >= 2")
+    opened.until(
+        "return document.querySelectorAll('.leaflet-tooltip.place, #map path.leaflet-interactive').length >= 2"
+    )
 
 
 def test_a_click_says_where_it_was(opened):
@@ -131,7 +133,10 @@ def test_every_language_says_everything(opened):
         assert opened.run("return document.documentElement.lang") == code
         assert opened.get("#area h2").text == words["area"]
         shown = opened.run("return document.body.innerText")
-        assert not re.search(r"\b(?:layer|about|column|class|change|file)\.[a-z_0-9]+\b(?!\.)", re.sub(r"\S*/\S*|\S+\.(?:csv|json|tif|qml)", "", shown))
+        assert not re.search(
+            r"\b(?:layer|about|column|class|change|file)\.[a-z_0-9]+\b(?!\.)",
+            re.sub(r"\S*/\S*|\S+\.(?:csv|json|tif|qml)", "", shown),
+        )
     assert opened.complaints() == []
 
 
@@ -153,7 +158,9 @@ def test_everything_is_reached_by_the_tab_key(opened):
         )
         reached.append(told)
     names = [name for name, _ in reached]
-    order = [names.index(name) for name in ("skip", "language", "map", "place", "year", "compare", "opacity", "outlines")]
+    order = [
+        names.index(name) for name in ("skip", "language", "map", "place", "year", "compare", "opacity", "outlines")
+    ]
     assert order == sorted(order)
     assert all(visible for name, visible in reached if name in ("language", "place", "year", "opacity"))
 
@@ -173,7 +180,12 @@ def test_a_phone_scrolls_down_and_never_sideways(browser, address):
 def test_no_request_leaves_the_machine(browser, address):
     browser.asked()
     browser.open(address)
-    for selector in ("#layers input[value=composite]", "#compare", "#outlines", "#patch-list tbody tr:first-child button"):
+    for selector in (
+        "#layers input[value=composite]",
+        "#compare",
+        "#outlines",
+        "#patch-list tbody tr:first-child button",
+    ):
         browser.click(selector)
     browser.settle()
     asked = {url for url in browser.asked() if not url.startswith(("data:", "chrome:"))}
@@ -205,7 +217,9 @@ def test_what_a_run_says_is_never_markup(browser, page, tmp_path):
     browser.open(f"{folder.as_uri()}/index.html")
     browser.slide("#place", "")
     browser.until("return document.querySelectorAll('#map path.leaflet-interactive').length >= 2")
-    browser.run("document.querySelectorAll('#map path.leaflet-interactive').forEach((one) => one.dispatchEvent(new MouseEvent('mouseover', {bubbles: true})))")
+    browser.run(
+        "document.querySelectorAll('#map path.leaflet-interactive').forEach((one) => one.dispatchEvent(new MouseEvent('mouseover', {bubbles: true})))"
+    )
     assert "owned" not in browser.driver.title
     assert browser.run("return document.querySelectorAll('img[src=x], body script:not([src])').length") == 0
     assert browser.run("return document.body.innerText.includes('<img src=x')")
