@@ -128,7 +128,7 @@ class Group:
 def find_layers(outputs: Place, years: Sequence[int]) -> list[Layer]:
     """Return what there is to show of a run, in the order of ``KINDS`` and of years.
 
-    Classes and probabilities are those of all years together where histories are finished, else those of each year's map.
+    Classes and probabilities are those of all years together where histories are finished, else of each year's map.
     """
     histories = _finished(outputs / "change" / "history")
     found: dict[tuple[str, int | None], dict[str, Source]] = {}
@@ -249,11 +249,9 @@ def write_overviews(
     """
     years = sorted({layer.year for layer in layers if layer.year is not None})
     stretches: dict[int, np.ndarray] = {}
+    of_a_pixel = sum(_BYTES_PER_PX.get(layer.kind, _PLAIN_BYTES_PER_PX) for layer in layers)
     for scale in _SCALES:
-        guess = sum(
-            group.pixels(scale) * sum(_BYTES_PER_PX.get(one.kind, _PLAIN_BYTES_PER_PX) for one in layers)
-            for group in groups
-        )
+        guess = sum(group.pixels(scale) for group in groups) * of_a_pixel
         if guess > most_bytes and scale != _SCALES[-1]:
             continue
         pictures: list[Picture] = []
@@ -379,7 +377,7 @@ def _indexed(kind: str, values: np.ndarray, years: Sequence[int]) -> np.ndarray:
 
 
 def palette(kind: str, years: Sequence[int]) -> dict[int, tuple[int, int, int]]:
-    """Return the colours of a layer but the composite by index: a code, a level of its ramp, or the number of a year."""
+    """Return the colours of a layer by index: a code, a level of its ramp, or the number of a year."""
     if kind in RAMPS:
         return dict(enumerate(RAMPS[kind].colours(_LEVELS + 1)))
     if kind in ("loss_year", "gain_year"):

@@ -1,7 +1,7 @@
 """What the page of a run shows: one object of plain data, made here for the folder and for the viewer alike.
 
-``page_data`` returns it, ``write_page`` puts it beside the page's files. Strings in it come from a run, whose record and
-tables are untrusted: the page sets them as text, never as markup.
+``page_data`` returns it, ``write_page`` puts it beside the page's files. Strings in it come from a run, whose
+record and tables are untrusted: the page sets them as text, never as markup.
 
 The object, all of it JSON; a box is ``[[south, west], [north, east]]`` in degrees, east beyond 180 where a run crosses
 the antimeridian::
@@ -14,8 +14,8 @@ the antimeridian::
                         url as Leaflet takes it: .../{z}/{x}/{y}.png; layers of both sorts may be mixed
     legends             {kind: {entries: [[key, colour]]}} or {kind: {stops: [[value, colour]], percent: bool}}
     points              null or [{key, colour, points: [[lat, lon, text]]}]      switched on and off by the reader
-    story               null or an address of the same origin: a click asks it for ?lon=&lat= and shows the JSON it answers,
-                        an object of texts, numbers, lists and objects, as a list of its keys and values
+    story               null or an address of the same origin: a click asks it for ?lon=&lat= and shows the JSON it
+                        answers, an object of texts, numbers, lists and objects, as its keys and values
     edits               null or an address that takes drawn polygons
     series              [{by, where, rows: [{year, mangrove_ha, loss_ha, gain_ha, estimated_ha, low_ha, high_ha,
                         provisional}]}]; figures may be null
@@ -25,8 +25,8 @@ the antimeridian::
     provenance          {version, engine_sha256, config_sha256, created, items: {...}, masks: [...], lost, refused,
                         citation, licences: [[what, licence]]}
 
-``kind`` of a layer is one of ``engine.overview.KINDS``. A key is looked up in ``languages.json``; where that has none it is
-shown as it is (a year).
+``kind`` of a layer is one of ``engine.overview.KINDS``. A key is looked up in ``languages.json``; where that has none
+it is shown as it is (a year).
 """
 
 from __future__ import annotations
@@ -247,21 +247,20 @@ def provenance(result: Result) -> dict[str, Any]:
     ]
     items = _scenes(result)
     version, sha = str(versions.get("mangroves", engine.__version__)), str(record["config_sha256"])
-    source = (
-        "simulated scenes"
-        if simulated
-        else "Landsat Collection 2 Level-2 scenes, courtesy of the U.S. Geological Survey"
-    )
+    landsat = "Landsat Collection 2 Level-2 scenes, courtesy of the U.S. Geological Survey"
+    source = "simulated scenes" if simulated else landsat
     span = f"{min(params.years)}-{max(params.years)}" if len(params.years) > 1 else str(params.years[0])
     names = "; ".join(dict.fromkeys(f"{mask['name']} {mask['year']}" for mask in masks if mask["name"]))
-    citation = f"Mangrove maps {span}, run {params.name} (configuration {sha[:12]}), made with mangroves {version} from {items['count']} {source}"
+    citation = (
+        f"Mangrove maps {span}, run {params.name} (configuration {sha[:12]}), made with mangroves {version} "
+        f"from {items['count']} {source}"
+    )
     citation += f"; reference masks: {names}." if names else "."
     licences = [["mangroves (software)", "Apache-2.0"], ["Leaflet (map on this page)", "BSD-2-Clause"]]
     if not simulated:
         licences.insert(0, ["Landsat", "public domain (USGS)"])
-    licences += list(
-        {(mask["name"], mask["licence"]): [mask["name"], mask["licence"]] for mask in masks if mask["licence"]}.values()
-    )
+    of_masks = dict.fromkeys((mask["name"], mask["licence"]) for mask in masks if mask["licence"])
+    licences += [list(one) for one in of_masks]
     return {
         "version": version,
         "engine_sha256": str(versions.get("engine_sha256", "")),
@@ -306,15 +305,11 @@ def page_files(data: Mapping[str, Any]) -> dict[str, bytes]:
 
     base = Path(leaflet.BASE_DIR)
     # As a script and not as JSON: a page that was opened from a folder may not fetch.
-    script = "".join(
-        f"window.{name} = {_script(content)};\n" for name, content in (("MANGROVES", data), ("TEXTS", languages()))
-    )
-    html = (
-        _asset("page.html")
-        .decode()
-        .replace("{{name}}", escape(str(data["name"])))
-        .replace("{{notice}}", escape(str(data["notice"])))
-    )
+    contents = {"MANGROVES": data, "TEXTS": languages()}
+    script = "".join(f"window.{name} = {_script(content)};\n" for name, content in contents.items())
+    html = _asset("page.html").decode()
+    for name in ("notice", "name"):
+        html = html.replace("{{" + name + "}}", escape(str(data[name])))
     found = {PAGE: html.encode(), "data.js": script.encode()}
     found |= {name: _asset(name) for name in _FILES}
     found |= {f"leaflet/{name}": (base / name).read_bytes() for name in _LEAFLET}
