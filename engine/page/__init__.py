@@ -144,7 +144,7 @@ def legend(kind: str, years: Sequence[int]) -> dict[str, Any]:
     Examples
     --------
     >>> legend("loss_year", [2012, 2013])["entries"]
-    [['2013', '#ffdc82']]
+    [['2013', '#661428']]
     """
     if kind == "composite":
         return {"entries": [["composite.vegetation", "#4f7a3a"], ["composite.water", "#22304a"]]}
@@ -152,7 +152,7 @@ def legend(kind: str, years: Sequence[int]) -> dict[str, Any]:
         stops = [[value, _hex(colour)] for value, colour in RAMPS[kind].stops]
         return {"stops": stops, "percent": kind != "looks"}
     if kind in ("loss_year", "gain_year"):
-        colours = palette(kind, years)
+        colours = palette(kind, years)  # a change is dated by the first year after it, so never by the first of all
         return {"entries": [[str(year), _hex(colours[number])] for number, year in enumerate(years) if number]}
     entries: tuple[Entry, ...] = {"class": CLASSES, "change": CHANGES}[kind]
     shown = [entry for entry in entries if entry.code != OUTSIDE_AREA]

@@ -243,8 +243,16 @@
     note.textContent = [text(`about.${state.kind}`), metres.length ? fill(most > 31 ? "shown_coarser" : "shown_whole", { metres: number(most), hectares: number(most * most / 1e4, 2) }) : ""].join(" ");
   }
 
-  function drawControls() {
+  // Once a language: made anew at every choice they would lose the keyboard's focus.
+  function drawChoices() {
     clear($("layers"), $("layers").firstElementChild, ...kinds.map((kind) => el("label", { class: "check" }, el("input", { type: "radio", name: "layer", value: kind, ...(kind === state.kind ? { checked: "" } : {}), on: { change: () => { state.kind = kind; update(); } } }), el("span", null, text(`layer.${kind}`)))));
+    const extra = (data.points || []).map((points, index) => el("label", { class: "check point-layer" }, el("input", { type: "checkbox", ...(state.points.has(index) ? { checked: "" } : {}), on: { change: (event) => togglePoints(index, event.target.checked) } }), el("span", { class: "dot", colour: points.colour }), el("span", null, label(points.key))));
+    $("overlays").querySelectorAll(".point-layer").forEach((one) => one.remove());
+    $("overlays").append(...extra);
+    $("outlines").parentNode.hidden = !data.patches.shown.length;
+    $("overlays").hidden = !data.patches.shown.length && !extra.length;
+  }
+  function drawControls() {
     const years = yearly(state.kind), many = data.years.length > 1;
     $("years").hidden = !data.years.length;
     $("years").setAttribute("aria-disabled", String(!years));
@@ -258,11 +266,6 @@
     $("compare").checked = state.compare;
     $("other").hidden = !state.compare || !years;
     $("opacity-value").textContent = number(100 * state.opacity) + " %";
-    const extra = (data.points || []).map((points, index) => el("label", { class: "check point-layer" }, el("input", { type: "checkbox", ...(state.points.has(index) ? { checked: "" } : {}), on: { change: (event) => togglePoints(index, event.target.checked) } }), el("span", { class: "dot", colour: points.colour }), el("span", null, label(points.key))));
-    $("overlays").querySelectorAll(".point-layer").forEach((one) => one.remove());
-    $("overlays").append(...extra);
-    $("outlines").parentNode.hidden = !data.patches.shown.length;
-    $("overlays").hidden = !data.patches.shown.length && !extra.length;
   }
   const pointLayers = new Map();
   function togglePoints(index, on) {
@@ -385,7 +388,7 @@
     $("place").value = chosen;
     clear($("series"), ...data.series.map((one, index) => el("option", { value: index }, placeName(one))));
     $("series").value = state.series;
-    drawPatches(); drawSeries(); drawFiles(); drawProvenance(); update();
+    drawPatches(); drawSeries(); drawFiles(); drawProvenance(); drawChoices(); update();
     document.dispatchEvent(new Event("page-drawn"));
   }
   clear($("language"), ...Object.entries(texts).map(([code, words]) => el("option", { value: code, lang: code }, words.name)));

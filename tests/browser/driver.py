@@ -96,6 +96,7 @@ class Browser:
 
     def map_pixels(self) -> np.ndarray:
         """Return the map as it is seen, (y, x, 3) uint8."""
+        self.run("window.scrollTo(0, 0)")  # a fraction of a pixel further the picture would have another size
         picture = Image.open(io.BytesIO(self.get("#stage").screenshot_as_png)).convert("RGB")
         return np.asarray(picture)
 

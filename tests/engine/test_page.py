@@ -34,7 +34,7 @@ def test_a_key_is_said_in_every_language_with_the_same_places(key):
 
 def test_every_word_the_page_asks_for_is_in_the_table():
     asked = set(re.findall(r'data-(?:text|label)="(\w+)"', HTML))
-    asked |= {key for key in re.findall(r'\b(?:text|fill)\("([\w.]+)"', SCRIPT)}
+    asked |= set(re.findall(r'\b(?:text|fill)\("([\w.]+)"', SCRIPT))
     asked |= {f"layer.{kind}" for kind in KINDS} | {f"about.{kind}" for kind in KINDS}
     asked |= {key for kind in KINDS for key, _ in legend(kind, [2019, 2020]).get("entries", []) if not key.isdigit()}
     assert asked - set(TABLE) == set()
