@@ -218,7 +218,7 @@ def read_patches(result: Result) -> dict[str, Any]:
 _KIND_KEYS: Final = {entry.name: f"change.{entry.code}" for entry in CHANGES}
 
 
-def _patch(row: Mapping[str, Any]) -> dict[str, Any]:
+def _patch(row: Mapping[Any, Any]) -> dict[str, Any]:
     geometry = shapely.from_wkb(row["geometry"])
     west, south, east, north = geometry.bounds
     outline = geometry.simplify(_OUTLINE_DEGREES)
