@@ -1,5 +1,5 @@
 # Two doors: `make demo` and `make test`. Each sets up all it needs in .venv.
-.PHONY: help setup demo test test-fast faults cluster-test bench lint lock schema clean
+.PHONY: help setup demo test test-fast faults cluster-test browser-test bench lint lock schema clean
 
 help:           ## say what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,11 +14,11 @@ test: setup     ## lint, types, fast tests, then slow ones, two files at a time
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not faults and not cluster and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not browser and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not faults and not cluster and not browser and not network"
 
 test-fast: setup ## the fast tests alone
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not browser and not network"
 
 faults: setup   ## inject every fault that is promised to be survived or refused, under 45 minutes; counts to faults.json
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/faults --faults-json faults.json
@@ -26,6 +26,10 @@ faults: setup   ## inject every fault that is promised to be survived or refused
 cluster-test: setup ## run one small map on SLURM, ssh, gateway, TLS, and from and into real stores and a catalog, under 20 minutes
 	@sh .ci/cluster-test.sh
 	PATH="$$PWD/.venv-servers/node_modules/.bin:$$PATH" .venv/bin/python -m pytest -q -m cluster tests/cluster
+
+browser-test: setup ## look at result pages in Debian's Chromium, under 5 minutes; screenshots in tests/browser/artefacts
+	@sh .ci/browser-test.sh
+	.venv/bin/python -m pytest -q -m browser tests/browser
 
 bench: setup    ## compare with peers on a simulated archive, under 10 minutes; ratios to bench.json
 	.venv/bin/python -m benchmarks compare --json bench.json

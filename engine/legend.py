@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 
@@ -104,6 +105,20 @@ class Ramp:
     stops: tuple[tuple[float, tuple[int, int, int]], ...]
     """``(value, sRGB)`` by rising value."""
 
+    def colours(self, count: int) -> list[tuple[int, int, int]]:
+        """Return ``count`` colours at even distances from the first stop to the last."""
+        first, last = self.stops[0][0], self.stops[-1][0]
+        return [self.colour(first + (last - first) * n / max(1, count - 1)) for n in range(count)]
+
+    def colour(self, value: float) -> tuple[int, int, int]:
+        """Return the colour of a value; beyond the stops that of the nearest."""
+        for (low, before), (high, after) in pairwise(self.stops):
+            if value <= high:
+                share = max(0.0, (value - low) / (high - low))
+                red, green, blue = (round(a + (b - a) * share) for a, b in zip(before, after, strict=True))
+                return red, green, blue
+        return self.stops[-1][1]
+
 
 PROBABILITY_RAMP: Final = Ramp(
     "probability of mangrove",
@@ -116,6 +131,39 @@ PROBABILITY_RAMP: Final = Ramp(
     ),
 )
 """Light to dark, so it also reads in grey; ends near the mangrove colour."""
+
+
+LOOKS_RAMP: Final = Ramp(
+    "clear looks",
+    (
+        (0, (247, 244, 249)),
+        (5, (208, 196, 226)),
+        (10, (148, 140, 196)),
+        (20, (88, 80, 160)),
+        (30, (44, 20, 90)),
+    ),
+)
+"""Clear looks of a year; more than the last stop are shown alike."""
+
+UNCERTAINTY_RAMP: Final = Ramp(
+    "probability that the class is wrong, per cent",
+    ((0, (247, 247, 242)), (10, (253, 224, 170)), (25, (240, 150, 70)), (50, (140, 45, 4))),
+)
+"""A class that is likelier wrong than right would be the other."""
+
+_LOSS_YEARS: Final = Ramp("year of loss", ((0, (255, 220, 130)), (0.5, (220, 100, 20)), (1, (102, 20, 40))))
+_GAIN_YEARS: Final = Ramp("year of gain", ((0, (170, 220, 240)), (0.5, (50, 130, 200)), (1, (20, 30, 110))))
+
+
+def year_colours(kind: str, count: int) -> list[tuple[int, int, int]]:
+    """Return the colours of ``count`` years of ``loss_year`` or ``gain_year``, light the earliest.
+
+    Examples
+    --------
+    >>> year_colours("loss_year", 2)
+    [(255, 220, 130), (102, 20, 40)]
+    """
+    return (_LOSS_YEARS if kind == "loss_year" else _GAIN_YEARS).colours(count)
 
 
 def names(legend: tuple[Entry, ...]) -> dict[int, str]:

@@ -230,6 +230,26 @@ def read_raster(path: Place | str, window: tuple[slice, slice] | None = None) ->
         raise StoreError(f"{path} is not a readable GeoTIFF", fix="check the path, or make it again") from error
 
 
+def read_overview(path: Place | str, every: int, band: int = 1) -> tuple[np.ndarray, GeoBox]:
+    """Read a band of a COG of ours with one of ``every`` pixels each way, through its overviews: (y, x) and GeoBox.
+
+    At least one pixel is read. Memory is that of what is returned; of an object its whole file is fetched.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, no GeoTIFF, or has no such band.
+    """
+    try:
+        with rasterio.Env(**_NO_SIDECARS), _opened(_place(path)) as source:
+            rows, cols = (max(1, -(-n // every)) for n in source.shape)
+            values = source.read(band, out_shape=(rows, cols))
+            affine = source.transform * Affine.scale(source.width / cols, source.height / rows)
+            return values, GeoBox((rows, cols), affine, GeoBox.from_rio(source).crs)
+    except (RasterioError, IndexError) as error:
+        raise StoreError(f"{path} is not a readable GeoTIFF", fix="check the path, or make it again") from error
+
+
 def write_vrt(
     path: Place | str,
     tifs: Sequence[Place | str],

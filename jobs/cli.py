@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "cluster": "List profiles of cluster.yaml, show what one would start, stop one.",
     "verify": "Compare all that a run made with the hashes kept of it.",
     "why": "Explain a pixel: its scenes, what masked them, faults, map and history.",
+    "page": "Make a folder to look at a run in: maps, areas, patches, downloads.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
     "doctor": "Check this machine, and the Planetary Computer.",
@@ -83,6 +84,7 @@ EXAMPLES: Final = {
     "cluster": ("ls", "show slurm", "stop address"),
     "verify": ("runs/my-coast", "runs/my-coast --cluster big --json"),
     "why": ("runs/my-coast 104.97 8.65 2019",),
+    "page": ("runs/my-coast", "runs/my-coast -o for-the-ministry"),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",
         "world --config world.yaml --set 'mask_years=[2010,2018]'",

@@ -34,6 +34,7 @@ from jobs.config import parse_config
 from jobs.context import Options, Run, begin_run, place_run
 from jobs.cube import cube_path
 from jobs.history import history_path
+from jobs.page import page_of
 from jobs.reporter import Reporter
 from jobs.simulate import simulate
 from jobs.steps import run_all
@@ -104,6 +105,7 @@ def run_demo(options: Options, folder: Path) -> None:
             plan = make_plan(run.area, run.periods, read_scenes(run.folder / "items.parquet"))
             score = score_against_truth(run, archive, plan.tile_years, held_out)
             draw_preview(run, folder / "preview.png", plan.tile_years, held_out[0])
+    page = page_of(run.folder, run.outputs)
     summary = {
         "simulated": archive.params.notice,
         "caveat": CAVEAT,
@@ -115,6 +117,7 @@ def run_demo(options: Options, folder: Path) -> None:
         "trees_sha256": result["trees_sha256"],
         "rasters": {kind: [os.path.relpath(path, folder) for path in result[kind]] for kind in ("maps", "change")},
         "preview": "preview.png",
+        "page": os.path.relpath(page, folder),
         "seconds_run": result["seconds"],
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -250,6 +253,7 @@ def show_summary(run: Run, summary: dict[str, Any], folder: Path) -> None:
         CAVEAT,
         f"maps, a VRT a year and zone (open in any GIS): {run.outputs / 'maps'}",
         f"change rasters: {run.outputs / 'change'}",
+        f"to look at it all, open in a browser: {folder / summary['page']}",
         f"picture: {folder / 'preview.png'}; figures: {folder / 'summary.json'}; {summary['seconds']:.0f} s in all",
     ]
     run.reporter.result(summary, "\n".join(lines))
