@@ -81,7 +81,7 @@ def link(href: str, words: str) -> str:
 
 def paragraph(words: str, *, note: bool = False) -> str:
     """Return a paragraph of plain text; ``note`` for what a reader must not miss."""
-    return f'<p{" class=note" if note else ""}>{text_of_any_length(words)}</p>'
+    return f"<p{' class=note' if note else ''}>{text_of_any_length(words)}</p>"
 
 
 def text_of_any_length(words: str) -> str:
