@@ -185,6 +185,7 @@ def summary(report: Report) -> list[str]:
 
 def provenance(report: Report) -> Section:
     record, tables = report.record, report.tables
+    frozen = str((record["items"] or {}).get("sha256", "none"))
     parts = [
         report.table(
             tables["scenes"],
@@ -194,7 +195,7 @@ def provenance(report: Report) -> Section:
                 "scenes": ("scenes", ",d"),
                 "median_cloud_pct": ("median cloud, %", ".0f"),
             },
-            f"Scenes of the frozen list by year of acquisition (sha256 {str((record['items'] or {}).get('sha256'))[:64]}).",
+            f"Scenes of the frozen list by year of acquisition (sha256 {frozen[:64]}).",
             f"{TABLES}/scenes.csv",
             "items.parquet",
         ),
@@ -259,8 +260,8 @@ def clear_looks(report: Report) -> Section | None:
         "looks",
         [
             paragraph(
-                "A look is one pass of a satellite over a tile. It is clear at a pixel where neither cloud, shadow, snow nor "
-                "fill is; figures are means over the observed pixels of a tile-year. Poor is a tile-year of which less "
+                "A look is one pass of a satellite over a tile, clear at a pixel where neither cloud, shadow, snow nor fill "
+                "is; figures are means over the observed pixels of a tile-year. Poor is a tile-year of which less "
                 "than half was seen well."
             ),
             report.figure(
@@ -398,8 +399,8 @@ def leaderboard(report: Report) -> Section | None:
             report.table(
                 found,
                 columns,
-                "Candidates of the search, best first: mean, standard deviation and least of folds; hold-out regions had no "
-                "part in the choice. Against the mask.",
+                "Candidates of the search, best first: mean, standard deviation and least of folds, against the mask; "
+                "hold-out regions had no part in the choice.",
                 "tune/leaderboard.csv",
             )
         ],
@@ -423,8 +424,8 @@ def trained(report: Report) -> Section | None:
     parts = [
         paragraph(
             f"Model {model.sha256()}: {sum(model.training_rows.values()):,} rows of {len(model.regions)} region(s), "
-            f"{len(model.features)} features; mangrove is mapped from a probability of {model.threshold:.2f}. Held out: "
-            f"{', '.join(name[:40] for name in model.hold_out[:20]) or 'none'}."
+            f"{len(model.features)} features; mangrove is mapped from a probability of {model.threshold:.2f}. "
+            f"Held out: {', '.join(name[:40] for name in model.hold_out[:20]) or 'none'}."
         )
     ]
     if not records.empty:
@@ -468,7 +469,7 @@ def evaluation(report: Report) -> Section | None:
     parts = [
         paragraph(
             f"Scored are {_cell(about.get('rows'), ',')} rows in {_cell(about.get('blocks'), ',')} blocks of 10 km "
-            f"({str(about.get('scope'))[:200]}). Intervals are 95 %, by a bootstrap of blocks within regions; a dash where "
+            f"({str(about.get('scope'))[:200]}). Intervals are 95 %, by a bootstrap of blocks within regions; none where "
             "there are too few blocks."
         )
     ]
@@ -600,8 +601,8 @@ def areas(report: Report) -> Section | None:
         return None
     parts = [
         paragraph(
-            "Hectares are counts of pixels times their area on the ellipsoid, so they hold the errors of the map; where the "
-            "run was assessed, estimates with 95 % intervals stand beside them and are what to quote."
+            "Hectares are counts of pixels times their area on the ellipsoid, so they hold the errors of the map; where "
+            "the run was assessed, estimates with 95 % intervals stand beside them and are what to quote."
         )
     ]
     if series is None:
@@ -760,8 +761,8 @@ def losses(report: Report) -> Section:
     else:
         parts = [
             paragraph(
-                f"{len(lost):,} times a tile-year went without a scene that could not be read. Its pixels have fewer looks; "
-                "the layer `lost_count` of the cube says how many.",
+                f"{len(lost):,} times a tile-year went without a scene that could not be read. Its pixels have fewer "
+                "looks; the layer `lost_count` of the cube says how many.",
                 note=True,
             )
         ]
@@ -828,8 +829,8 @@ def cost(report: Report) -> Section:
     seconds = steps["seconds"].sum() if len(steps) else 0.0
     parts = [
         paragraph(
-            "Elapsed are seconds of a command. Seconds of a stage are summed over tasks and their threads, which work and "
-            "wait side by side, so they may exceed what elapsed."
+            "Elapsed are seconds of a command. Seconds of a stage are summed over tasks and their threads, which work "
+            "and wait side by side, so they may exceed what elapsed."
         ),
         report.figure(
             f"{TABLES}/cost.png",

@@ -212,7 +212,7 @@ def _lost_causes(lost: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lost_tile_years(lost: pd.DataFrame, cubes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return scenes lost of each tile-year, and the pixels that thereby have fewer looks: ``lost_count`` of its cube."""
+    """Return scenes lost of each tile-year, and the pixels that have fewer looks: ``lost_count`` of its cube."""
     pixels, looks = {}, {}
     for marker in cubes:
         found = {int(count): int(px) for count, px in marker.get("lost_px", {}).items()}
