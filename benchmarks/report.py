@@ -296,7 +296,7 @@ def _machines(machines: list[dict[str, Any]]) -> Section:
             key: ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             for key, value in {**one, "flags": " ".join(one["flags"])}.items()
         }
-        parts.append(table(("", ""), told.items()))
+        parts.append(table((), told.items()))
     return Section("Machines and software", "", parts)
 
 

@@ -96,6 +96,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, label: str = "
     Parameters
     ----------
     heads : sequence of str
+        None of them for a list of names and values.
     rows : iterable of sequence
         Cells of any kind; shown as ``text`` shows them.
     label : str
@@ -105,10 +106,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, label: str = "
     if not cells:
         return ""
     right = [
-        all(_NUMBER.fullmatch(row[at]) for row in cells) and any(row[at] for row in cells) for at in range(len(heads))
+        all(_NUMBER.fullmatch(row[at]) for row in cells) and any(row[at] for row in cells)
+        for at in range(len(cells[0]))
     ]
     kind = [" class=n" if one else "" for one in right]
-    head = "".join(f"<th scope=col{kind[at]}>{text(name)}</th>" for at, name in enumerate(heads))
+    names = "".join(f"<th scope=col{kind[at]}>{text(name)}</th>" for at, name in enumerate(heads))
+    head = f"<thead><tr>{names}</tr></thead>\n" if names else ""
     lines = [
         "".join(
             f"<th scope=row{kind[at]}>{text(cell)}</th>" if at == 0 else f"<td{kind[at]}>{text(cell)}</td>"
@@ -118,10 +121,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, label: str = "
     ]
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
     named = f' aria-label="{text(label)}"' if label else ""
-    return (
-        f"<div class=wide role=region tabindex=0{named}><table><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return f"<div class=wide role=region tabindex=0{named}><table>{head}<tbody>{body}</tbody></table></div>"
 
 
 def svg(drawn: str, *, alt: str) -> str:

@@ -101,6 +101,8 @@ class Report:
 
 def _cell(value: Any, form: str) -> str:
     """Return a cell as it is read; a dash for what is not known."""
+    if str(value) in ("True", "False"):
+        return "yes" if str(value) == "True" else "no"
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     try:
@@ -134,7 +136,17 @@ def write_report(folder: Path, record: Mapping[str, Any], outputs: Place, measur
         cost,
         bench,
     )
-    sections = [section for build in builders if (section := build(report)) is not None]
+    sections = []
+    for build in builders:
+        try:
+            section = build(report)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
+            raise StoreError(
+                f"what {folder} holds for the section {build.__name__!r} is damaged ({type(error).__name__})",
+                fix="run again the command that wrote it; `mangroves verify` names what is damaged",
+            ) from error
+        if section is not None:
+            sections.append(section)
     sections += [not_run(report), configuration(report)]
     title = f"Report of run {str(record['name'])[:80]}"
     write_text(folder / "report.html", document(title, sections, lead=summary(report), notice=report.notice))
@@ -173,14 +185,28 @@ def summary(report: Report) -> list[str]:
     rows: list[tuple[str, str]] = [
         ("last command", str(record["status"])),
         ("years", ", ".join(map(str, years)) if isinstance(years, list) else str(years)),
-        ("scenes", f"{(record['items'] or {}).get('count', 0):,} found, {len(record['refused']):,} refused"),
+        ("scenes", f"{_cell((record['items'] or {}).get('count', 0), ',')} found, {len(record['refused']):,} refused"),
         ("tile-years", f"{cubes:,} finished" + (f" of {plan['tile_years']} planned" if "tile_years" in plan else "")),
         ("scenes lost", f"{len(tables['lost']):,} in tile-years that went without them"),
+        *_mapped(report.folder),
         ("made with", f"mangroves {versions.get('mangroves', '')}"),
         ("engine sha256", str(versions.get("engine_sha256", "not recorded"))),
         ("configuration sha256", str(record["config_sha256"])),
     ]
-    return [table(("", ""), rows, label="At a glance")]
+    return [table((), rows, label="At a glance")]
+
+
+def _mapped(folder: Path) -> list[tuple[str, str]]:
+    """Return mangrove of the whole area in the last year, mapped and, where assessed, estimated."""
+    numbers = ("year", "mangrove_ha", "estimated_ha", "low_ha", "high_ha")
+    series = read_table(folder / "series.csv", ("by", *numbers), numbers)
+    if series is None or not (series["by"] == "total").any():
+        return []
+    last = series[series["by"] == "total"].sort_values("year").iloc[-1]
+    said = f"{last['mangrove_ha']:,.1f} ha mapped"
+    if math.isfinite(last["estimated_ha"]):
+        said += f"; {last['estimated_ha']:,.1f} ha estimated (95 %: {last['low_ha']:,.1f} to {last['high_ha']:,.1f})"
+    return [(f"mangrove in {last['year']:.0f}", said)]
 
 
 def provenance(report: Report) -> Section:
@@ -224,7 +250,10 @@ def provenance(report: Report) -> Section:
         versions = sessions[-1]["versions"]
         parts.append(
             report.captions.table(
-                ("software", "version"), sorted(versions.items()), "Versions of the last command.", "run.json"
+                ("software", "version"),
+                sorted(versions.items())[:MOST_ROWS],
+                "Versions of the last command.",
+                "run.json",
             )
         )
         shown = sessions[-15:]
@@ -260,8 +289,8 @@ def clear_looks(report: Report) -> Section | None:
         "looks",
         [
             paragraph(
-                "A look is one pass of a satellite over a tile, clear at a pixel where neither cloud, shadow, snow nor fill "
-                "is; figures are means over the observed pixels of a tile-year. Poor is a tile-year of which less "
+                "A look is one pass of a satellite over a tile, clear at a pixel where neither cloud, shadow, snow nor "
+                "fill is; figures are means over the observed pixels of a tile-year. Poor is a tile-year of which less "
                 "than half was seen well."
             ),
             report.figure(
@@ -413,13 +442,10 @@ def _format_of(form: str) -> str:
 
 
 def trained(report: Report) -> Section | None:
-    if not (report.folder / "model" / "model.json").is_file() and not _is_there(
-        report.outputs / "model" / "model.json"
-    ):
+    if not (report.folder / "model" / "model.json").is_file():
         report.missing.append("train")
         return None
-    place: Place = report.folder if (report.folder / "model" / "model.json").is_file() else report.outputs
-    model = load_model(place / "model")
+    model = load_model(report.folder / "model")
     records = pd.DataFrame(score_records(model.metrics))
     parts = [
         paragraph(
@@ -453,13 +479,6 @@ def trained(report: Report) -> Section | None:
     return Section("The model as trained", "model", parts)
 
 
-def _is_there(path: Place) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def evaluation(report: Report) -> Section | None:
     about = _summary_of(report.folder / "evaluate" / "summary.json")
     if about is None:
@@ -469,12 +488,12 @@ def evaluation(report: Report) -> Section | None:
     parts = [
         paragraph(
             f"Scored are {_cell(about.get('rows'), ',')} rows in {_cell(about.get('blocks'), ',')} blocks of 10 km "
-            f"({str(about.get('scope'))[:200]}). Intervals are 95 %, by a bootstrap of blocks within regions; none where "
-            "there are too few blocks."
+            f"({str(about.get('scope'))[:200]}). Intervals are 95 %, by a bootstrap of blocks within regions; none "
+            "where there are too few blocks."
         )
     ]
-    model = _summary_of(report.folder / "model" / "meta.json")
-    if model is not None and load_model(report.folder / "model").sha256() != about.get("model_sha256"):
+    trees = report.folder / "model" / "model.json"
+    if trees.is_file() and load_model(report.folder / "model").sha256() != about.get("model_sha256"):
         parts.append(paragraph("The run has another model by now: run `mangroves evaluate` again.", note=True))
     spread = ("value", "low", "high")
     metrics = read_table(
@@ -601,8 +620,8 @@ def areas(report: Report) -> Section | None:
         return None
     parts = [
         paragraph(
-            "Hectares are counts of pixels times their area on the ellipsoid, so they hold the errors of the map; where "
-            "the run was assessed, estimates with 95 % intervals stand beside them and are what to quote."
+            "Hectares are counts of pixels times their area on the ellipsoid, so they hold the errors of the map; "
+            "where the run was assessed, estimates with 95 % intervals stand beside them and are what to quote."
         )
     ]
     if series is None:

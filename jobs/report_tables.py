@@ -25,6 +25,8 @@ from engine.store import read_marker
 MOST_BYTES: Final = 2**28
 """Of a table that is read."""
 
+MOST_ROWS_READ: Final = 5_000_000
+
 _BINS: Final = 16
 _PAIR: Final = re.compile(r"\d{4}-\d{4}")
 _FROM_TO: Final = {
@@ -56,7 +58,7 @@ def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) 
         if path.stat().st_size > MOST_BYTES:
             raise ValueError("too large")
         if path.suffix == ".parquet":
-            table = pq.read_table(path).to_pandas(ignore_metadata=True)
+            table = _read_parquet(path, columns)
         else:  # a place may be called NA, or 12
             words = {name: str for name in columns if name not in numbers}
             table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=dict.fromkeys(numbers, ""))
@@ -70,6 +72,17 @@ def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) 
         raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=fix) from error
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return columns of a Parquet file; a text that stands for a million rows is held once."""
+    about = pq.read_metadata(path)
+    unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
+    if about.num_rows > MOST_ROWS_READ or unpacked > MOST_BYTES:
+        raise ValueError("too large")
+    texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type) and field.name in columns]
+    table = pq.read_table(path, columns=list(columns), read_dictionary=texts).to_pandas(ignore_metadata=True)
+    return table.astype(dict.fromkeys(texts, object))
 
 
 def make_tables(record: Mapping[str, Any], folder: Path, outputs: Place) -> dict[str, pd.DataFrame]:
