@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -33,7 +33,6 @@ def page(words: str) -> str:
     return document(words, [Section(words, "a", parts)], notice=words)
 
 
-@settings(deadline=None)
 @given(
     st.text(min_size=1)
     | st.sampled_from(["<b>", "'\"><script>", "--><!--", "]]>", "</style>", "`<i>`", "\u202e", "\0"])
@@ -43,7 +42,6 @@ def test_no_text_becomes_a_tag(words):
     assert [tag for tag in Tags(page(words)).tags if tag != "code"] == Tags(page("plain")).tags
 
 
-@settings(deadline=None)
 @given(st.text(min_size=LONGEST))
 def test_a_text_is_cut(words):
     assert len(text(words)) <= 6 * LONGEST
