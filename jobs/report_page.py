@@ -601,7 +601,7 @@ def _transfer(report: Report, folder: Path) -> str:
     if not names:
         return ""
     rows = [
-        [name, *(_cell(float(matrix.loc[name, column]), ".3f") for column in names)]
+        [name, *(_cell(value, ".3f") for value in matrix.loc[name, names].to_numpy(float))]
         for name in (*names, "all but this")
         if name in matrix.index
     ]
@@ -725,8 +725,8 @@ def assessment(report: Report) -> Section | None:
             most=120,
         ),
     ]
-    numbers = ("value", "low", "high", "points")
-    figures = read_table(folder / "accuracy.csv", ("by", "period", "measure", "class", *numbers), numbers)
+    measured = ("value", "low", "high", "points")
+    figures = read_table(folder / "accuracy.csv", ("by", "period", "measure", "class", *measured), measured)
     if figures is not None:
         parts.append(
             report.table(
@@ -745,8 +745,8 @@ def assessment(report: Report) -> Section | None:
                 most=120,
             )
         )
-    numbers = ("points", "share")
-    matrix = read_table(folder / "matrix.csv", ("by", "period", "mapped", "true", *numbers), numbers)
+    shares = ("points", "share")
+    matrix = read_table(folder / "matrix.csv", ("by", "period", "mapped", "true", *shares), shares)
     if matrix is not None:
         parts.append(
             report.table(

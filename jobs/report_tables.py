@@ -187,7 +187,8 @@ def looks_by_year(years: pd.DataFrame) -> pd.DataFrame:
         *("observed_share", "poor"),
     ]
     rows = []
-    for year, some in years.groupby("year"):
+    for year in np.unique(years["year"].to_numpy(float)):
+        some = years[years["year"] == year]
         clear = some["mean_clear_looks"].to_numpy(float)
         limits = np.quantile(clear, [0, 0.25, 0.5, 0.75, 1]).round(4)
         poor = int((some["poor"].astype(str) == "True").sum())
@@ -231,7 +232,7 @@ def _lost_tile_years(lost: pd.DataFrame, cubes: Sequence[Mapping[str, Any]]) -> 
         found = {int(count): int(px) for count, px in marker.get("lost_px", {}).items()}
         pixels[marker["tile"], marker["year"]] = sum(found.values())
         looks[marker["tile"], marker["year"]] = max(found, default=0)
-    counts = lost.groupby(["tile", "year"]).size()
+    counts = Counter(zip(lost["tile"], lost["year"], strict=True))
     rows = [(*key, count, pixels.get(key), looks.get(key)) for key, count in counts.items()]
     rows.sort(key=lambda row: (-(row[3] or 0), row[0], row[1]))
     return pd.DataFrame(rows, columns=["tile", "year", "scenes_lost", "pixels_with_fewer_looks", "most_looks_lost"])
@@ -305,10 +306,11 @@ def change_matrix(folder: Path) -> pd.DataFrame:
     kinds = found["by"].unique()
     of = found[(found["least_ha"] == 0) & (found["by"] == ("total" if "total" in kinds else "region"))]
     rows = []
-    for (first, last), some in of.groupby(["first", "last"]):
+    for first, last in sorted(set(zip(of["first"], of["last"], strict=True))):
+        some = of[(of["first"] == first) & (of["last"] == last)]
         sums = some.groupby("code")["hectares"].sum()
         for code, (before, after) in _FROM_TO.items():
-            provisional = sums.get(_PROVISIONAL.get(code), 0.0)
+            provisional = sums.get(_PROVISIONAL.get(code, -1), 0.0)
             rows.append((int(first), int(last), before, after, sums.get(code, 0.0) + provisional, provisional))
     return pd.DataFrame(rows, columns=columns).round(4)
 
