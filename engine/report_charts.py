@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from engine.charts import CLASS_COLOURS, GREY, INK, chart
+from engine.charts import CLASS_COLOURS, GREY, INK, chart, shorten
 
 _HUES: Final = ("#00725a", "#56b4e9", "#e69f00", "#cc79a7", "#0072b2", "#d55e00", "#f0e442", "#999999")
 _REST: Final = "all others"
@@ -31,12 +31,12 @@ def looks_chart(path: Path, histogram: pd.DataFrame, by_year: pd.DataFrame, *, t
     with chart(path, title=title, notice=notice, size=(9, 3.2), cols=2) as axes:
         left, right = axes[0]
         wide = histogram.pivot_table(index="clear_from", columns="sensors", values="tile_years", aggfunc="sum")
-        wide = wide.fillna(0.0)
+        wide = _join_rest(wide.fillna(0.0))
         width = float((histogram["clear_to"] - histogram["clear_from"]).iloc[0])
         base = np.zeros(len(wide))
         for at, name in enumerate(wide.columns):
             colour, count = _HUES[at % len(_HUES)], wide[name].to_numpy(float)
-            left.bar(wide.index + width / 2, count, 0.9 * width, bottom=base, color=colour, label=str(name))
+            left.bar(wide.index + width / 2, count, 0.9 * width, bottom=base, color=colour, label=shorten(str(name)))
             base += count
         left.yaxis.set_major_locator(MaxNLocator(integer=True))
         left.set(title="tile-years by mean clear looks of a pixel", xlabel="clear looks", ylabel="tile-years")
@@ -71,24 +71,31 @@ def cost_chart(path: Path, steps: pd.DataFrame, stages: pd.DataFrame, *, title: 
         place = np.arange(len(steps))
         bars = left.barh(place, steps["seconds"], 0.7, color=CLASS_COLOURS["mangrove"])
         left.bar_label(bars, labels=[f" {value:,.1f}" for value in steps["seconds"]], size=6.5)
-        left.set(title="elapsed seconds of each step", xlabel="seconds", yticks=place, yticklabels=steps["step"])
+        left.set(
+            title="elapsed seconds of each step",
+            xlabel="seconds",
+            yticks=place,
+            yticklabels=[shorten(str(name)) for name in steps["step"]],
+        )
         left.set_ylim(len(steps) - 0.4, -0.6)
         left.set_xlim(0, 1.18 * max(steps["seconds"].max(), 1e-9))
         if stages.empty:
             right.set_axis_off()
             return
         wide = stages.pivot_table(index="step", columns="stage", values="seconds", aggfunc="sum", sort=False).fillna(0)
-        most = wide.sum().sort_values(ascending=False, kind="stable").index
-        if len(most) > len(_HUES):
-            kept, rest = most[: len(_HUES) - 1], most[len(_HUES) - 1 :]
-            wide = wide[kept].assign(**{_REST: wide[rest].sum(axis="columns")})
-            most = wide.columns
+        wide = _join_rest(wide[wide.sum().sort_values(ascending=False, kind="stable").index])
         place, base = np.arange(len(wide)), np.zeros(len(wide))
-        for at, name in enumerate(most):
+        for at, name in enumerate(wide.columns):
             seconds = wide[name].to_numpy(float)
-            right.barh(place, seconds, 0.7, left=base, color=_HUES[at], label=str(name))
+            right.barh(place, seconds, 0.7, left=base, color=_HUES[at], label=shorten(str(name)))
             base += seconds
         right.set(title="what tasks spent them on", xlabel="seconds, summed over tasks and threads")
         right.set(yticks=place, yticklabels=wide.index)
         right.set_ylim(len(wide) - 0.4, -0.6)
         right.legend(loc="lower right", ncols=2)
+
+
+def _join_rest(wide: pd.DataFrame) -> pd.DataFrame:
+    """Return no more columns than there are colours, the last of them the sum of all others."""
+    kept, rest = wide.columns[: len(_HUES) - 1], wide.columns[len(_HUES) - 1 :]
+    return wide if len(rest) <= 1 else wide[kept].assign(**{_REST: wide[rest].sum(axis="columns")})

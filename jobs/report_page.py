@@ -161,15 +161,17 @@ def write_report(folder: Path, record: Mapping[str, Any], outputs: Place, measur
 
 def _draw(report: Report) -> None:
     folder, tables, name = report.folder / TABLES, report.tables, str(report.record["name"])[:60]
+    notice = report.notice[:150]
     drawn = set()
     if not tables["looks"].empty:
         drawn.add("looks.png")
         title = f"Clear looks, run {name}"
-        looks_chart(folder / "looks.png", tables["looks_histogram"], tables["looks"], title=title, notice=report.notice)
+        looks_chart(folder / "looks.png", tables["looks_histogram"], tables["looks"], title=title, notice=notice)
     if not tables["steps"].empty:
         drawn.add("cost.png")
         title = f"What run {name} took"
-        cost_chart(folder / "cost.png", tables["steps"], tables["stages"], title=title, notice=report.notice)
+        steps = tables["steps"].head(MOST_ROWS)
+        cost_chart(folder / "cost.png", steps, tables["stages"], title=title, notice=notice)
     for old in {"looks.png", "cost.png"} - drawn:
         (folder / old).unlink(missing_ok=True)
 
