@@ -7,7 +7,6 @@ import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +19,8 @@ from benchmarks.harness import Run
 from benchmarks.targets import TARGETS, is_met
 from engine.errors import ConfigError
 from engine.files import write_text
+from engine.html import Section, document, paragraph, svg, table, text
 
-_STYLE: Final = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child,dd{text-align:left}svg{max-width:100%;height:auto}"
-)
 STAGES: Final = (
     *("search", "sign", "fetch", "decode", "gdal", "mask", "composite", "sample", "train", "features", "classify"),
     *("compare", "write"),
@@ -120,18 +115,23 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Group]]:
 
 def write_report(measured: Measured, path: Path, belt: Belt) -> None:
     """Write the page: comparisons, scaling of each workload, the mangrove belt, whole runs, machines."""
-    parts = ["<h1>Benchmarks</h1>"]
-    parts += [part for found in measured.comparisons for part in _comparison(found)]
-    for workload, groups in group_runs(measured.runs).items():
-        parts += _workload(workload, groups)
-    parts += _belt(measured.runs, belt)
-    parts += [part for place, record in measured.records.items() for part in _record(place, record)]
-    parts += _machines([*(run.machine for run in measured.runs), *(found["machine"] for found in measured.comparisons)])
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmarks</title><style>{_STYLE}</style>'
-    write_text(path, head + "\n".join(parts) + "</html>\n")
+    sections = bench_sections(measured)
+    sections += _belt(measured.runs, belt)
+    sections += [_record(place, record) for place, record in measured.records.items()]
+    machines = [*(run.machine for run in measured.runs), *(found["machine"] for found in measured.comparisons)]
+    sections.append(_machines(machines))
+    for at, section in enumerate(sections):
+        section.anchor = f"part-{at + 1}"
+    write_text(path, document("Benchmarks", sections))
 
 
-def _comparison(found: dict[str, Any]) -> list[str]:
+def bench_sections(measured: Measured) -> list[Section]:
+    """Return what was measured: each comparison with peers and the floor, and the scaling of each workload."""
+    sections = [_comparison(found) for found in measured.comparisons]
+    return sections + [_workload(workload, groups) for workload, groups in group_runs(measured.runs).items()]
+
+
+def _comparison(found: dict[str, Any]) -> Section:
     figures = {figure: found[figure] for figure in TARGETS if figure in found}
     rows, rounds = [], {k: v for run in found["runs"].values() for k, v in run["rounds"].items()}
     for figure, value in figures.items():
@@ -141,21 +141,25 @@ def _comparison(found: dict[str, Any]) -> list[str]:
             (figure, f"{value:.2f}", spread, f"{sign} {target:g}", "met" if is_met(figure, value) else "missed")
         )
     parts = [
-        f"<h2>Against peers and the floor ({escape(found['simulated'])})</h2>",
-        _table(("figure", "median", "range", "target", ""), rows),
-        _chart(lambda axes: _draw_figures(axes, figures), height=0.3 * len(figures) + 0.9),
+        table(("figure", "median", "range", "target", ""), rows),
+        _chart(
+            lambda axes: _draw_figures(axes, figures),
+            alt="How many times as good as its target each figure is",
+            height=0.3 * len(figures) + 0.9,
+        ),
     ]
     for name, run in found["runs"].items():
         sides = run.get("seconds", {})
         parts += [
-            f"<h3>{escape(name)}</h3><p>{escape(run['what'])}</p>",
-            _table(
+            f"<h3>{text(name)}</h3>",
+            paragraph(str(run["what"])),
+            table(
                 ("side", "seconds", "CPU seconds"), ((k, _range(v["wall"]), _range(v["cpu"])) for k, v in sides.items())
             ),
         ]
         others = [(k, f"{statistics.median(v):.2f}", _range(v)) for k, v in run["rounds"].items() if k not in TARGETS]
-        parts.append(_table(("further figure", "median", "range"), others))
-    return parts
+        parts.append(table(("further figure", "median", "range"), others))
+    return Section(f"Against peers and the floor ({found['simulated']})", "", parts)
 
 
 def _draw_figures(axes: Axes, figures: dict[str, float]) -> None:
@@ -168,7 +172,7 @@ def _draw_figures(axes: Axes, figures: dict[str, float]) -> None:
     axes.set_xlabel("times as good as its target (simulated)")
 
 
-def _workload(name: str, groups: list[Group]) -> list[str]:
+def _workload(name: str, groups: list[Group]) -> Section:
     simulated = " (simulated)" if groups[0].first.simulated else ""
     unit, divisor = ("Mpx/s", 1e6) if groups[0].first.pixels else ("tasks/s", 1)
     rows = [
@@ -197,11 +201,14 @@ def _workload(name: str, groups: list[Group]) -> list[str]:
         "client GB",
         "spilt GB",
     )
-    parts = [f"<h2>{escape(name)}{simulated}</h2>", _table(("scaling", *heads), rows)]
-    parts.append(_chart(lambda axes: _draw_scaling(axes, groups, f"{unit}{simulated}", divisor)))
+    parts = [table(("scaling", *heads), rows)]
+    alt = f"Rate of {name} by how many tasks work at once{simulated}"
+    parts.append(_chart(lambda axes: _draw_scaling(axes, groups, f"{unit}{simulated}", divisor), alt=alt))
     if any(group.first.stages for group in groups):
-        parts.append(_chart(lambda axes: _draw_stages(axes, groups, simulated), height=0.3 * len(groups) + 1))
-    return parts
+        alt = f"Seconds a task of {name} by stage{simulated}"
+        height = 0.3 * len(groups) + 1
+        parts.append(_chart(lambda axes: _draw_stages(axes, groups, simulated), alt=alt, height=height))
+    return Section(f"{name}{simulated}", "", parts)
 
 
 def _draw_scaling(axes: Axes, groups: list[Group], unit: str, divisor: float) -> None:
@@ -233,7 +240,7 @@ def _in_order(stages: Iterable[str]) -> list[str]:
     return sorted(stages, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
 
 
-def _record(path: Path, record: dict[str, Any]) -> list[str]:
+def _record(path: Path, record: dict[str, Any]) -> Section:
     """Show the stages of a whole run, and of its tile-years those that their completion markers tell."""
     spent: dict[str, float] = {}
     for marker in (*path.parent.glob("cube/*/*.json"), *path.parent.glob("maps/*/*.json")):
@@ -241,17 +248,17 @@ def _record(path: Path, record: dict[str, Any]) -> list[str]:
             spent[stage] = spent.get(stage, 0.0) + told["seconds"]
     notice = record["config"].get("notice")
     steps = ((name, f"{stage['seconds']:.1f}", stage["runs"]) for name, stage in record["stages"].items())
-    return [
-        f"<h2>Run {escape(str(record['config'].get('name')))}{f' ({escape(notice)})' if notice else ''}</h2>",
-        _table(("step", "seconds", "commands"), steps),
-        _table(
+    parts = [
+        table(("step", "seconds", "commands"), steps),
+        table(
             ("stage of a tile-year", "seconds, summed over tile-years and threads"),
             ((stage, f"{spent[stage]:.1f}") for stage in _in_order(spent)),
         ),
     ]
+    return Section(f"Run {record['config'].get('name')}{f' ({notice})' if notice else ''}", "", parts)
 
 
-def _belt(runs: Sequence[Run], belt: Belt) -> list[str]:
+def _belt(runs: Sequence[Run], belt: Belt) -> list[Section]:
     estimates = extrapolate(runs, belt)
     if not estimates:
         return []
@@ -271,26 +278,26 @@ def _belt(runs: Sequence[Run], belt: Belt) -> list[str]:
             sum(getattr(one, name) for one in some) for name in ("core_hours", "terabytes_read", "dollars")
         )
         rows.append((f"{years} year(s): all", "", f"{hours:,.0f}", f"{read:,.1f}", f"{dollars:,.0f}"))
-    return [
-        "<h2>The world's mangrove belt (extrapolated from simulated scenes)</h2>",
-        _table(("", "tile tasks", "core-hours", "TB read", "dollars"), rows),
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in belt.assumptions()) + "</ul>",
+    parts = [
+        table(("", "tile tasks", "core-hours", "TB read", "dollars"), rows),
+        "<ul>" + "".join(f"<li>{text(line)}</li>" for line in belt.assumptions()) + "</ul>",
     ]
+    return [Section("The world's mangrove belt (extrapolated from simulated scenes)", "", parts)]
 
 
-def _machines(machines: list[dict[str, Any]]) -> list[str]:
+def _machines(machines: list[dict[str, Any]]) -> Section:
     passing = ("date", "load_before")
     distinct = {
         json.dumps({k: v for k, v in one.items() if k not in passing}, sort_keys=True): one for one in machines if one
     }
-    parts = ["<h2>Machines and software</h2>"]
+    parts = []
     for one in distinct.values():
         told = {
             key: ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             for key, value in {**one, "flags": " ".join(one["flags"])}.items()
         }
-        parts.append(_table(("", ""), told.items()))
-    return parts
+        parts.append(table((), told.items()))
+    return Section("Machines and software", "", parts)
 
 
 def _range(values: Sequence[float]) -> str:
@@ -299,15 +306,7 @@ def _range(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
-    if not lines:
-        return ""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _chart(draw: Callable[[Axes], None], *, height: float = 3.2) -> str:
+def _chart(draw: Callable[[Axes], None], *, alt: str, height: float = 3.2) -> str:
     """Return a chart as inline SVG."""
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.add_subplot()
@@ -316,4 +315,4 @@ def _chart(draw: Callable[[Axes], None], *, height: float = 3.2) -> str:
     drawn = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmarks"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+    return svg(drawn.getvalue(), alt=alt)

@@ -23,6 +23,8 @@ INK: Final = "#222222"
 WARNING: Final = "#b03a00"
 GREY: Final = "#888888"
 
+_LONGEST: Final = 24
+
 _STYLE: Final[Any] = {
     "axes.edgecolor": GREY,
     "axes.grid": True,
@@ -46,6 +48,11 @@ _STYLE: Final[Any] = {
     "ytick.color": INK,
     "ytick.labelsize": 7,
 }
+
+
+def shorten(name: str) -> str:
+    """Return a name as a chart has room for it."""
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 @contextmanager

@@ -169,6 +169,39 @@ def curves_chart(
         )
 
 
+def roc_chart(
+    path: Path,
+    curves: pd.DataFrame,
+    metrics: pd.DataFrame,
+    *,
+    label: str,
+    thresholds: Sequence[float],
+    notice: str = "",
+) -> None:
+    """Draw recall against false alarms of every threshold, and where the thresholds in use lie."""
+
+    def of(table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table["population"] == "wall to wall") & (table["label"] == label)]
+
+    curves = of(curves)
+    title = f"ROC, wall to wall, against the {label}; thick: all regions, thin: each"
+    with chart(path, title=title, notice=notice, size=(5, 4.4)) as axes:
+        one = axes[0, 0]
+        one.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
+        for region, some in curves.groupby("region"):
+            if region != ALL_REGIONS:
+                one.plot(some["false_positive_rate"], some["recall"], color=GREY, linewidth=0.5, alpha=0.6)
+        whole = curves[curves["region"] == ALL_REGIONS]
+        one.plot(whole["false_positive_rate"], whole["recall"], color=_AUC, linewidth=1.8)
+        used = whole.iloc[[int((whole["threshold"] - threshold).abs().argmin()) for threshold in thresholds]]
+        name = f"mangrove from {range_of(thresholds)}"
+        one.scatter(used["false_positive_rate"], used["recall"], color=_F1, s=20, zorder=3, label=name)
+        one.legend(loc="lower right")
+        one.set(xlabel="share of other that is mapped as mangrove", ylabel="share of mangrove that is found")
+        one.set(xlim=(-0.01, 1), ylim=(0, 1.01))
+        one.set_title(f"AUC {_figure(of(metrics), 'both', 'auc'):.3f}")
+
+
 def _figure(metrics: pd.DataFrame, kind: str, figure: str) -> float:
     rows = (metrics["class"] == kind) & (metrics["figure"] == figure) & (metrics["region"] == ALL_REGIONS)
     found = metrics[rows]["value"]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from engine.charts import CLASS_COLOURS, GREY, INK, chart
+from engine.charts import CLASS_COLOURS, GREY, INK, chart, shorten
 from engine.kernels.indices import INDICES
 from engine.landsat import BANDS
 
@@ -25,11 +25,6 @@ _LINES: Final = {**CLASS_COLOURS, "other": (0.72, 0.56, 0.25)}
 """The pale colour of other does not show as a line on white."""
 
 _BAND_NAMES: Final = dict(zip(BANDS, ("blue", "green", "red", "NIR", "SWIR1", "SWIR2"), strict=True))
-_LONGEST: Final = 24
-
-
-def _short(region: str) -> str:
-    return region if len(region) <= _LONGEST else region[: _LONGEST - 1] + "…"
 
 
 def _title(feature: str) -> str:
@@ -142,7 +137,7 @@ def draw_ridges(
             ax.spines["left"].set_visible(False)
             ax.locator_params(axis="x", nbins=4)
             ax.grid(visible=False, axis="x")
-        labels = axes[0, 0].set_yticklabels([_short(region) for region in regions])
+        labels = axes[0, 0].set_yticklabels([shorten(region) for region in regions])
         if regions[0] == whole:
             labels[0].set_weight("bold")
         for name in CLASSES:
@@ -193,7 +188,7 @@ def draw_counts(path: Path, counts: pd.DataFrame, *, title: str, notice: str) ->
         for name in CLASSES:
             left.barh(place, rows[name], left=begin, height=0.7, color=_LINES[name], alpha=0.8, label=name)
             begin += rows[name].to_numpy()
-        left.set(xlabel="rows as drawn, all years", yticks=place, yticklabels=[_short(region) for region in regions])
+        left.set(xlabel="rows as drawn, all years", yticks=place, yticklabels=[shorten(region) for region in regions])
         left.set(xlim=(0, 1.05 * begin.max()), ylim=(len(regions) - 0.4, -0.6))
         left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         share = 100 * pixels["mangrove"] / total
@@ -239,7 +234,7 @@ def draw_spectra(path: Path, spectra: pd.DataFrame, *, title: str, notice: str) 
                     place = np.arange(len(BANDS))
                     ax.fill_between(place, curve["p25"], curve["p75"], color=_LINES[name], alpha=0.3, linewidth=0)
                     ax.plot(place, curve["p50"], color=_LINES[name], marker="o", markersize=2, label=name)
-            ax.set_title(_short(region), size=7.5)
+            ax.set_title(shorten(region), size=7.5)
             ax.set_xticks(np.arange(len(BANDS)), list(_BAND_NAMES.values()), rotation=90)
         for ax in axes.flat[max(0, len(regions) - cols) : len(regions)]:
             ax.tick_params(labelbottom=True)  # also above a place that is empty
@@ -271,7 +266,7 @@ def draw_separability(path: Path, separability: pd.DataFrame, *, title: str, not
     size = (2.6 + 0.37 * len(features), 1.8 + 0.21 * len(regions))
     with chart(path, title=_say_shown(title, separability), notice=notice, size=size) as axes:
         ax = axes[0, 0]
-        matrix = matrix.rename(index=_short, columns=_name)
+        matrix = matrix.rename(index=shorten, columns=_name)
         _heat(ax, matrix, "YlGnBu", (0, 2), "Jeffries-Matusita distance, 0 the same to 2 apart", digits=2)
         for column in range(1, len(joint) + 1):
             ax.axvline(column - 0.5, color="white", linewidth=3)
@@ -331,7 +326,7 @@ def draw_region_distances(path: Path, distances: pd.DataFrame, *, title: str, no
     ) as axes:
         for ax, name in zip(axes[0], present, strict=False):
             matrix = distances[distances["class"] == name].pivot(index="region", columns="against", values="distance")
-            matrix = matrix.reindex(index=order, columns=order).rename(index=_short, columns=_short)
+            matrix = matrix.reindex(index=order, columns=order).rename(index=shorten, columns=shorten)
             label = "mean Wasserstein distance, standard deviations" if name == present[-1] else ""
             _heat(ax, matrix, "YlOrBr", (0, limit), label, digits=None)
             ax.set_title(name)
@@ -376,7 +371,7 @@ def draw_outliers(path: Path, counts: pd.DataFrame, *, title: str, notice: str) 
             ax.set(xlabel="% of rows examined", yticks=place, xlim=(0, 1.5 * max(percent.max(), 0.1)))
             ax.grid(visible=False, axis="y")
             ax.tick_params(axis="y", length=0)
-        axes[0, 0].set_yticklabels([_short(region) for region in regions])
+        axes[0, 0].set_yticklabels([shorten(region) for region in regions])
         axes[0, 0].set_ylim(len(regions) - 0.4, -0.6)
 
 

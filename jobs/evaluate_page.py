@@ -132,6 +132,14 @@ def draw_charts(folder: Path, found: Evaluation, notice: str) -> list[tuple[str,
         charts.regions_chart(
             place(f"Regions, against the {label}", f"regions{end}"), t["metrics"], label=label, notice=notice
         )
+        charts.roc_chart(
+            place(f"ROC, against the {label}", f"roc{end}"),
+            t["curves"],
+            t["metrics"],
+            label=label,
+            thresholds=found.thresholds,
+            notice=notice,
+        )
         charts.curves_chart(
             place(f"Thresholds, calibration and prevalence, against the {label}", f"curves{end}"),
             t["curves"],

@@ -66,7 +66,7 @@ def test_the_page_holds_tables_charts_and_the_belt_and_loads_nothing(tmp_path):
         "Run coast",
     ):
         assert part in text
-    for row in ("<td>search</td><td>3.0</td>", "<td>fetch</td><td>1.2</td>", "<td>1 year(s): cube</td>"):
+    for row in (">search</th><td class=n>3.0</td>", ">fetch</th><td class=n>1.2</td>", ">1 year(s): cube</th>"):
         assert row in text
     assert text.count("<svg") == 3
     svg = text[text.index("<svg") : text.index("</svg>") + 6]

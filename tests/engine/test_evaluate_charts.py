@@ -133,6 +133,17 @@ def test_curves_are_the_tables_and_the_dot_is_what_was_reached(tmp_path, axes):
     np.testing.assert_array_equal(panels[1, 1].lines[0].get_ydata(), at["value"])
 
 
+def test_the_roc_is_the_table_and_its_dots_are_the_thresholds_in_use(tmp_path, axes):
+    rows = scores()
+    curves, metrics = curve_table(rows), metrics_table(rows, draws=20)
+    charts.roc_chart(tmp_path / "a.png", curves, metrics, label="mask", thresholds=(0.4, 0.5))
+    panel = axes[0][0, 0]
+    whole = curves[(curves["population"] == "wall to wall") & (curves["region"] == "all regions")]
+    np.testing.assert_array_equal(panel.lines[-1].get_ydata(), whole["recall"])
+    used = whole[whole["threshold"].isin([0.4, 0.5])][["false_positive_rate", "recall"]]
+    np.testing.assert_array_equal(panel.collections[-1].get_offsets(), used)
+
+
 @pytest.mark.parametrize("regions", [("a",), REGIONS, tuple("abcdefghijklmno")], ids=len)
 def test_bars_of_errors_are_their_shares_and_no_legend_hides_the_notice(tmp_path, axes, regions):
     kinds = [f"kind {number}" for number in range(12)]
@@ -204,8 +215,9 @@ def test_charts_of_scores_are_drawn_from_any_table(tmp_path, rows):
     for label in labels_of(rows):
         charts.regions_chart(tmp_path / "regions.png", metrics, label=label)
         charts.curves_chart(tmp_path / "curves.png", curves, reliability, metrics, label=label, thresholds=(0.4, 0.5))
+        charts.roc_chart(tmp_path / "roc.png", curves, metrics, label=label, thresholds=(0.4, 0.5))
         charts.errors_chart(tmp_path / "errors.png", errors, label=label)
-    assert all(is_png(tmp_path / f"{name}.png") for name in ("confusion", "regions", "curves", "errors"))
+    assert all(is_png(tmp_path / f"{name}.png") for name in ("confusion", "regions", "curves", "roc", "errors"))
 
 
 def test_charts_of_trials_are_drawn_and_repeat_byte_for_byte(tmp_path):
