@@ -426,9 +426,9 @@ def _describe_items(frozen: Path) -> dict[str, Any]:
 
 
 def _decides(key: str) -> bool:
-    """Tell whether a setting decides what a run makes: a search for a classifier has a ledger of its own, and maps are
-    assessed when they are done."""
-    return key not in _NO_RESULT and not key.startswith(("tune.", "change.", "assess."))
+    """Tell whether a setting decides what a run makes: a search for a classifier has a ledger of its own, maps are
+    assessed when they are done, and whose they are changes none of them."""
+    return key not in _NO_RESULT and not key.startswith(("tune.", "change.", "assess.", "about."))
 
 
 def _config_sha256(config: Mapping[str, Any]) -> str:
