@@ -275,8 +275,8 @@ def _sample(run: Finished, part: TileYear) -> dict[str, Any] | None:
             product="samples",
             name=f"sample_{part.tile.id}_{part.year}",
             title=f"Sample of {part.year}, tile {part.tile.id}",
-            about=f"{marker['rows']} pixels drawn by seed {run.params.seed}, stratified by region and class, labelled by "
-            f"the mask of {marker['mask_year']}; {marker['thinned_rows']} of them as composites of fewer looks.",
+            about=f"{marker['rows']} pixels drawn by seed {run.params.seed}, stratified by region and class, labelled "
+            f"by the mask of {marker['mask_year']}; {marker['thinned_rows']} of them as composites of fewer looks.",
             geometry=lonlat_outline(part.tile),
             years=(part.year,),
             properties={
@@ -432,7 +432,7 @@ def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] 
             product="changes",
             name=f"change_{tile.id}_{name}",
             title=f"Mangrove change {name}, tile {tile.id}",
-            about=f"Classes of {pair[0]} and {pair[1]}, as the history of all years tells them, compared pixel by pixel.",
+            about=f"Classes of {pair[0]} and {pair[1]}, as the history of all years tells them, compared by pixel.",
             geometry=lonlat_outline(tile),
             years=pair,
             properties={

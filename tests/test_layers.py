@@ -94,7 +94,7 @@ STEPS = {
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks", "verify", "why"}
+TASKS = {"tasks", "history_tasks", "lineage", "reproduce", "verify", "why"}
 """Join steps into the bodies of dask tasks."""
 
 
