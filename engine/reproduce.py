@@ -196,7 +196,7 @@ def _arrays(asked: Asked, new: Place, old: Place) -> Iterator[str]:
 
 
 def _unlike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one != other) & ~((one != one) & (other != other))  # noqa: PLR0124 a NaN is like a NaN
+    return (one != other) & ~((one != one) & (other != other))
 
 
 def altered_scenes(new: Place, old: Place) -> Iterator[str]:

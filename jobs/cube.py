@@ -29,7 +29,10 @@ def cube_path(run: Run, part: TileYear) -> Place:
 
 
 def build_cubes(run: Run, plan: Plan, *, harmonised: Plan | None = None) -> None:
-    """Make the cubes that are missing or of other inputs; of a part of a run as ``harmonised``, the whole, makes them."""
+    """Make the cubes that are missing or of other inputs.
+
+    Sensors are compared over ``harmonised``, the whole run, where ``plan`` is a part of it.
+    """
     params = cube_params(run, harmonised or plan)
     todo = []
 

@@ -48,8 +48,8 @@ from jobs.train import train_here
 def command(item: Path, out: Path | None, any_code: bool, **given: Any) -> None:
     """Make an output again from its lineage and compare hashes; exit 1 if anything differs.
 
-    ITEM is an item of a run's catalog, RUN/stac/PRODUCT/ID.json: a composite, a map, a history, a change or a model. The
-    scenes of its frozen list are read anew. A map is classified by the recorded model, whose hash is checked.
+    ITEM is an item of a run's catalog, RUN/stac/PRODUCT/ID.json: a composite, a map, a history, a change or a model.
+    The scenes of its frozen list are read anew. A map is classified by the recorded model, whose hash is checked.
     """
     item = item.resolve()
     asked, folder = read_item(item), item.parent.parent.parent
