@@ -52,15 +52,12 @@ from engine.model import BANDS_MODEL, Model
 from engine.params import RunParams
 from engine.places import ObjectPath, Place, each, entries, relative
 from engine.plan import Plan, TileYear, lonlat_outline
-from engine.record import ITEMS, RECORD
+from engine.record import ITEMS, RECORD, STAC
 from engine.sample import part_path
 from engine.scenes import Scene
 from engine.store import fingerprint_of, marker_path, read_marker
 from engine.tasks import map_paths
 from engine.trust import redact, unsigned
-
-FOLDER: Final = "stac"
-"""Of the catalog, in the folder of a run."""
 
 CATALOG: Final = "catalog.json"
 TABLE: Final = "items.parquet"
@@ -135,7 +132,12 @@ class Finished:
 
     @property
     def stac(self) -> Path:
-        return self.folder / FOLDER
+        return self.folder / STAC
+
+    @property
+    def items(self) -> Path:
+        """Of the items of any product: all lie as deep."""
+        return self.stac / "cubes"
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -245,7 +247,7 @@ def _cube(run: Finished, part: TileYear) -> dict[str, Any] | None:
                 "processing:expression": _settings(cube=cube.model_dump(mode="json", exclude={"block_px", "requests"})),
                 "mangroves:lost": sorted(lost),
                 "mangroves:looks": marker["looks"],
-                "platforms": sorted({scene.platform for scene in scenes}),
+                "mangroves:platforms": sorted({scene.platform for scene in scenes}),
                 "renders": {
                     "false-colour": {
                         "title": "False colour: nir08, red, green",
@@ -256,8 +258,8 @@ def _cube(run: Finished, part: TileYear) -> dict[str, Any] | None:
                     }
                 },
             },
-            assets={"zarr": asset, "marker": _marker_asset(run, "cubes", store)},
-            links=_scene_links(run, "cubes", scenes),
+            assets={"zarr": asset, "marker": _marker_asset(run, store)},
+            links=_scene_links(run, scenes),
             sha256=marker["sha256"],
             extensions=(_PROJECTION, RASTER_SCHEMA, EO_SCHEMA, _RENDER),
         ),
@@ -287,8 +289,8 @@ def _sample(run: Finished, part: TileYear) -> dict[str, Any] | None:
                 "mangroves:tile": part.tile.id,
                 "mangroves:masks": list(run.record["masks"]),
             },
-            assets={"data": _file_asset(run, "samples", path, "Labelled pixels (GeoParquet)", sha256)},
-            links=[_item_link("cubes", f"cube_{part.tile.id}_{part.year}"), *_mask_links(run, "samples")],
+            assets={"data": _file_asset(run, path, "Labelled pixels (GeoParquet)", sha256)},
+            links=[_item_link("cubes", f"cube_{part.tile.id}_{part.year}"), *_mask_links(run)],
             sha256=sha256,
         ),
     )
@@ -303,9 +305,7 @@ def _map(run: Finished, part: TileYear) -> dict[str, Any] | None:
     lost = {loss["scene"] for loss in cube["lost"]}
     code = threshold_code(model.threshold)
     titles = {"class": "Class (COG)", "probability": "Probability of mangrove at map prevalence (COG)"}
-    assets = {
-        kind: _file_asset(run, "maps", tif, titles[kind], marker["files"][tif.name]) for kind, tif in tifs.items()
-    }
+    assets = {kind: _file_asset(run, tif, titles[kind], marker["files"][tif.name]) for kind, tif in tifs.items()}
     assets["class"] |= {"bands": [{"name": "class", **_coded("uint8", OUTSIDE_AREA)}], **_classes(CLASSES)}
     assets["probability"]["bands"] = [
         {
@@ -316,10 +316,10 @@ def _map(run: Finished, part: TileYear) -> dict[str, Any] | None:
             **_coded("uint16", PROBABILITY_MISSING),
         }
     ]
-    assets |= _styles(run, "maps", tifs)
+    assets |= _styles(run, tifs)
     assets |= {
         "zarr": _store_asset(run, store, marker, "Class, probability and region (zarr)"),
-        "marker": _marker_asset(run, "maps", store),
+        "marker": _marker_asset(run, store),
     }
     return _item(
         run,
@@ -357,9 +357,9 @@ def _map(run: Finished, part: TileYear) -> dict[str, Any] | None:
             links=[
                 _item_link("cubes", f"cube_{part.tile.id}_{part.year}"),
                 *_model_link(run),
-                *_mask_links(run, "maps"),
-                *(_source_link(run, "maps", (href, _COG, "habitat limit")) for href in run.habitat),
-                *_scene_links(run, "maps", [scene for scene in part.scenes if scene.id not in lost]),
+                *_mask_links(run),
+                *(_source_link(run, (href, _COG, "habitat limit")) for href in run.habitat),
+                *_scene_links(run, [scene for scene in part.scenes if scene.id not in lost]),
             ],
             sha256=marker["sha256"],
             extensions=(_PROJECTION, RASTER_SCHEMA, _CLASSIFICATION, _RENDER),
@@ -382,10 +382,10 @@ def _history(run: Finished, tile: Tile) -> dict[str, Any] | None:
         scaled = {"raster:scale": layer["scale_factor"]} if "scale_factor" in layer else {}
         asset["bands"] = [{"name": name, **scaled, **_coded(*_HISTORY_TYPES[kind])} for name in names]
         assets[kind] = asset | (_classes(legends[kind]) if kind in legends else {})
-    assets |= _styles(run, "histories", {kind: history_paths(store)[kind] for kind in legends})
+    assets |= _styles(run, {kind: history_paths(store)[kind] for kind in legends})
     assets |= {
         "zarr": _store_asset(run, store, marker, "All layers and years (zarr)"),
-        "marker": _marker_asset(run, "histories", store),
+        "marker": _marker_asset(run, store),
     }
     return _item(
         run,
@@ -424,7 +424,7 @@ def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] 
     if (marker := read_marker(store)) is None:
         return None
     tif = change_path(store)
-    asset = _file_asset(run, "changes", tif, "Transition (COG)", marker["files"][tif.name])
+    asset = _file_asset(run, tif, "Transition (COG)", marker["files"][tif.name])
     asset |= {"bands": [{"name": "transition", **_coded("uint8", OUTSIDE_AREA)}], **_classes(PAIRS)}
     return _item(
         run,
@@ -445,9 +445,9 @@ def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] 
             },
             assets={
                 "transition": asset,
-                **_styles(run, "changes", {"transition": tif}),
+                **_styles(run, {"transition": tif}),
                 "zarr": _store_asset(run, store, marker, "Transition (zarr)"),
-                "marker": _marker_asset(run, "changes", store),
+                "marker": _marker_asset(run, store),
             },
             links=[_item_link("histories", f"history_{tile.id}")],
             sha256=marker["sha256"],
@@ -471,9 +471,9 @@ def _models(run: Finished) -> Iterator[dict[str, Any]]:
             labelled = sorted({year for mask in run.record["masks"] for year in mask["labels_years"]})
             parts = [(part.tile.id, part.year) for part in run.plan.tile_years if part.year in labelled]
             links = [_item_link("samples", f"sample_{tile}_{year}") for tile, year in parts]
-            links += _mask_links(run, "models")
+            links += _mask_links(run)
         for asset in item["assets"].values():
-            asset["href"] = _href(folder / asset["href"].removeprefix("./"), run.stac / "models")
+            asset["href"] = _href(folder / asset["href"].removeprefix("./"), run.items)
         about = (
             f"XGBoost fitted to the samples of {len(item['properties']['mangroves:regions'])} regions; held out: "
             f"{', '.join(held[0]) or 'none'}."
@@ -512,9 +512,9 @@ def _summary(run: Finished) -> dict[str, Any]:
                 continue
             beside = files.get(f"{name}.json")
             sha256 = json.loads(beside.read_text(encoding="utf-8")).get("sha256") if beside else None
-            assets[name] = _file_asset(run, "summaries", path, name, sha256 or bytes_sha256(path))
+            assets[name] = _file_asset(run, path, name, sha256 or bytes_sha256(path))
     frozen = run.record["items"]
-    assets[ITEMS] = _file_asset(run, "summaries", run.folder / ITEMS, "Frozen list of scenes", frozen["sha256"])
+    assets[ITEMS] = _file_asset(run, run.folder / ITEMS, "Frozen list of scenes", frozen["sha256"])
     assets[ITEMS]["roles"] = ["metadata"]
     histories = [_item_link("histories", f"history_{tile.id}") for tile in run.plan.tiles] if run.pairs else []
     digest = [asset["file:checksum"] for _, asset in sorted(assets.items())]
@@ -688,35 +688,32 @@ def _href(place: Place, start: Path) -> str:
     return str(place) if isinstance(place, ObjectPath) else relative(place.resolve(), start.resolve())
 
 
-def _asset(run: Finished, product: str, path: Place, title: str, roles: Sequence[str]) -> dict[str, Any]:
-    href = _href(path, run.stac / product)
+def _asset(run: Finished, path: Place, title: str, roles: Sequence[str]) -> dict[str, Any]:
+    href = _href(path, run.items)
     return {"href": href, "type": _MEDIA[path.suffix], "title": title, "roles": list(roles)}
 
 
-def _file_asset(
-    run: Finished, product: str, path: Place, title: str, sha256: str, role: str = "data"
-) -> dict[str, Any]:
+def _file_asset(run: Finished, path: Place, title: str, sha256: str, role: str = "data") -> dict[str, Any]:
     size = path.size() if isinstance(path, ObjectPath) else path.stat().st_size
     # A multihash: 0x12 sha2-256, 0x20 bytes.
-    return _asset(run, product, path, title, [role]) | {"file:size": size, "file:checksum": f"1220{sha256}"}
+    return _asset(run, path, title, [role]) | {"file:size": size, "file:checksum": f"1220{sha256}"}
 
 
 def _store_asset(run: Finished, store: Place, marker: Mapping[str, Any], title: str) -> dict[str, Any]:
     """Describe a zarr store: a folder has no checksum, so that of its decoded arrays is told."""
-    product = {"cube": "cubes", "maps": "maps"}.get(store.parent.parent.name, "changes")
-    return _asset(run, product, store, title, ["data", "zarr"]) | {"mangroves:sha256": marker["sha256"]}
+    return _asset(run, store, title, ["data", "zarr"]) | {"mangroves:sha256": marker["sha256"]}
 
 
-def _marker_asset(run: Finished, product: str, store: Place) -> dict[str, Any]:
+def _marker_asset(run: Finished, store: Place) -> dict[str, Any]:
     path = marker_path(store)
-    return _file_asset(run, product, path, "Completion marker: hashes, counts, losses", bytes_sha256(path), "metadata")
+    return _file_asset(run, path, "Completion marker: hashes, counts, losses", bytes_sha256(path), "metadata")
 
 
-def _styles(run: Finished, product: str, tifs: Mapping[str, Place]) -> dict[str, dict[str, Any]]:
+def _styles(run: Finished, tifs: Mapping[str, Place]) -> dict[str, dict[str, Any]]:
     """Describe the QGIS styles beside some rasters."""
     found = {kind: tif.with_suffix(".qml") for kind, tif in tifs.items()}
     return {
-        f"{kind}-style": _file_asset(run, product, path, f"QGIS style of {kind}", bytes_sha256(path), "style")
+        f"{kind}-style": _file_asset(run, path, f"QGIS style of {kind}", bytes_sha256(path), "style")
         for kind, path in found.items()
         if path.is_file()
     }
@@ -758,17 +755,17 @@ def _model_link(run: Finished) -> list[Link]:
     return [_item_link("models", name)]
 
 
-def _source_link(run: Finished, product: str, source: Source) -> Link:
+def _source_link(run: Finished, source: Source) -> Link:
     """Link what lies outside the catalog: by unsigned address, a file by its path from here."""
     href, media, title = source
     if "://" in href:
         where = redact(unsigned(href))
     else:
-        where = Path(os.path.relpath(Path(href).expanduser().resolve(), (run.stac / product).resolve())).as_posix()
+        where = Path(os.path.relpath(Path(href).expanduser().resolve(), run.items.resolve())).as_posix()
     return {"rel": "derived_from", "href": where, "type": media, "title": title}
 
 
-def _scene_links(run: Finished, product: str, scenes: Iterable[Scene]) -> list[Link]:
+def _scene_links(run: Finished, scenes: Iterable[Scene]) -> list[Link]:
     """Link scenes by the address of their item where the catalog they come from has one for each, else by a file."""
     search = run.params.search
     api = ""
@@ -780,7 +777,6 @@ def _scene_links(run: Finished, product: str, scenes: Iterable[Scene]) -> list[L
     return [
         _source_link(
             run,
-            product,
             (f"{api}{scene.id}", "application/geo+json", scene.id)
             if api
             else (scene.assets["red"], "image/tiff; application=geotiff", scene.id),
@@ -789,7 +785,7 @@ def _scene_links(run: Finished, product: str, scenes: Iterable[Scene]) -> list[L
     ]
 
 
-def _mask_links(run: Finished, product: str) -> list[Link]:
+def _mask_links(run: Finished) -> list[Link]:
     """Link the masks that labelled this run's own samples."""
     if run.params.train.source != "here":
         return []
@@ -797,7 +793,7 @@ def _mask_links(run: Finished, product: str) -> list[Link]:
     for mask in run.params.labels.masks:
         path = str(run.folder / "masks" / f"{mask.path}-{mask.year}") if mask.path in ABOUT else mask.path
         media = _MEDIA.get(Path(path).suffix, "application/octet-stream")
-        links.append(_source_link(run, product, (path, media, f"mask {mask.name or Path(path).name} {mask.year}")))
+        links.append(_source_link(run, (path, media, f"mask {mask.name or Path(path).name} {mask.year}")))
     return links
 
 

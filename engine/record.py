@@ -33,12 +33,15 @@ RECORD: Final = "run.json"
 ITEMS: Final = "items.parquet"
 """The frozen item list of a run, beside its record."""
 
+STAC: Final = "stac"
+"""The catalog of a run, beside its record: what it says others vouch for."""
+
 LOGS: Final = "logs"
 DRIVER: Final = "driver.json"
 PROGRESS: Final = "progress.json"
 METRICS: Final = "metrics.prom"
 
-_NO_OUTPUT: Final = frozenset({RECORD, ITEMS, LOGS, DRIVER, PROGRESS, METRICS})
+_NO_OUTPUT: Final = frozenset({RECORD, ITEMS, STAC, LOGS, DRIVER, PROGRESS, METRICS})
 """What in a run's folder tells of the work and is none of its results."""
 
 _NO_RESULT: Final = (

@@ -1,4 +1,4 @@
-"""The same map from a catalog in PostgreSQL, searched and paged through its STAC API; and the run's own catalog there."""
+"""The same map from a catalog in PostgreSQL, searched and paged through its STAC API; and a run's own catalog."""
 
 from __future__ import annotations
 

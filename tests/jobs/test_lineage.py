@@ -20,10 +20,10 @@ import rustac
 from pyproj import Geod
 from rio_cogeo.cogeo import cog_validate
 
-from engine.lineage import FOLDER, PRODUCTS, Finished, catalog_documents
+from engine.lineage import PRODUCTS, Finished, catalog_documents
 from engine.model import load_model
 from engine.plan import make_plan
-from engine.record import read_record
+from engine.record import STAC, read_record
 from engine.scenes import read_scenes
 from engine.trust import Trust
 from jobs.config import recorded_config
@@ -35,7 +35,7 @@ SECRET = "sv=2024&sig=abcdef%3D"
 
 @pytest.fixture(scope="module")
 def documents(finished) -> dict[str, dict[str, Any]]:
-    folder = finished.run / FOLDER
+    folder = finished.run / STAC
     return {p.relative_to(folder).as_posix(): json.loads(p.read_text()) for p in sorted(folder.rglob("*.json"))}
 
 
@@ -65,7 +65,7 @@ def test_every_document_is_valid_stac(documents):
 
 
 def test_pystac_walks_the_catalog_by_relative_links_alone(finished, items):
-    root = pystac.Catalog.from_file(str(finished.run / FOLDER / "catalog.json"))
+    root = pystac.Catalog.from_file(str(finished.run / STAC / "catalog.json"))
     found = list(root.get_items(recursive=True))
     assert sorted(item.id for item in found) == sorted(item["id"] for item in items.values())
     for item in found:
@@ -74,7 +74,7 @@ def test_pystac_walks_the_catalog_by_relative_links_alone(finished, items):
     for path, item in items.items():
         for link in item["links"]:
             assert not Path(link["href"]).is_absolute()
-            assert (finished.run / FOLDER / path).parent.joinpath(link["href"]).exists(), link
+            assert (finished.run / STAC / path).parent.joinpath(link["href"]).exists(), link
 
 
 def test_checksums_are_those_of_the_files(finished, items):
@@ -82,7 +82,7 @@ def test_checksums_are_those_of_the_files(finished, items):
     for path, item in items.items():
         for asset in item["assets"].values():
             if "file:checksum" in asset:
-                content = (finished.run / FOLDER / path).parent.joinpath(asset["href"]).read_bytes()
+                content = (finished.run / STAC / path).parent.joinpath(asset["href"]).read_bytes()
                 assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest(), asset["href"]
                 assert asset["file:size"] == len(content)
                 checked += 1
@@ -194,7 +194,7 @@ def test_classes_have_the_colours_of_the_raster(finished, items):
     for path, item in items.items():
         for asset in item["assets"].values():
             for number in asset.get("classification:classes", ()):
-                with rasterio.open((finished.run / FOLDER / path).parent / asset["href"]) as file:
+                with rasterio.open((finished.run / STAC / path).parent / asset["href"]) as file:
                     if file.count == 1:
                         colour = file.colormap(1)[number["value"]][:3]
                         assert "".join(f"{channel:02X}" for channel in colour) == number["color_hint"]
@@ -205,7 +205,7 @@ def test_bands_and_grid_are_those_of_the_rasters(finished, items):
     for path, item in items.items():
         for asset in item["assets"].values():
             if asset["href"].endswith(".tif"):
-                with rasterio.open((finished.run / FOLDER / path).parent / asset["href"]) as file:
+                with rasterio.open((finished.run / STAC / path).parent / asset["href"]) as file:
                     properties = item["properties"]
                     assert f"EPSG:{file.crs.to_epsg()}" == properties["proj:code"]
                     assert list(file.shape) == properties["proj:shape"]
@@ -218,7 +218,7 @@ def test_bands_and_grid_are_those_of_the_rasters(finished, items):
 
 
 def test_the_table_holds_the_same_items(finished, items):
-    path = finished.run / FOLDER / "items.parquet"
+    path = finished.run / STAC / "items.parquet"
     assert json.loads(pq.read_schema(path).metadata[b"stac-geoparquet"])["version"] == "1.1.0"
 
     def plain(value: Any) -> Any:
@@ -245,7 +245,7 @@ def test_the_table_holds_the_same_items(finished, items):
 
 
 def test_the_catalog_of_an_earlier_command_is_replaced(finished_copy):
-    gone = finished_copy.run / FOLDER / "maps" / "map_of_nothing.json"
+    gone = finished_copy.run / STAC / "maps" / "map_of_nothing.json"
     gone.write_text("{}")
     answer = finished_copy.call("run", "--json")
     assert answer.code == 0, answer.err
