@@ -28,9 +28,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 import engine
-from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item
+from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item, years_of
 from engine.classify import as_asked
-from engine.errors import ModelError
 from engine.files import bytes_sha256, replacing, write_text
 from engine.grid import PIXEL_M, Tile
 from engine.history_tasks import HISTORY_LAYERS, change_path, history_paths
@@ -147,6 +146,11 @@ class Finished:
     def asked(self) -> Model:
         """The model with the threshold and the prevalence that it was asked for."""
         return as_asked(self.model, self.params.classify)
+
+    @cached_property
+    def tells_model(self) -> bool:
+        """Whether the model has an item: one from elsewhere may not say its years, and an item needs a time."""
+        return bool(years_of(self.model, {}))
 
     @cached_property
     def model_sha256(self) -> str:
@@ -459,11 +463,8 @@ def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] 
 def _models(run: Finished) -> Iterator[dict[str, Any]]:
     """Yield the items of the run's model and, where it was trained here, of the one of bands and indices."""
     here = run.params.train.source == "here"
-    for folder in (run.model_folder, *([run.model_folder / BANDS_MODEL] if here else [])):
-        try:
-            item = _model_item(run, folder, here)
-        except ModelError:  # one from elsewhere that does not say its years: no item has no time
-            continue
+    for folder in (run.model_folder, *([run.model_folder / BANDS_MODEL] if here else [])) if run.tells_model else ():
+        item = _model_item(run, folder, here)
         name = item["id"]
         _, *held = (item["properties"][f"mangroves:{key}"] for key in ("regions", "hold_out"))
         links: list[Link] = []
@@ -751,8 +752,7 @@ def _item_link(product: str, name: str) -> Link:
 
 
 def _model_link(run: Finished) -> list[Link]:
-    name = f"mangroves-{run.model_sha256[:16]}"
-    return [_item_link("models", name)]
+    return [_item_link("models", f"mangroves-{run.model_sha256[:16]}")] if run.tells_model else []
 
 
 def _source_link(run: Finished, source: Source) -> Link:
