@@ -463,30 +463,29 @@ def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] 
 def _models(run: Finished) -> Iterator[dict[str, Any]]:
     """Yield the items of the run's model and, where it was trained here, of the one of bands and indices."""
     here = run.params.train.source == "here"
-    for folder in (run.model_folder, *([run.model_folder / BANDS_MODEL] if here else [])) if run.tells_model else ():
+    folders = (run.model_folder, *([run.model_folder / BANDS_MODEL] if here else []))
+    links: list[Link] = []
+    if here:
+        labelled = {year for mask in run.record["masks"] for year in mask["labels_years"]}
+        parts = [part for part in run.plan.tile_years if part.year in labelled]
+        links = [_item_link("samples", f"sample_{part.tile.id}_{part.year}") for part in parts] + _mask_links(run)
+    for folder in folders if run.tells_model else ():
         item = _model_item(run, folder, here)
-        name = item["id"]
-        _, *held = (item["properties"][f"mangroves:{key}"] for key in ("regions", "hold_out"))
-        links: list[Link] = []
-        if here:
-            labelled = sorted({year for mask in run.record["masks"] for year in mask["labels_years"]})
-            parts = [(part.tile.id, part.year) for part in run.plan.tile_years if part.year in labelled]
-            links = [_item_link("samples", f"sample_{tile}_{year}") for tile, year in parts]
-            links += _mask_links(run)
+        properties = item["properties"]
         for asset in item["assets"].values():
             asset["href"] = _href(folder / asset["href"].removeprefix("./"), run.items)
         about = (
-            f"XGBoost fitted to the samples of {len(item['properties']['mangroves:regions'])} regions; held out: "
-            f"{', '.join(held[0]) or 'none'}."
+            f"XGBoost fitted to the samples of {len(properties['mangroves:regions'])} regions; held out: "
+            f"{', '.join(properties['mangroves:hold_out']) or 'none'}."
         )
-        item["properties"] |= {
-            **_common(run, item["properties"]["mangroves:sha256"], "models", about),
+        properties |= {
+            **_common(run, properties["mangroves:sha256"], "models", about),
+            "description": properties["description"],
             "processing:level": "L4",
-            "description": item["properties"]["description"],
+            "mangroves:settings": json.dumps(run.params.train.model_dump(mode="json"), sort_keys=True),
         }
-        item["properties"]["mangroves:settings"] = json.dumps(run.params.train.model_dump(mode="json"), sort_keys=True)
         item["stac_extensions"] = sorted({*item["stac_extensions"], *_EVERY, _SCIENTIFIC})
-        yield {**item, "collection": _collection_id(run, "models"), "links": _links_of_item(run, links), "id": name}
+        yield {**item, "collection": _collection_id(run, "models"), "links": _links_of_item(run, links)}
 
 
 def _model_item(run: Finished, folder: Place, here: bool) -> dict[str, Any]:
