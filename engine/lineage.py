@@ -379,9 +379,7 @@ def _history(run: Finished, tile: Tile) -> dict[str, Any] | None:
     assets: dict[str, dict[str, Any]] = {}
     for kind, tif in history_paths(store).items():
         layer = HISTORY_LAYERS[kind]
-        asset = _file_asset(
-            run, "histories", tif, f"{layer['long_name'].capitalize()} (COG)", marker["files"][tif.name]
-        )
+        asset = _file_asset(run, tif, f"{layer['long_name'].capitalize()} (COG)", marker["files"][tif.name])
         names = [f"{kind} {year}" for year in years] if kind in ("class", "probability", "uncertainty") else [kind]
         scaled = {"raster:scale": layer["scale_factor"]} if "scale_factor" in layer else {}
         asset["bands"] = [{"name": name, **scaled, **_coded(*_HISTORY_TYPES[kind])} for name in names]
