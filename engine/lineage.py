@@ -478,7 +478,7 @@ def _models(run: Finished) -> Iterator[dict[str, Any]]:
         )
         properties |= {
             **_common(run, properties["mangroves:sha256"], "models", about),
-            "description": properties["description"],
+            "description": _noted(run, properties["description"]),
             "processing:level": "L4",
             "mangroves:settings": json.dumps(run.params.train.model_dump(mode="json"), sort_keys=True),
         }
@@ -569,12 +569,12 @@ def _common(run: Finished, sha256: str, product: str, about: str) -> dict[str, A
     """Return what every item says: whose it is, what made it, and by which configuration and list of scenes."""
     notice, versions = run.params.notice, run.versions
     return {
-        "description": f"{notice.rstrip('.')}. {PRODUCTS[product][1]}" if notice else PRODUCTS[product][1],
+        "description": _noted(run, PRODUCTS[product][1]),
         "license": run.params.about.licence,
         "providers": _providers(run),
         "sci:citation": citation(run),
         "version": f"{engine.__version__}+{sha256[:12]}",
-        "processing:lineage": f"{notice.rstrip('.')}. {about}" if notice else about,
+        "processing:lineage": _noted(run, about),
         "processing:software": {name: str(text) for name, text in versions.items() if name != "engine_sha256"},
         "processing:version": engine.__version__,
         "mangroves:product": product,
@@ -585,6 +585,12 @@ def _common(run: Finished, sha256: str, product: str, about: str) -> dict[str, A
         "mangroves:items_sha256": run.record["items"]["sha256"],
         **({"mangroves:notice": notice} if notice else {}),
     }
+
+
+def _noted(run: Finished, text: str) -> str:
+    """Return a text that begins with the notice of the run, where it has one."""
+    notice = run.params.notice
+    return f"{notice.rstrip('.')}. {text}" if notice and notice.rstrip(".") not in text else text
 
 
 def _providers(run: Finished) -> list[dict[str, Any]]:
@@ -788,7 +794,7 @@ def _mask_links(run: Finished) -> list[Link]:
         return []
     links = []
     for mask in run.params.labels.masks:
-        path = str(run.folder / "masks" / f"{mask.path}-{mask.year}") if mask.path in ABOUT else mask.path
+        path = str(run.folder / "masks" / f"{mask.path}-{mask.year}") if mask.path in ABOUT else unsigned(mask.path)
         media = _MEDIA.get(Path(path).suffix, "application/octet-stream")
         links.append(_source_link(run, (path, media, f"mask {mask.name or Path(path).name} {mask.year}")))
     return links
@@ -843,7 +849,7 @@ def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]])
         "stac_extensions": [_SCIENTIFIC],
         "id": _collection_id(run, product),
         "title": f"{run.params.name}: {title}",
-        "description": (f"{notice.rstrip('.')}. " if notice else "") + f"{about} Labels: {_mask_names(masks)}.{owed}",
+        "description": _noted(run, f"{about} Labels: {_mask_names(masks)}.{owed}"),
         "license": licence,
         "providers": _providers(run),
         "sci:citation": citation(run),

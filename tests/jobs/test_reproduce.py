@@ -24,7 +24,7 @@ def reproduce(job: Job, item, *more):
     return mangroves("reproduce", item, "--cluster", "threads", "--out", job.folder / "again", *roots, *more)
 
 
-@pytest.mark.parametrize("product", ["cubes", "maps", "changes"])
+@pytest.mark.parametrize("product", ["cubes", "maps", pytest.param("changes", marks=pytest.mark.slow)])
 def test_an_output_made_again_is_equal(finished, tmp_path, product):
     job = Job(tmp_path, finished.archive)
     before = markers(finished.run)
@@ -38,6 +38,7 @@ def test_an_output_made_again_is_equal(finished, tmp_path, product):
     assert new.items() <= before.items()
 
 
+@pytest.mark.slow
 def test_an_altered_scene_is_noticed_and_named(own_job):
     assert own_job.call("run").code == 0
     part = next(s for s in read_scenes(own_job.run / "items.parquet") if s.datetime.year == 2016)
