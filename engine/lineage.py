@@ -809,15 +809,12 @@ def _mask_names(masks: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _root(run: Finished, products: Sequence[str]) -> dict[str, Any]:
-    notice = run.params.notice
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
         "id": run.params.name,
         "title": run.params.name,
-        "description": f"{notice.rstrip('.')}. Mangrove maps and all they come from."
-        if notice
-        else "Mangrove maps and all they come from.",
+        "description": _noted(run, "Mangrove maps and all they come from."),
         "links": [
             {"rel": "root", "href": f"./{CATALOG}", "type": "application/json"},
             *(
@@ -837,7 +834,7 @@ def _root(run: Finished, products: Sequence[str]) -> dict[str, Any]:
 
 def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     title, about = PRODUCTS[product]
-    notice, masks = run.params.notice, run.record["masks"]
+    masks = run.record["masks"]
     boxes = [item["bbox"] for item in items if item.get("bbox")] or [[-180.0, -90.0, 180.0, 90.0]]
     whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
     times = [item["properties"] for item in items]
