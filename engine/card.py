@@ -459,7 +459,7 @@ def stac_item(model: Model, *, facts: Facts | None = None) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "title": known.get("title", "mangrove classifier"),
         "description": f"{known['notice'].rstrip('.')}. {_ABOUT}" if known.get("notice") else _ABOUT,
-        "bands": [_band(name) for name in dict.fromkeys((*BANDS, *model.features)) if name not in INDICES],
+        "bands": [describe_band(name) for name in dict.fromkeys((*BANDS, *model.features)) if name not in INDICES],
         "mangroves:regions": list(model.regions),
         "mangroves:hold_out": list(model.hold_out),
         "mangroves:training_prevalence": model.training_prevalence,
@@ -507,8 +507,8 @@ EO_SCHEMA: Final = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 TASKS: Final[Any] = ["classification", "semantic-segmentation"]
 
 
-def _band(name: str) -> dict[str, Any]:
-    """Describe one band of what the model takes, as STAC 1.1 has bands."""
+def describe_band(name: str) -> dict[str, Any]:
+    """Describe one band of what a model takes, as STAC 1.1 has bands."""
     if name in BANDS:
         numbers = f"SR_B{OLI.band_numbers[name]} of OLI, SR_B{TM.band_numbers[name]} of TM and ETM+"
         return {

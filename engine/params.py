@@ -420,6 +420,23 @@ class AssessParams(Params):
     """Share of the points of each stratum that a second interpreter reads too."""
 
 
+class AboutParams(Params):
+    """What catalogs and pages say of the maps that only who makes them knows; decides no result."""
+
+    licence: Annotated[str, Field(pattern=r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")] = "other"
+    """Of the maps, an SPDX identifier such as ``CC-BY-4.0``; ``other`` is not stated. Landsat data is in the public
+    domain; the licences of the masks, which are told beside it, may ask for attribution or more."""
+
+    provider: Annotated[str, Field(max_length=200)] = ""
+    """Who made the maps."""
+
+    url: Annotated[str, Field(pattern=r"(https://[!-~]{1,500})?")] = ""
+    """Of the provider."""
+
+    citation: Annotated[str, Field(max_length=1000)] = ""
+    """How to cite the maps; default their name, years, software and masks."""
+
+
 class RunParams(Params):
     """One run: an area, years, and how each step works."""
 
@@ -452,6 +469,7 @@ class RunParams(Params):
     classify: ClassifyParams = ClassifyParams()
     change: ChangeParams = ChangeParams()
     assess: AssessParams = AssessParams()
+    about: AboutParams = AboutParams()
     skip_bad: bool = False
     """Go on without scenes that cannot be read; each is listed in the record."""
 

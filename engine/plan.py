@@ -141,7 +141,7 @@ class Plan:
         scenes: dict[tuple[int, str], set[str]] = {}
         clear: dict[tuple[int, str], float] = {}
         for part in self.tile_years:
-            outline = _lonlat_outline(part.tile)
+            outline = lonlat_outline(part.tile)
             best: dict[tuple[str, str], float] = {}
             for scene in part.scenes:
                 seen = _share(scene, outline) * (1 - (scene.cloud_cover or 0) / 100)
@@ -224,7 +224,7 @@ def make_plan(
     tiles = tiles_of(area.geometry)
     tile_years = []
     for tile in tiles:
-        footprint = _lonlat_outline(tile)
+        footprint = lonlat_outline(tile)
         near = [scene for scene in scenes if scene.geometry.intersects(footprint)]
         for year, (start, end) in sorted(periods.items()):
             chosen = sorted(
@@ -348,7 +348,7 @@ def _read_bytes(tile_years: Iterable[TileYear]) -> int:
     total = 0.0
     for part in tile_years:
         height, width = part.tile.shape
-        outline = _lonlat_outline(part.tile)
+        outline = lonlat_outline(part.tile)
         for scene in part.scenes:
             total += _share(scene, outline) * height * width * ASSETS_READ * 2 / COMPRESSION
     return int(total)
@@ -359,7 +359,7 @@ def _share(scene: Scene, outline: shapely.Polygon) -> float:
     return scene.geometry.intersection(outline).area / outline.area
 
 
-def _lonlat_outline(tile: Tile) -> shapely.Polygon:
+def lonlat_outline(tile: Tile) -> shapely.Polygon:
     """Return the outline of a tile's crop in degrees."""
     ring = tile.geobox.extent.geom.segmentize(5000)
     outline = transform_geometry(lambda x, y: to_zone(tile.zone).transform(x, y, direction="INVERSE"), ring)

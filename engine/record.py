@@ -33,12 +33,15 @@ RECORD: Final = "run.json"
 ITEMS: Final = "items.parquet"
 """The frozen item list of a run, beside its record."""
 
+STAC: Final = "stac"
+"""The catalog of a run, beside its record: what it says others vouch for."""
+
 LOGS: Final = "logs"
 DRIVER: Final = "driver.json"
 PROGRESS: Final = "progress.json"
 METRICS: Final = "metrics.prom"
 
-_NO_OUTPUT: Final = frozenset({RECORD, ITEMS, LOGS, DRIVER, PROGRESS, METRICS})
+_NO_OUTPUT: Final = frozenset({RECORD, ITEMS, STAC, LOGS, DRIVER, PROGRESS, METRICS})
 """What in a run's folder tells of the work and is none of its results."""
 
 _NO_RESULT: Final = (
@@ -426,9 +429,9 @@ def _describe_items(frozen: Path) -> dict[str, Any]:
 
 
 def _decides(key: str) -> bool:
-    """Tell whether a setting decides what a run makes: a search for a classifier has a ledger of its own, and maps are
-    assessed when they are done."""
-    return key not in _NO_RESULT and not key.startswith(("tune.", "change.", "assess."))
+    """Tell whether a setting decides what a run makes: a search for a classifier has a ledger of its own, maps are
+    assessed when they are done, and whose they are changes none of them."""
+    return key not in _NO_RESULT and not key.startswith(("tune.", "change.", "assess.", "about."))
 
 
 def _config_sha256(config: Mapping[str, Any]) -> str:

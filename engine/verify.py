@@ -11,6 +11,7 @@ from engine.errors import EngineError, ModelError, StoreError
 from engine.files import bytes_sha256, cannot_read
 from engine.model import META_FILE, TREES_FILE, load_model
 from engine.places import Place, entries
+from engine.record import STAC
 from engine.store import array_sha256, open_store, seal_of
 
 AGAIN: Final = "delete its marker {} and run the same command again"
@@ -55,6 +56,8 @@ def _look(place: Place, found: Found) -> None:
     else:
         found.vouchers.extend(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
     for folder in folders:
+        if folder.name == STAC:
+            continue
         if folder.suffix != ".zarr":
             _look(folder, found)
         elif folder.with_suffix(".json").name not in names:

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "verify": "Compare all that a run made with the hashes kept of it.",
     "why": "Explain a pixel: its scenes, what masked them, faults, map and history.",
     "page": "Make a folder to look at a run in: maps, areas, patches, downloads.",
+    "reproduce": "Make an output again from its lineage, and compare hashes.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
     "doctor": "Check this machine, and the Planetary Computer.",
@@ -87,6 +88,7 @@ EXAMPLES: Final = {
     "verify": ("runs/my-coast", "runs/my-coast --cluster big --json"),
     "why": ("runs/my-coast 104.97 8.65 2019",),
     "page": ("runs/my-coast", "runs/my-coast -o for-the-ministry"),
+    "reproduce": ("runs/my-coast/stac/maps/map_z48_c08_r-016_2019.json",),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",
         "world --config world.yaml --set 'mask_years=[2010,2018]'",

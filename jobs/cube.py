@@ -28,9 +28,12 @@ def cube_path(run: Run, part: TileYear) -> Place:
     return run.outputs / "cube" / part.tile.id / f"{part.year}.zarr"
 
 
-def build_cubes(run: Run, plan: Plan) -> None:
-    """Make the cubes that are missing or of other inputs."""
-    params = cube_params(run, plan)
+def build_cubes(run: Run, plan: Plan, *, harmonised: Plan | None = None) -> None:
+    """Make the cubes that are missing or of other inputs.
+
+    Sensors are compared over ``harmonised``, the whole run, where ``plan`` is a part of it.
+    """
+    params = cube_params(run, harmonised or plan)
     todo = []
 
     def find(part: TileYear) -> tuple[TileYear, str, dict[str, Any], bool]:

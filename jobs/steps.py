@@ -9,6 +9,7 @@ from jobs.change import compare_years, open_comparison, show_change
 from jobs.classify import classify_maps
 from jobs.context import Run
 from jobs.cube import build_cubes, observed_summary
+from jobs.lineage import write_lineage
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 from jobs.train import check_training, fit_model, show_score
@@ -28,11 +29,13 @@ def run_all(run: Run) -> dict[str, Any]:
     maps = classify_maps(run, plan, model, model_folder)
     changes, table = compare_years(run, plan, model)
     show_change(run, table)
+    catalog = write_lineage(run, plan, model, model_folder)
     return {
         "run": str(run.folder),
         "maps": [str(path) for path in maps],
         "change": [str(path) for path in changes],
         "areas": str(run.folder / "areas.csv"),
+        "catalog": str(catalog),
         "model": str(model_folder),
         "trees_sha256": model.tree_sha256(),
         "hold_out": list(model.hold_out),

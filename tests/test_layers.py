@@ -99,7 +99,7 @@ STEPS = {
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks", "service", "verify", "why"}
+TASKS = {"tasks", "history_tasks", "lineage", "reproduce", "service", "verify", "why"}
 """Join steps into the bodies of dask tasks, and of requests."""
 
 

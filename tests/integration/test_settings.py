@@ -161,7 +161,7 @@ def test_a_model_of_another_run_maps_without_masks_or_training(
         with rasterio.open(next((run.folder / "maps").rglob("class_*.tif"))) as file:
             assert file.tags()["labels"].endswith("2020")
         assert set(run.record.data["stages"]) == {
-            *("search", "plan", "cube", "classify", "history", "change", "patches", "series")
+            *("search", "plan", "cube", "classify", "history", "change", "patches", "series", "catalog")
         }
         for part in plan_of(run).tile_years:
             theirs = Path(finished["run"]) / map_path(run, part).relative_to(run.folder)

@@ -1,0 +1,922 @@
+"""Where every output of a run comes from, as a static STAC 1.1 catalog that is whole in itself.
+
+``RUN/stac/catalog.json`` links a collection a product, and these their items, by relative links: the folder may be
+moved with the run. An item names its files with their checksums, what made them, and by ``derived_from`` all they were
+made of: scenes by unsigned address, other outputs by their items. ``RUN/stac/items.parquet`` holds the same items as
+stac-geoparquet. Nothing is hashed anew that a marker or record vouches for.
+
+References
+----------
+STAC 1.1.0; extensions projection 2.0.0, raster 2.0.0, eo 2.0.0, classification 2.0.0, processing 1.2.0, file 2.1.0,
+version 1.2.0, render 2.0.0, scientific 1.0.0, mlm 1.4.0. stac-geoparquet 1.1.0.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+import engine
+from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item, years_of
+from engine.classify import as_asked
+from engine.files import bytes_sha256, replacing, write_text
+from engine.grid import PIXEL_M, Tile
+from engine.history_tasks import HISTORY_LAYERS, change_path, history_paths
+from engine.landsat import BANDS
+from engine.legend import (
+    CHANGES,
+    CLASSES,
+    OUTSIDE_AREA,
+    PAIRS,
+    PROBABILITY_MISSING,
+    PROBABILITY_RAMP,
+    PROBABILITY_SCALE,
+    Entry,
+    threshold_code,
+)
+from engine.lookup import PLANETARY_COMPUTER
+from engine.mask_archives import ABOUT
+from engine.model import BANDS_MODEL, Model
+from engine.params import RunParams
+from engine.places import ObjectPath, Place, each, entries, relative
+from engine.plan import Plan, TileYear, lonlat_outline
+from engine.record import ITEMS, RECORD, STAC
+from engine.sample import part_path
+from engine.scenes import Scene
+from engine.store import fingerprint_of, marker_path, read_marker
+from engine.tasks import map_paths
+from engine.trust import redact, unsigned
+
+CATALOG: Final = "catalog.json"
+TABLE: Final = "items.parquet"
+
+STAC_VERSION: Final = "1.1.0"
+_SCHEMA: Final = "https://stac-extensions.github.io/{}/schema.json".format
+_EVERY: Final = tuple(_SCHEMA(f"{name}/v{v}") for name, v in (("processing", "1.2.0"), ("version", "1.2.0")))
+_FILE: Final = _SCHEMA("file/v2.1.0")
+_PROJECTION: Final = _SCHEMA("projection/v2.0.0")
+_CLASSIFICATION: Final = _SCHEMA("classification/v2.0.0")
+_RENDER: Final = _SCHEMA("render/v2.0.0")
+_SCIENTIFIC: Final = _SCHEMA("scientific/v1.0.0")
+
+PRODUCTS: Final = {
+    "cubes": ("yearly composites", "Yearly composites of all clear Landsat looks, and statistics of the year."),
+    "samples": ("training samples", "Labelled pixels drawn from the composites and the masks."),
+    "models": ("classifiers", "What tells mangrove from other, with its card."),
+    "maps": ("yearly mangrove maps", "Probability and class of mangrove, wall to wall, each year by itself."),
+    "histories": ("histories", "All years of a pixel told together: what changed, when, and how surely."),
+    "changes": ("change between two years", "Loss and gain between two years, by all years together."),
+    "summaries": ("tables, patches and mosaics", "Areas, series, patches of change and mosaics of the whole run."),
+}
+"""Product -> title and what it is; a collection each."""
+
+_COG: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
+_MEDIA: Final = {
+    ".tif": _COG,
+    ".zarr": "application/vnd.zarr; version=3",
+    ".json": "application/json",
+    ".csv": "text/csv",
+    ".parquet": "application/vnd.apache.parquet",
+    ".gpkg": "application/geopackage+sqlite3",
+    ".png": "image/png",
+    ".vrt": "application/xml",
+    ".qml": "application/xml",
+}
+_LANDSAT: Final = {
+    "name": "U.S. Geological Survey",
+    "description": "Landsat Collection 2 Level 2 surface reflectance",
+    "roles": ["producer", "licensor"],
+    "url": "https://www.usgs.gov/landsat-missions/landsat-collection-2",
+}
+
+Link = dict[str, str]
+Source = tuple[str, str, str]
+"""What something is made of: unsigned address or path, media type, title."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished run, as its catalog tells it."""
+
+    params: RunParams
+    record: Mapping[str, Any]
+    """``RunRecord.data``."""
+
+    folder: Path
+    outputs: Place
+    plan: Plan
+    periods: Mapping[int, tuple[dt.datetime, dt.datetime]]
+    """Year -> first instant and first instant after, UTC."""
+
+    model: Model
+    """As it lies in its folder."""
+
+    model_folder: Place
+    habitat: Sequence[str] = ()
+    """Hrefs of the rasters of the habitat limit."""
+
+    pairs: Sequence[tuple[int, int]] = ()
+    """Years compared."""
+
+    @property
+    def stac(self) -> Path:
+        return self.folder / STAC
+
+    @property
+    def items(self) -> Path:
+        """Of the items of any product: all lie as deep."""
+        return self.stac / "cubes"
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return self.record["sessions"][-1]["versions"]
+
+    @cached_property
+    def asked(self) -> Model:
+        """The model with the threshold and the prevalence that it was asked for."""
+        return as_asked(self.model, self.params.classify)
+
+    @cached_property
+    def tells_model(self) -> bool:
+        """Whether the model has an item: one from elsewhere may not say its years, and an item needs a time."""
+        return bool(years_of(self.model, {}))
+
+    @cached_property
+    def model_sha256(self) -> str:
+        # Once: a hash reads all trees anew.
+        return self.model.sha256()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    """What an item is of."""
+
+    product: str
+    name: str
+    title: str
+    about: str
+    """What was done, in words: the lineage."""
+
+    geometry: BaseGeometry
+    years: tuple[int, ...]
+    properties: Mapping[str, Any]
+    assets: Mapping[str, dict[str, Any]]
+    links: Sequence[Link]
+    sha256: str
+    extensions: Sequence[str] = ()
+
+
+def write_catalog(run: Finished) -> Path:
+    """Write the catalog of a run over that of an earlier command, and return its root.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written, or an output does not answer.
+    """
+    documents = catalog_documents(run)
+    for name, document in documents.items():
+        write_text(run.stac / name, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    items = [document for document in documents.values() if document["type"] == "Feature"]
+    write_table(items, run.stac / TABLE)
+    for path in run.stac.rglob("*.json"):
+        if path.relative_to(run.stac).as_posix() not in documents:  # of what is there no more
+            path.unlink()
+    return run.stac / CATALOG
+
+
+def catalog_documents(run: Finished) -> dict[str, dict[str, Any]]:
+    """Return every document of a run's catalog by its path below ``RUN/stac``."""
+    items: dict[str, list[dict[str, Any]]] = {product: [] for product in PRODUCTS}
+    parts = run.plan.tile_years
+    for item in each(lambda part: _cube(run, part), parts, within=run.outputs):
+        items["cubes"] += [item] if item else []
+    if run.params.train.source == "here":
+        for item in each(lambda part: _sample(run, part), parts, within=run.outputs):
+            items["samples"] += [item] if item else []
+    items["models"] = list(_models(run))
+    for item in each(lambda part: _map(run, part), parts, within=run.outputs):
+        items["maps"] += [item] if item else []
+    for item in each(lambda tile: _history(run, tile), run.plan.tiles, within=run.outputs):
+        items["histories"] += [item] if item else []
+    pairs = [(tile, pair) for tile in run.plan.tiles for pair in run.pairs]
+    for item in each(lambda one: _change(run, *one), pairs, within=run.outputs):
+        items["changes"] += [item] if item else []
+    items["summaries"] = [_summary(run)]
+    documents: dict[str, dict[str, Any]] = {CATALOG: _root(run, [name for name, some in items.items() if some])}
+    for product, some in items.items():
+        if some:
+            documents[f"{product}/collection.json"] = _collection(run, product, some)
+            documents |= {f"{product}/{item['id']}.json": item for item in some}
+    return documents
+
+
+# --- products ----------------------------------------------------------------------------------------------------
+
+
+def _cube(run: Finished, part: TileYear) -> dict[str, Any] | None:
+    store = run.outputs / "cube" / part.tile.id / f"{part.year}.zarr"
+    if (marker := read_marker(store)) is None:
+        return None
+    cube, lost = run.params.cube, {loss["scene"] for loss in marker["lost"]}
+    scenes = [scene for scene in part.scenes if scene.id not in lost]
+    composite = "geometric median" if cube.composite == "geomedian" else "median of each band"
+    asset = _store_asset(run, store, marker, "Composite and statistics of the year (zarr)")
+    asset["bands"] = [describe_band(name) for name in BANDS] + _layers(store)
+    return _item(
+        run,
+        _Output(
+            product="cubes",
+            name=f"cube_{part.tile.id}_{part.year}",
+            title=f"Composite of {part.year}, tile {part.tile.id}",
+            about=f"Clear pixels of {marker['looks']} looks ({len(scenes)} scenes of Landsat Collection 2 Level 2) by "
+            f"QA_PIXEL, QA_RADSAT and valid range, reduced to the {composite}, 10th and 90th percentiles and median "
+            "absolute deviations of indices, share of looks that show water, and their number.",
+            geometry=lonlat_outline(part.tile),
+            years=(part.year,),
+            properties={
+                **_grid(part.tile),
+                "processing:level": "L3",
+                "processing:expression": _settings(cube=cube.model_dump(mode="json", exclude={"block_px", "requests"})),
+                "mangroves:lost": sorted(lost),
+                "mangroves:looks": marker["looks"],
+                "mangroves:platforms": sorted({scene.platform for scene in scenes}),
+                "renders": {
+                    "false-colour": {
+                        "title": "False colour: nir08, red, green",
+                        "assets": ["zarr"],
+                        "bidx": [4, 3, 2],
+                        "rescale": [[7273, 21818]] * 3,
+                        "resampling": "nearest",
+                    }
+                },
+            },
+            assets={"zarr": asset, "marker": _marker_asset(run, store)},
+            links=_scene_links(run, scenes),
+            sha256=marker["sha256"],
+            extensions=(_PROJECTION, RASTER_SCHEMA, EO_SCHEMA, _RENDER),
+        ),
+    )
+
+
+def _sample(run: Finished, part: TileYear) -> dict[str, Any] | None:
+    path = part_path(run.outputs / "sample", part.tile.id, part.year)
+    if (marker := read_marker(path)) is None:
+        return None
+    sha256 = marker["files"][path.name]
+    return _item(
+        run,
+        _Output(
+            product="samples",
+            name=f"sample_{part.tile.id}_{part.year}",
+            title=f"Sample of {part.year}, tile {part.tile.id}",
+            about=f"{marker['rows']} pixels drawn by seed {run.params.seed}, stratified by region and class, labelled "
+            f"by the mask of {marker['mask_year']}; {marker['thinned_rows']} of them as composites of fewer looks.",
+            geometry=lonlat_outline(part.tile),
+            years=(part.year,),
+            properties={
+                "processing:level": "L4",
+                "processing:expression": _settings(
+                    seed=run.params.seed, sample=run.params.sample.model_dump(mode="json")
+                ),
+                "mangroves:tile": part.tile.id,
+                "mangroves:masks": list(run.record["masks"]),
+            },
+            assets={"data": _file_asset(run, path, "Labelled pixels (GeoParquet)", sha256)},
+            links=[_item_link("cubes", f"cube_{part.tile.id}_{part.year}"), *_mask_links(run)],
+            sha256=sha256,
+        ),
+    )
+
+
+def _map(run: Finished, part: TileYear) -> dict[str, Any] | None:
+    store = run.outputs / "maps" / str(part.year) / f"{part.tile.id}.zarr"
+    if (marker := read_marker(store)) is None:
+        return None
+    tifs, model, masks = map_paths(store), run.asked, run.record["masks"]
+    cube = read_marker(run.outputs / "cube" / part.tile.id / f"{part.year}.zarr") or {"lost": []}
+    lost = {loss["scene"] for loss in cube["lost"]}
+    code = threshold_code(model.threshold)
+    titles = {"class": "Class (COG)", "probability": "Probability of mangrove at map prevalence (COG)"}
+    assets = {kind: _file_asset(run, tif, titles[kind], marker["files"][tif.name]) for kind, tif in tifs.items()}
+    assets["class"] |= {"bands": [{"name": "class", **_coded("uint8", OUTSIDE_AREA)}], **_classes(CLASSES)}
+    assets["probability"]["bands"] = [
+        {
+            "name": "probability",
+            "description": "Probability of mangrove at map prevalence",
+            "unit": "1",
+            "raster:scale": 1 / PROBABILITY_SCALE,
+            **_coded("uint16", PROBABILITY_MISSING),
+        }
+    ]
+    assets |= _styles(run, tifs)
+    assets |= {
+        "zarr": _store_asset(run, store, marker, "Class, probability and region (zarr)"),
+        "marker": _marker_asset(run, store),
+    }
+    return _item(
+        run,
+        _Output(
+            product="maps",
+            name=f"map_{part.tile.id}_{part.year}",
+            title=f"Mangrove map of {part.year}, tile {part.tile.id}",
+            about=f"Probability of mangrove by the trees {model.tree_sha256()[:12]}, on land of which "
+            f"{model.training_prevalence:.2%} is mangrove; class mangrove from a probability of {model.threshold:g}. "
+            f"Labels: {_mask_names(masks)}.",
+            geometry=lonlat_outline(part.tile),
+            years=(part.year,),
+            properties={
+                **_grid(part.tile),
+                "processing:level": "L4",
+                "processing:expression": {"format": "numpy", "expression": f"where(probability >= {code}, 2, 1)"},
+                "mangroves:masks": list(masks),
+                "mangroves:model_sha256": run.model_sha256,
+                "mangroves:cube_sha256": cube.get("sha256", ""),
+                "renders": {
+                    "class": _class_render("class", CLASSES, "Class"),
+                    "probability": {
+                        "title": "Probability of mangrove",
+                        "assets": ["probability"],
+                        "rescale": [[0, PROBABILITY_SCALE]],
+                        "nodata": PROBABILITY_MISSING,
+                        "colormap": {
+                            str(round(255 * value)): [*colour, 255] for value, colour in PROBABILITY_RAMP.stops
+                        },
+                        "resampling": "nearest",
+                    },
+                },
+            },
+            assets=assets,
+            links=[
+                _item_link("cubes", f"cube_{part.tile.id}_{part.year}"),
+                *_model_link(run),
+                *_mask_links(run),
+                *(_source_link(run, (href, _COG, "habitat limit")) for href in run.habitat),
+                *_scene_links(run, [scene for scene in part.scenes if scene.id not in lost]),
+            ],
+            sha256=marker["sha256"],
+            extensions=(_PROJECTION, RASTER_SCHEMA, _CLASSIFICATION, _RENDER),
+        ),
+    )
+
+
+def _history(run: Finished, tile: Tile) -> dict[str, Any] | None:
+    store = run.outputs / "change" / "history" / f"{tile.id}.zarr"
+    if (marker := read_marker(store)) is None:
+        return None
+    years, legends = tuple(marker["years"]), {"kind": CHANGES, "class": CLASSES}
+    assets: dict[str, dict[str, Any]] = {}
+    for kind, tif in history_paths(store).items():
+        layer = HISTORY_LAYERS[kind]
+        asset = _file_asset(run, tif, f"{layer['long_name'].capitalize()} (COG)", marker["files"][tif.name])
+        names = [f"{kind} {year}" for year in years] if kind in ("class", "probability", "uncertainty") else [kind]
+        scaled = {"raster:scale": layer["scale_factor"]} if "scale_factor" in layer else {}
+        asset["bands"] = [{"name": name, **scaled, **_coded(*_HISTORY_TYPES[kind])} for name in names]
+        assets[kind] = asset | (_classes(legends[kind]) if kind in legends else {})
+    assets |= _styles(run, {kind: history_paths(store)[kind] for kind in legends})
+    assets |= {
+        "zarr": _store_asset(run, store, marker, "All layers and years (zarr)"),
+        "marker": _marker_asset(run, store),
+    }
+    return _item(
+        run,
+        _Output(
+            product="histories",
+            name=f"history_{tile.id}",
+            title=f"History {years[0]}-{years[-1]}, tile {tile.id}",
+            about="All maps of a pixel told together "
+            + (
+                "by a hidden Markov model"
+                if run.params.change.model == "hmm"
+                else "as few level stretches of probability"
+            )
+            + f"; patches of less than {run.params.change.min_area_ha:g} ha are told apart.",
+            geometry=lonlat_outline(tile),
+            years=years,
+            properties={
+                **_grid(tile),
+                "processing:level": "L4",
+                "processing:expression": _settings(change=run.params.change.tracing),
+                "mangroves:model_sha256": run.model_sha256,
+                "mangroves:masks": list(run.record["masks"]),
+                "renders": {"kind": _class_render("kind", CHANGES, "What happened")},
+            },
+            assets=assets,
+            links=[*(_item_link("maps", f"map_{tile.id}_{year}") for year in years), *_model_link(run)],
+            sha256=marker["sha256"],
+            extensions=(_PROJECTION, RASTER_SCHEMA, _CLASSIFICATION, _RENDER),
+        ),
+    )
+
+
+def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] | None:
+    name = f"{pair[0]}-{pair[1]}"
+    store = run.outputs / "change" / name / f"{tile.id}.zarr"
+    if (marker := read_marker(store)) is None:
+        return None
+    tif = change_path(store)
+    asset = _file_asset(run, tif, "Transition (COG)", marker["files"][tif.name])
+    asset |= {"bands": [{"name": "transition", **_coded("uint8", OUTSIDE_AREA)}], **_classes(PAIRS)}
+    return _item(
+        run,
+        _Output(
+            product="changes",
+            name=f"change_{tile.id}_{name}",
+            title=f"Mangrove change {name}, tile {tile.id}",
+            about=f"Classes of {pair[0]} and {pair[1]}, as the history of all years tells them, compared by pixel.",
+            geometry=lonlat_outline(tile),
+            years=pair,
+            properties={
+                **_grid(tile),
+                "processing:level": "L4",
+                "processing:expression": _settings(change=run.params.change.tracing, pair=list(pair)),
+                "mangroves:model_sha256": run.model_sha256,
+                "mangroves:masks": list(run.record["masks"]),
+                "renders": {"transition": _class_render("transition", PAIRS, "Change")},
+            },
+            assets={
+                "transition": asset,
+                **_styles(run, {"transition": tif}),
+                "zarr": _store_asset(run, store, marker, "Transition (zarr)"),
+                "marker": _marker_asset(run, store),
+            },
+            links=[_item_link("histories", f"history_{tile.id}")],
+            sha256=marker["sha256"],
+            extensions=(_PROJECTION, RASTER_SCHEMA, _CLASSIFICATION, _RENDER),
+        ),
+    )
+
+
+def _models(run: Finished) -> Iterator[dict[str, Any]]:
+    """Yield the items of the run's model and, where it was trained here, of the one of bands and indices."""
+    here = run.params.train.source == "here"
+    folders = (run.model_folder, *([run.model_folder / BANDS_MODEL] if here else []))
+    links: list[Link] = []
+    if here:
+        labelled = {year for mask in run.record["masks"] for year in mask["labels_years"]}
+        parts = [part for part in run.plan.tile_years if part.year in labelled]
+        links = [_item_link("samples", f"sample_{part.tile.id}_{part.year}") for part in parts] + _mask_links(run)
+    for folder in folders if run.tells_model else ():
+        item = _model_item(run, folder, here)
+        properties = item["properties"]
+        for asset in item["assets"].values():
+            asset["href"] = _href(folder / asset["href"].removeprefix("./"), run.items)
+        about = (
+            f"XGBoost fitted to the samples of {len(properties['mangroves:regions'])} regions; held out: "
+            f"{', '.join(properties['mangroves:hold_out']) or 'none'}."
+        )
+        properties |= {
+            **_common(run, properties["mangroves:sha256"], "models", about),
+            "description": _noted(run, properties["description"]),
+            "processing:level": "L4",
+            "mangroves:settings": json.dumps(run.params.train.model_dump(mode="json"), sort_keys=True),
+        }
+        item["stac_extensions"] = sorted({*item["stac_extensions"], *_EVERY, _SCIENTIFIC})
+        yield {**item, "collection": _collection_id(run, "models"), "links": _links_of_item(run, links)}
+
+
+def _model_item(run: Finished, folder: Place, here: bool) -> dict[str, Any]:
+    """Return the item that a model's card has, as its trees say where it is not of this run."""
+    if here:
+        return json.loads((folder / ITEM_FILE).read_text(encoding="utf-8"))
+    return stac_item(run.model, facts={"title": run.params.name, "notice": run.params.notice})
+
+
+def _summary(run: Finished) -> dict[str, Any]:
+    """Return the item of what a run has once: tables, patches, charts and mosaics."""
+    change = run.outputs / "change"
+    folders: list[Place] = [run.folder, change, change / "history", *(change / f"{a}-{b}" for a, b in run.pairs)]
+    folders += [run.outputs / "maps" / str(year) for year in run.plan.years]
+    assets: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        files = {path.name: path for path in entries(folder)[1]}
+        for name, path in files.items():
+            if (
+                name.startswith(".")
+                or path.suffix not in (".csv", ".parquet", ".png", ".vrt", ".gpkg")
+                or name == ITEMS
+            ):
+                continue
+            beside = files.get(f"{name}.json")
+            sha256 = json.loads(beside.read_text(encoding="utf-8")).get("sha256") if beside else None
+            assets[name] = _file_asset(run, path, name, sha256 or bytes_sha256(path))
+    frozen = run.record["items"]
+    assets[ITEMS] = _file_asset(run, run.folder / ITEMS, "Frozen list of scenes", frozen["sha256"])
+    assets[ITEMS]["roles"] = ["metadata"]
+    histories = [_item_link("histories", f"history_{tile.id}") for tile in run.plan.tiles] if run.pairs else []
+    digest = [asset["file:checksum"] for _, asset in sorted(assets.items())]
+    return _item(
+        run,
+        _Output(
+            product="summaries",
+            name="summary",
+            title=f"Areas, series and patches of {run.params.name}",
+            about="Pixels counted by class, region and year, hectares on the ellipsoid; not adjusted for error.",
+            geometry=shapely.union_all([lonlat_outline(tile) for tile in run.plan.tiles]),
+            years=run.plan.years,
+            properties={
+                "processing:level": "L4",
+                "processing:expression": _settings(change=run.params.change.tracing),
+                "mangroves:masks": list(run.record["masks"]),
+            },
+            assets=assets,
+            links=histories or [_item_link("maps", f"map_{p.tile.id}_{p.year}") for p in run.plan.tile_years],
+            sha256=fingerprint_of(digest),
+        ),
+    )
+
+
+# --- parts of an item --------------------------------------------------------------------------------------------
+
+
+def _item(run: Finished, output: _Output) -> dict[str, Any]:
+    start, end = run.periods[output.years[0]][0], run.periods[output.years[-1]][1] - dt.timedelta(seconds=1)
+    properties = {
+        "title": output.title,
+        "datetime": None,
+        "start_datetime": f"{start:%Y-%m-%dT%H:%M:%SZ}",
+        "end_datetime": f"{end:%Y-%m-%dT%H:%M:%SZ}",
+        **_common(run, output.sha256, output.product, output.about),
+        "mangroves:years": list(output.years),
+        **output.properties,
+    }
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": sorted({*_EVERY, _FILE, _SCIENTIFIC, *output.extensions}),
+        "id": output.name,
+        "collection": _collection_id(run, output.product),
+        "geometry": json.loads(shapely.to_geojson(output.geometry)),
+        "bbox": [float(edge) for edge in output.geometry.bounds],
+        "properties": dict(sorted(properties.items())),
+        "links": _links_of_item(run, output.links),
+        "assets": dict(output.assets),
+    }
+
+
+def _common(run: Finished, sha256: str, product: str, about: str) -> dict[str, Any]:
+    """Return what every item says: whose it is, what made it, and by which configuration and list of scenes."""
+    notice, versions = run.params.notice, run.versions
+    return {
+        "description": _noted(run, PRODUCTS[product][1]),
+        "license": run.params.about.licence,
+        "providers": _providers(run),
+        "sci:citation": citation(run),
+        "version": f"{engine.__version__}+{sha256[:12]}",
+        "processing:lineage": _noted(run, about),
+        "processing:software": {name: str(text) for name, text in versions.items() if name != "engine_sha256"},
+        "processing:version": engine.__version__,
+        "mangroves:product": product,
+        "mangroves:run": run.params.name,
+        "mangroves:sha256": sha256,
+        "mangroves:engine_sha256": str(versions["engine_sha256"]),
+        "mangroves:config_sha256": run.record["config_sha256"],
+        "mangroves:items_sha256": run.record["items"]["sha256"],
+        **({"mangroves:notice": notice} if notice else {}),
+    }
+
+
+def _noted(run: Finished, text: str) -> str:
+    """Return a text that begins with the notice of the run, where it has one."""
+    notice = run.params.notice
+    return f"{notice.rstrip('.')}. {text}" if notice and notice.rstrip(".") not in text else text
+
+
+def _providers(run: Finished) -> list[dict[str, Any]]:
+    about = run.params.about
+    own = {"name": about.provider, "roles": ["processor"], **({"url": about.url} if about.url else {})}
+    software = {"name": f"mangroves {engine.__version__}", "description": "software", "roles": ["processor"]}
+    scenes = [] if run.params.notice.upper().startswith("SIMULATED") else [_LANDSAT]
+    return [*scenes, own if about.provider else software]
+
+
+def citation(run: Finished) -> str:
+    """Return how the maps of a run are to be cited."""
+    if run.params.about.citation:
+        return run.params.about.citation
+    years, masks = run.plan.years, run.record["masks"]
+    named = sorted({mask["citation"] for mask in masks if mask["citation"]})
+    whose = f"{run.params.about.provider}: " if run.params.about.provider else ""
+    span = f"{years[0]}-{years[-1]}" if len(years) > 1 else str(years[0])
+    labels = f" Labels: {'; '.join(named)}." if named else ""
+    notice = (
+        f" {run.params.notice}." if run.params.notice else " Imagery: Landsat Collection 2, U.S. Geological Survey."
+    )
+    return (
+        f"{whose}{run.params.name}, mangrove maps of {span}, made with mangroves {engine.__version__}.{notice}{labels}"
+    )
+
+
+def _settings(**sections: Any) -> dict[str, Any]:
+    """Return settings of the configuration as an expression; as text, so that all items of a table have one type."""
+    return {"format": "mangroves configuration", "expression": json.dumps(sections, sort_keys=True)}
+
+
+def _grid(tile: Tile) -> dict[str, Any]:
+    geobox = tile.geobox
+    return {
+        "proj:code": f"EPSG:{tile.epsg}",
+        "proj:shape": list(tile.shape),
+        "proj:transform": [float(value) for value in geobox.transform[:6]],
+        "proj:bbox": [float(edge) for edge in geobox.extent.boundingbox],
+        "mangroves:tile": tile.id,
+        "gsd": PIXEL_M,
+    }
+
+
+_HISTORY_TYPES: Final = {
+    "kind": ("uint8", OUTSIDE_AREA),
+    "loss_year": ("uint16", 0),
+    "gain_year": ("uint16", 0),
+    "confidence": ("uint8", 0),
+    "looks": ("uint16", 0),
+    "tide_suspect": ("uint8", 0),
+    "large": ("uint8", 0),
+    "class": ("uint8", OUTSIDE_AREA),
+    "probability": ("uint16", PROBABILITY_MISSING),
+    "uncertainty": ("uint8", 255),
+}
+
+
+def _coded(dtype: str, nodata: int) -> dict[str, Any]:
+    return {"data_type": dtype, "nodata": nodata, "raster:sampling": "area", "raster:spatial_resolution": PIXEL_M}
+
+
+def _classes(legend: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "classification:classes": [
+            {
+                "value": entry.code,
+                "name": entry.name.replace(" ", "_").replace(",", ""),
+                "title": entry.name,
+                "description": entry.name,
+                "color_hint": "".join(f"{channel:02X}" for channel in entry.colour),
+                "nodata": entry.code == OUTSIDE_AREA,
+            }
+            for entry in legend
+        ]
+    }
+
+
+def _class_render(asset: str, legend: Sequence[Entry], title: str) -> dict[str, Any]:
+    colours = {str(entry.code): [*entry.colour, 0 if entry.code == OUTSIDE_AREA else 255] for entry in legend}
+    return {"title": title, "assets": [asset], "nodata": OUTSIDE_AREA, "colormap": colours, "resampling": "nearest"}
+
+
+def _layers(store: Place) -> list[dict[str, Any]]:
+    """Describe the layers of a cube beside the composite, as the store's own metadata has them."""
+    nodes = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["consolidated_metadata"]["metadata"]
+    found = []
+    for name, node in sorted(nodes.items()):
+        attrs = node.get("attributes", {})
+        if len(node.get("shape", ())) == 2:
+            band = {"name": name, "description": attrs.get("long_name", name), "data_type": node["data_type"]}
+            band |= {"nodata": attrs["_FillValue"]} if "_FillValue" in attrs else {}
+            found.append(band | ({"raster:scale": attrs["scale_factor"]} if "scale_factor" in attrs else {}))
+    return found
+
+
+def _href(place: Place, start: Path) -> str:
+    """Return a relative path from a folder of the catalog, the address of what lies elsewhere."""
+    return str(place) if isinstance(place, ObjectPath) else relative(place.resolve(), start.resolve())
+
+
+def _asset(run: Finished, path: Place, title: str, roles: Sequence[str]) -> dict[str, Any]:
+    href = _href(path, run.items)
+    return {"href": href, "type": _MEDIA[path.suffix], "title": title, "roles": list(roles)}
+
+
+def _file_asset(run: Finished, path: Place, title: str, sha256: str, role: str = "data") -> dict[str, Any]:
+    size = path.size() if isinstance(path, ObjectPath) else path.stat().st_size
+    # A multihash: 0x12 sha2-256, 0x20 bytes.
+    return _asset(run, path, title, [role]) | {"file:size": size, "file:checksum": f"1220{sha256}"}
+
+
+def _store_asset(run: Finished, store: Place, marker: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Describe a zarr store: a folder has no checksum, so that of its decoded arrays is told."""
+    return _asset(run, store, title, ["data", "zarr"]) | {"mangroves:sha256": marker["sha256"]}
+
+
+def _marker_asset(run: Finished, store: Place) -> dict[str, Any]:
+    path = marker_path(store)
+    return _file_asset(run, path, "Completion marker: hashes, counts, losses", bytes_sha256(path), "metadata")
+
+
+def _styles(run: Finished, tifs: Mapping[str, Place]) -> dict[str, dict[str, Any]]:
+    """Describe the QGIS styles beside some rasters."""
+    found = {kind: tif.with_suffix(".qml") for kind, tif in tifs.items()}
+    return {
+        f"{kind}-style": _file_asset(run, path, f"QGIS style of {kind}", bytes_sha256(path), "style")
+        for kind, path in found.items()
+        if path.is_file()
+    }
+
+
+# --- links -------------------------------------------------------------------------------------------------------
+
+
+def _collection_id(run: Finished, product: str) -> str:
+    return f"{run.params.name}-{product}"
+
+
+def _links_of_item(run: Finished, sources: Iterable[Link]) -> list[Link]:
+    return [
+        {"rel": "root", "href": f"../{CATALOG}", "type": "application/json"},
+        {"rel": "parent", "href": "./collection.json", "type": "application/json"},
+        {"rel": "collection", "href": "./collection.json", "type": "application/json"},
+        {
+            "rel": "processing-execution",
+            "href": f"../../{RECORD}",
+            "type": "application/json",
+            "title": "Record of the run",
+        },
+        *sources,
+    ]
+
+
+def _item_link(product: str, name: str) -> Link:
+    return {
+        "rel": "derived_from",
+        "href": f"../{product}/{name}.json",
+        "type": "application/geo+json",
+        "title": name,
+    }
+
+
+def _model_link(run: Finished) -> list[Link]:
+    return [_item_link("models", f"mangroves-{run.model_sha256[:16]}")] if run.tells_model else []
+
+
+def _source_link(run: Finished, source: Source) -> Link:
+    """Link what lies outside the catalog: by unsigned address, a file by its path from here."""
+    href, media, title = source
+    if "://" in href:
+        where = redact(unsigned(href))
+    else:
+        where = Path(os.path.relpath(Path(href).expanduser().resolve(), run.items.resolve())).as_posix()
+    return {"rel": "derived_from", "href": where, "type": media, "title": title}
+
+
+def _scene_links(run: Finished, scenes: Iterable[Scene]) -> list[Link]:
+    """Link scenes by the address of their item where the catalog they come from has one for each, else by a file."""
+    search = run.params.search
+    api = ""
+    if len(search.catalogs) == 1:
+        [catalog] = search.catalogs
+        plain = unsigned(PLANETARY_COMPUTER if catalog == "planetary-computer" else catalog).rstrip("/")
+        if "://" in plain and not Path(plain).suffix:  # an API, whose items lie there (OGC API - Features)
+            api = f"{plain}/collections/{search.collection}/items/"
+    return [
+        _source_link(
+            run,
+            (f"{api}{scene.id}", "application/geo+json", scene.id)
+            if api
+            else (scene.assets["red"], "image/tiff; application=geotiff", scene.id),
+        )
+        for scene in scenes
+    ]
+
+
+def _mask_links(run: Finished) -> list[Link]:
+    """Link the masks that labelled this run's own samples."""
+    if run.params.train.source != "here":
+        return []
+    links = []
+    for mask in run.params.labels.masks:
+        path = str(run.folder / "masks" / f"{mask.path}-{mask.year}") if mask.path in ABOUT else unsigned(mask.path)
+        media = _MEDIA.get(Path(path).suffix, "application/octet-stream")
+        links.append(_source_link(run, (path, media, f"mask {mask.name or Path(path).name} {mask.year}")))
+    return links
+
+
+def _mask_names(masks: Iterable[Mapping[str, Any]]) -> str:
+    named = (f"{mask['name']} {mask['year']} ({mask['licence'] or 'licence not stated'})" for mask in masks)
+    return "; ".join(dict.fromkeys(named)) or "not recorded"
+
+
+# --- collections -------------------------------------------------------------------------------------------------
+
+
+def _root(run: Finished, products: Sequence[str]) -> dict[str, Any]:
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": run.params.name,
+        "title": run.params.name,
+        "description": _noted(run, "Mangrove maps and all they come from."),
+        "links": [
+            {"rel": "root", "href": f"./{CATALOG}", "type": "application/json"},
+            *(
+                {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}
+                | {"title": PRODUCTS[name][0]}
+                for name in products
+            ),
+            {
+                "rel": "alternate",
+                "href": f"./{TABLE}",
+                "type": _MEDIA[".parquet"],
+                "title": "All items, stac-geoparquet",
+            },
+        ],
+    }
+
+
+def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    title, about = PRODUCTS[product]
+    masks = run.record["masks"]
+    boxes = [item["bbox"] for item in items if item.get("bbox")] or [[-180.0, -90.0, 180.0, 90.0]]
+    whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
+    times = [item["properties"] for item in items]
+    licence = run.params.about.licence
+    owed = "" if licence != "other" else " Their licence is not stated: whoever made them sets about.licence."
+    return {
+        "type": "Collection",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [_SCIENTIFIC],
+        "id": _collection_id(run, product),
+        "title": f"{run.params.name}: {title}",
+        "description": _noted(run, f"{about} Labels: {_mask_names(masks)}.{owed}"),
+        "license": licence,
+        "providers": _providers(run),
+        "sci:citation": citation(run),
+        "keywords": ["mangrove", "Landsat", product],
+        "extent": {
+            "spatial": {"bbox": [whole]},
+            "temporal": {
+                "interval": [[min(t["start_datetime"] for t in times), max(t["end_datetime"] for t in times)]]
+            },
+        },
+        "links": [
+            {"rel": "root", "href": f"../{CATALOG}", "type": "application/json"},
+            {"rel": "parent", "href": f"../{CATALOG}", "type": "application/json"},
+            *(
+                {"rel": "item", "href": f"./{item['id']}.json", "type": "application/geo+json"}
+                | {"title": item["properties"]["title"]}
+                for item in items
+            ),
+        ],
+    }
+
+
+# --- stac-geoparquet ---------------------------------------------------------------------------------------------
+
+
+def write_table(items: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write items as one stac-geoparquet file: a row an item, properties as columns.
+
+    Links stay as they are in the items, relative to the folder of the item's collection.
+
+    References
+    ----------
+    stac-geoparquet 1.1.0, https://github.com/stac-utils/stac-geoparquet/blob/main/spec/stac-geoparquet-spec.md.
+    """
+    times = ("datetime", "start_datetime", "end_datetime")
+    rows = []
+    for item in items:
+        properties = {
+            name: dt.datetime.fromisoformat(value) if name in times and value else value
+            for name, value in item["properties"].items()
+        }
+        geometry = item.get("geometry")
+        box = item.get("bbox")
+        rows.append(
+            {name: item[name] for name in ("type", "stac_version", "stac_extensions", "id", "collection")}
+            | {"geometry": None if geometry is None else shapely.to_wkb(shapely.geometry.shape(geometry))}
+            | {"bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) if box else None}
+            | {name: item[name] for name in ("links", "assets")}
+            | properties
+        )
+    table = pa.Table.from_pylist(rows, _schema_of(rows, times))
+    geo = {
+        "version": "1.1.0",
+        "primary_column": "geometry",
+        "columns": {"geometry": {"encoding": "WKB", "geometry_types": []}},
+    }
+    told = {"geo": json.dumps(geo), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(told), temporary, compression="zstd")
+
+
+def _schema_of(rows: Sequence[Mapping[str, Any]], times: Sequence[str]) -> pa.Schema:
+    """Return the columns that any row has, each of the one type that holds all its values."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    fields = []
+    for name in names:
+        if name in times:
+            fields.append(pa.field(name, pa.timestamp("us", "UTC")))
+        elif name == "geometry":
+            fields.append(pa.field(name, pa.binary()))
+        else:
+            fields.append(pa.field(name, pa.infer_type([row.get(name) for row in rows])))
+    return pa.schema(fields)

@@ -1,0 +1,33 @@
+"""The catalog of a run: where all its outputs come from, written when they are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.change import year_pairs
+from engine.lineage import Finished, write_catalog
+from engine.model import Model
+from engine.places import Place
+from engine.plan import Plan
+from jobs.context import Run
+
+
+def write_lineage(run: Run, plan: Plan, model: Model, model_folder: Place) -> Path:
+    """Write ``stac/catalog.json`` of a finished run, and return it."""
+    params = run.params
+    habitat = [] if run.habitat is None else [raster.href for raster in (*run.habitat[1].dem, *run.habitat[1].water)]
+    with run.record.stage("catalog"):
+        return write_catalog(
+            Finished(
+                params=params,
+                record=run.record.data,
+                folder=run.folder,
+                outputs=run.outputs,
+                plan=plan,
+                periods=run.periods,
+                model=model,
+                model_folder=model_folder,
+                habitat=habitat,
+                pairs=year_pairs(params.years, params.change.pairs),
+            )
+        )
