@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "predict": "Add probability and class of mangrove to a table of pixels.",
     "evaluate": "Judge the classifier: intervals, transfer, importance, errors.",
     "classify": "Map probability and class, wall to wall.",
+    "edit": "Apply polygons that people drew over the maps, kept in versions.",
+    "suggest": "Propose pixels whose label would help the classifier most.",
     "change": "Compare years into change rasters and area tables.",
     "assess": "Accuracy and areas with intervals, from points an interpreter looked at.",
     "status": "Say how far a run is, and what drives it.",
@@ -66,6 +68,8 @@ EXAMPLES: Final = {
         "my-coast.yaml --zones districts.gpkg --by name",
         "GMW_N26W082_1996_v3.tif GMW_N26W082_2020_v3.tif --out florida",
     ),
+    "edit": ("runs/my-coast corrections.gpkg", "runs/my-coast --list", "runs/my-coast --undo"),
+    "suggest": ("runs/my-coast --count 100", "runs/my-coast --labels labels.csv"),
     "assess": (
         "design my-coast.yaml",
         "read my-coast.yaml --labels labels.csv",

@@ -75,6 +75,7 @@ STEPS = {
     "change",
     "classify",
     "cube",
+    "edits",
     "explore",
     "evaluate",
     "habitat",
@@ -88,13 +89,14 @@ STEPS = {
     "predict",
     "sample",
     "stack",
+    "suggest",
     "train",
     "transfer",
     "tune",
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks", "verify", "why"}
+TASKS = {"tasks", "edit_tasks", "history_tasks", "verify", "why"}
 """Join steps into the bodies of dask tasks."""
 
 
