@@ -16,6 +16,7 @@ from engine.area import Area, region_codes
 from engine.change import area_table, records
 from engine.edits import burn_edits, edit_tile
 from engine.grid import Tile
+from engine.kernels.bins import encode
 from engine.kernels.features import feature_stack
 from engine.legend import ADDED, AS_MAPPED, CLASSES, EDITS, LABEL_UNKNOWN, MANGROVE, OTHER, OUTSIDE_AREA, REMOVED
 from engine.params import SampleParams
@@ -24,6 +25,7 @@ from engine.raster import write_cog
 from engine.sample import draw_tile, part_path, read_part, write_part
 from engine.scratch import release_scratch
 from engine.store import grid_coords, is_current, marker_path, open_store, read_marker, write_marker, write_store
+from engine.suggest import Pool, draw_pool, labelled_rows, metres_to
 from engine.tasks import Adjoining, layers_of_features
 
 _LABELS = np.zeros(len(EDITS), dtype=np.uint8)
@@ -94,7 +96,7 @@ def edit_task(
         legend=CLASSES,
         tags=tags,
         overview="mode",
-        description="mangrove map as edited by hand: 0 not observed or unsure, 1 other, 2 mangrove, 3 outside the limit",
+        description="mangrove map as edited by hand: 0 not observed or unsure, 1 other, 2 mangrove, 3 no habitat",
     )
     write_cog(
         tifs["edit"],
@@ -170,13 +172,15 @@ def edit_sample_task(
         looks=0,
     )
     weight = [
-        draw.weights.get(key, draw.weights.get(("", key[1]), 1.0)) for key in zip(frame["region"], frame["label"], strict=True)
+        draw.weights.get(key, draw.weights.get(("", key[1]), 1.0))
+        for key in zip(frame["region"], frame["label"], strict=True)
     ]
     frame = frame.assign(weight=np.array(weight, np.float64), thinned=True, why=f"edit: drawn by hand, {draw.layer}")
     masked, overruled = read_part(ordinary) if read_marker(ordinary) else frame.iloc[:0], 0
     if len(masked):
         row, col = tile.window[:2]
-        edited = edits[masked["grid_row"].to_numpy() - row, masked["grid_col"].to_numpy() - col] != AS_MAPPED
+        at = masked["grid_row"].to_numpy() - row, masked["grid_col"].to_numpy() - col
+        edited = (edits[at] != AS_MAPPED) & ~refused[at]
         overruled = int(edited.sum())
         masked = masked.assign(interior=masked["interior"].to_numpy(bool) & ~edited)
         frame["sensor"], frame["looks"] = masked["sensor"].iloc[0], masked["looks"].iloc[0]
@@ -188,8 +192,44 @@ def edit_sample_task(
         "fingerprint": fingerprint,
         "tile": tile.id,
         "year": year,
-        "rows": {name: int((frame["label"] == code).sum()) for name, code in (("mangrove", MANGROVE), ("other", OTHER))},
+        "rows": {
+            name: int((frame["label"] == code).sum()) for name, code in (("mangrove", MANGROVE), ("other", OTHER))
+        },
         "overruled_rows": overruled,
         "held_out_pixels": int(((labels != LABEL_UNKNOWN) & refused).sum()),
     }
     write_marker(marker_path(path), marker, [path])
+
+
+def suggest_task(
+    mapped: Place,
+    cube: Place,
+    tile: Tile,
+    year: int,
+    area: Area,
+    held_out: tuple[str, ...],
+    pieces: tuple[tuple[int, bytes], ...],
+    sample: Place,
+    features: tuple[str, ...],
+    edges: tuple[np.ndarray, ...],
+    seed: int,
+    adjoining: Sequence[Adjoining] = (),
+) -> Pool:
+    """Draw a tile's candidates for labels: classified pixels that nobody edited, outside the regions held out."""
+    release_scratch()
+    with open_store(mapped) as data:
+        classes, probability, regions = (data[name].values for name in ("class", "probability", "region"))
+    edits, _ = burn_edits(pieces, tile)
+    held = [code for code, region in enumerate(area.regions, 1) if region.name in held_out]
+    open_to = ((classes == MANGROVE) | (classes == OTHER)) & (edits == AS_MAPPED) & ~np.isin(regions, held)
+    found = draw_pool(probability, open_to, regions, [region.name for region in area.regions], tile, seed=seed)
+    layers = layers_of_features(cube, tile, features, adjoining)
+    y, x = found["row"].to_numpy() - tile.window[0], found["col"].to_numpy() - tile.window[1]
+    at_points = {name: layer[..., y, x][..., np.newaxis, :] for name, layer in layers.items()}
+    codes = encode(feature_stack(at_points, features)[:, 0], edges).T
+    rows = read_part(sample) if read_marker(sample) else None
+    if rows is None or rows.empty:
+        nothing = np.empty((0, len(features)), np.uint8), np.empty(0, np.uint64)
+        return Pool(found.assign(labelled_m=np.inf), codes, *nothing)
+    rows = rows[~rows["region"].isin(list(held_out))]
+    return Pool(found.assign(labelled_m=metres_to(rows, found)), codes, *labelled_rows(rows, features, edges, seed))

@@ -215,7 +215,7 @@ def _polygon(number: int, geometry: BaseGeometry | None) -> BaseGeometry:
         what = "no geometry" if geometry is None else geometry.geom_type
         raise ConfigError(f"edit {number} is {what}, and no polygon", fix=_DRAW)
     west, south, east, north = geometry.bounds if not geometry.is_empty else (math.nan,) * 4
-    if not (-360 <= west and east <= 360 and -80 <= south and north <= 80):  # also of what is no number
+    if not (max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 80):  # also of what is no number
         raise ConfigError(
             f"edit {number} reaches beyond the Earth's UTM grid (longitude {west:g}..{east:g}, latitude "
             f"{south:g}..{north:g})",
@@ -448,7 +448,9 @@ def burn_edits(pieces: Sequence[tuple[int, bytes]], tile: Tile) -> tuple[np.ndar
     conflicts : ndarray of bool, shape (y, x)
         True where polygons of several kinds lie.
     """
-    shapes = [(outline, code) for (code, _), outline in zip(pieces, shapely.from_wkb([p for _, p in pieces]), strict=True)]
+    shapes = [
+        (outline, code) for (code, _), outline in zip(pieces, shapely.from_wkb([p for _, p in pieces]), strict=True)
+    ]
 
     def burn(some: list[tuple[BaseGeometry, int]]) -> np.ndarray:
         out = np.zeros(tile.shape, dtype=np.uint8)

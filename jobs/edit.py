@@ -22,7 +22,6 @@ from engine.record import read_record
 from engine.store import fingerprint_of, read_marker
 from engine.tasks import map_paths, remove_unlisted
 from jobs.classify import map_path, write_styles
-from jobs.config import JSON
 from jobs.context import Options, Run, open_run, work_options
 from jobs.plan import plan_run
 from jobs.reporter import Reporter
@@ -79,7 +78,9 @@ def apply_layer(run: Run, plan: Plan, mapped: dict[str, dict[str, Any]], layer: 
     todo = [call for call, current in found if not current]
     for year in plan.years:
         stores = [edited_path(run, part) for part, _ in touched if part.year == year]
-        keep = [place for store in stores for place in (store, store.with_suffix(".json"), *edited_paths(store).values())]
+        keep = [
+            place for store in stores for place in (store, store.with_suffix(".json"), *edited_paths(store).values())
+        ]
         keep += [_mosaic(run, year, tile.zone) for tile in plan.tiles]
         names = {name for place in keep for name in (place.name, f"{place.name}.aux.xml", f"{place.stem}.qml")}
         names |= {f"{_mosaic(run, year, tile.zone).name}.json" for tile in plan.tiles}
@@ -124,9 +125,7 @@ def _changes(markers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def edited_areas(
-    plan: Plan, mapped: dict[str, dict[str, Any]], edited: dict[str, dict[str, Any]]
-) -> pd.DataFrame:
+def edited_areas(plan: Plan, mapped: dict[str, dict[str, Any]], edited: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Lay the areas of the map and of the edited map side by side: a row a year, region and class."""
 
     def table(markers: list[dict[str, Any]]) -> pd.DataFrame:
@@ -164,9 +163,7 @@ def _join_tiles(run: Run, plan: Plan, touched: Sequence[TileYear], tags: dict[st
 
 def _show(run: Run, layer: Layer, told: dict[str, Any]) -> None:
     changed = ", ".join(f"{name} {hectares:,.1f} ha" for name, hectares in told["changed_ha"].items())
-    run.reporter.say(
-        f"edit      version {layer.version}, {told['polygons']} polygon(s), all years together: {changed}"
-    )
+    run.reporter.say(f"edit      version {layer.version}, {told['polygons']} polygon(s), all years together: {changed}")
     if told["conflicting_pixels"]:
         run.reporter.say(
             f"edit      {told['conflicting_pixels']:,} pixel(s) lie in polygons of several kinds: the last one holds"
@@ -229,7 +226,7 @@ def show_versions(run: Path, *, as_json: bool) -> None:
     versions = list_versions(run)
     lines = [
         f"{one['version']:>4}  {one['made']}  {one['author']}: {one['action']}, {one['polygons']} polygon(s) in all  "
-        f"{one['source'] if 'source' in one else ''}".rstrip()
+        f"{one.get('source', '')}".rstrip()
         for one in versions
     ]
     Reporter(as_json=as_json).result({"versions": versions}, "\n".join(lines) or "no edits")
