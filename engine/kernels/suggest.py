@@ -40,7 +40,7 @@ def entropy(probability: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> entropy(np.array([0, 1100, 5000, 10000], dtype="uint16")).round(3)
-    array([0.   , 0.5  , 1.   , 0.   ], dtype=float32)
+    array([0. , 0.5, 1. , 0. ], dtype=float32)
     """
     if probability.dtype != np.uint16 or probability.max(initial=0) > PROBABILITY_SCALE:
         raise ValueError(f"probability must be uint16 up to {PROBABILITY_SCALE}, got {probability.dtype}")
@@ -126,10 +126,8 @@ def choose_diverse(
     chosen: list[int] = []
     distance: list[np.float32] = []
     while len(chosen) < count and len(features):
-        with np.errstate(invalid="ignore"):
-            # Where nothing is labelled all are equally far.
-            score = left * (nearest if np.isfinite(nearest).any() else np.float32(1))
-        best = int(np.argmax(np.nan_to_num(score, nan=0.0, posinf=np.finfo(np.float32).max)))
+        score = left if np.isinf(nearest[0]) else left * nearest  # where nothing is labelled all are equally far
+        best = int(np.argmax(score))
         if not score[best] > 0:
             break
         chosen.append(best)
