@@ -31,7 +31,7 @@ from engine.trust import Trust
 from jobs.cli import main as mangroves
 from jobs.suggest import label_pixels
 
-REGIONS: Final = ("Vietnam1", "Cuba1", "Fiji", "India")
+REGIONS: Final = ("Vietnam1", "Cuba1", "Nigeria1", "India")
 HELD: Final = "sim-India"
 YEAR: Final = 2017
 ARMS: Final = ("none", "random", "suggested")
