@@ -180,13 +180,13 @@ def _checked(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(row["kind"]).strip().lower()
     if kind not in KINDS:
         raise ConfigError(f"edit {number}: kind {kind[:40]!r} is none", fix="write " + ", ".join(KINDS))
-    years = [_year(number, name, row.get(name)) for name in ("from_year", "to_year")]
-    if None not in years and years[0] > years[1]:
-        raise ConfigError(f"edit {number}: from_year {years[0]} is after to_year {years[1]}", fix="swap them")
+    first, last = (_year(number, name, row.get(name)) for name in ("from_year", "to_year"))
+    if first is not None and last is not None and first > last:
+        raise ConfigError(f"edit {number}: from_year {first} is after to_year {last}", fix="swap them")
     return {
         "kind": kind,
-        "from_year": years[0],
-        "to_year": years[1],
+        "from_year": first,
+        "to_year": last,
         "note": _text(row.get("note"), MOST_NOTE),
         "author": _text(row.get("author"), MOST_AUTHOR),
         "geometry": _polygon(number, row["geometry"]),
