@@ -112,8 +112,12 @@ def _world(setting: Setting, folder: Path, seed: int) -> list[dict[str, Any]]:
 
 
 def _command(name: str, about: Path, root: Path, *more: str) -> None:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        mangroves([name, str(about), "--cluster", "threads", "--allow-root", str(root), *more])
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            mangroves([name, str(about), "--cluster", "threads", "--allow-root", str(root), *more])
+    except SystemExit as stop:
+        raise RuntimeError(f"mangroves {name} failed: {said.getvalue().strip().splitlines()[-1:]}") from stop
 
 
 def _truth(frame: pd.DataFrame, archive: Archive) -> np.ndarray:
