@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks import change_runs
+from benchmarks import suggest as suggestions
 from benchmarks.archive import SCALES, Setup, make_archive
 from benchmarks.change import run_change
 from benchmarks.change import show as show_change
@@ -52,6 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     third.add_argument("--workers", type=int, default=2, metavar="N", help="processes [default: 2]; changes no figure")
     third.add_argument("--folder", type=Path, metavar="FOLDER", help="keep archives, runs and maps here")
     third.set_defaults(run=change)
+    fourth = commands.add_parser("suggest", help="suggested labels against random ones, in simulated worlds")
+    fourth.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    fourth.add_argument("--worlds", type=int, default=5, metavar="N", help="one of each seed [default: 5]")
+    fourth.add_argument("--points", type=int, default=100, metavar="N", help="labels of each kind [default: 100]")
+    fourth.add_argument("--folder", type=Path, metavar="FOLDER", help="keep archives, runs and maps here")
+    fourth.set_defaults(run=suggest)
     options = parser.parse_args(arguments)
     return options.run(options, parser)
 
@@ -99,6 +106,12 @@ def change(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     """Run ``change``."""
     setting = change_runs.Setting(seed=options.seed, worlds=options.worlds, workers=options.workers)
     return _score(partial(run_change, setting), show_change, "mangroves-change-", options)
+
+
+def suggest(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+    """Run ``suggest``."""
+    setting = suggestions.Setting(seeds=options.worlds, points=options.points)
+    return _score(partial(suggestions.run_suggest, setting), suggestions.show, "mangroves-suggest-", options)
 
 
 def _say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -152,12 +153,33 @@ def region_codes(area: Area, tile: Tile) -> np.ndarray:
         0 outside the area, otherwise 1 + index into ``area.regions``.
     """
     codes = np.zeros(tile.shape, dtype="uint16")
+    shapes = [(piece, owner + 1) for piece, owner in pieces_in([region.geometry for region in area.regions], tile)]
+    if shapes:
+        rasterize(shapes[::-1], out=codes, transform=tile.geobox.transform)
+        codes[~_in_zone(tile)] = 0
+    return codes
+
+
+def pieces_in(polygons: Sequence[BaseGeometry], tile: Tile) -> list[tuple[BaseGeometry, int]]:
+    """Return what of some polygons lies in a tile or near it, as it is rasterized there.
+
+    Parameters
+    ----------
+    polygons : sequence of MultiPolygon
+        In degrees, longitude -180..180.
+    tile : Tile
+
+    Returns
+    -------
+    list of (geometry, int)
+        In metres of the tile's zone, each with the index of its polygon, in order.
+    """
     west = -180 + 6 * (tile.zone - 1)
     lon, lat = _spread_lonlat(tile)
     # Beyond it nothing of the tile: an edge cut there is 0.01 degrees long at most.
     margin = 0.02
     rect = (lon.min() - margin, lat.min() - margin, lon.max() + margin, lat.max() + margin)
-    parts, owners = shapely.get_parts([region.geometry for region in area.regions], return_index=True)
+    parts, owners = shapely.get_parts(list(polygons), return_index=True)
     left, bottom, right, top = shapely.bounds(parts).T
     near = (left <= rect[2]) & (right >= rect[0]) & (bottom <= rect[3]) & (top >= rect[1])
     # 0.01 degrees: the chord of a parallel at that step strays under a tenth of a pixel. Cut at the tile only
@@ -165,11 +187,7 @@ def region_codes(area: Area, tile: Tile) -> np.ndarray:
     lines = shapely.segmentize(shapely.clip_by_rect(parts[near], west - 0.5, -80, west + 6.5, 80), 0.01)
     project = to_zone(tile.zone).transform
     pieces = shapely.transform(shapely.clip_by_rect(lines, *rect), lambda xy: np.column_stack(project(*xy.T)))
-    shapes = [(piece, owner + 1) for piece, owner in zip(pieces, owners[near], strict=True) if not piece.is_empty]
-    if shapes:
-        rasterize(shapes[::-1], out=codes, transform=tile.geobox.transform)
-        codes[~_in_zone(tile)] = 0
-    return codes
+    return [(piece, int(owner)) for piece, owner in zip(pieces, owners[near], strict=True) if not piece.is_empty]
 
 
 def _spread_lonlat(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
@@ -208,6 +226,33 @@ def _square(longitude: float, latitude: float, size_km: float) -> BaseGeometry:
     return box(longitude - half_lon, latitude - half_lat, longitude + half_lon, latitude + half_lat)
 
 
+def read_degrees(path: Path, *, what: str) -> gpd.GeoDataFrame:
+    """Read all layers of a vector file, its geometries in degrees.
+
+    Raises
+    ------
+    ConfigError
+        If the file is unreadable, not what its name says, or has no coordinate system.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{what} {path} does not exist", fix="paths start from the folder the command runs in")
+    try:
+        if not is_plain_vector(path):
+            raise ValueError("not a file of its kind")
+        if path.suffix.lower() in (".parquet", ".geoparquet"):
+            frames = [gpd.read_parquet(path)]
+        else:  # a folder of a KML is a layer
+            frames = [gpd.read_file(path, layer=layer) for layer, kind in pyogrio.list_layers(path) if kind]
+    except Exception as error:
+        raise ConfigError(
+            f"{what} {path.name} cannot be read as polygons ({type(error).__name__})",
+            fix="give a GeoJSON, GeoPackage, shapefile, KML or GeoParquet",
+        ) from error
+    if not all(isinstance(frame, gpd.GeoDataFrame) and frame.crs for frame in frames) or not frames:
+        raise ConfigError(f"{what} {path.name} has no coordinate system", fix="add a .prj or crs")
+    return pd.concat([frame.to_crs(4326) for frame in frames], ignore_index=True)
+
+
 def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -> dict[str, BaseGeometry]:
     """Read a polygon file in degrees: its parts by the values of ``name_field``, or all of it as ``name``.
 
@@ -228,23 +273,7 @@ def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -
         If the file is unreadable, not what its name says, has no coordinate system, no polygon, no such column,
         or more than ``MOST_REGIONS`` parts.
     """
-    if not path.is_file():
-        raise ConfigError(f"{what} {path} does not exist", fix="paths start from the folder the command runs in")
-    try:
-        if not is_plain_vector(path):
-            raise ValueError("not a file of its kind")
-        if path.suffix.lower() in (".parquet", ".geoparquet"):
-            frames = [gpd.read_parquet(path)]
-        else:  # a folder of a KML is a layer
-            frames = [gpd.read_file(path, layer=layer) for layer, kind in pyogrio.list_layers(path) if kind]
-    except Exception as error:
-        raise ConfigError(
-            f"{what} {path.name} cannot be read as polygons ({type(error).__name__})",
-            fix="give a GeoJSON, GeoPackage, shapefile, KML or GeoParquet",
-        ) from error
-    if not all(isinstance(frame, gpd.GeoDataFrame) and frame.crs for frame in frames) or not frames:
-        raise ConfigError(f"{what} {path.name} has no coordinate system", fix="add a .prj or crs")
-    frame = pd.concat([frame.to_crs(4326) for frame in frames], ignore_index=True)
+    frame = read_degrees(path, what=what)
     if name_field is not None and name_field not in frame:
         raise ConfigError(
             f"{what}: column {name_field!r} is not in {path.name}",

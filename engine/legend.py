@@ -32,6 +32,19 @@ CLASSES: Final = (
 )
 """Codes of every class raster. 0 is never "not mangrove"."""
 
+AS_MAPPED: Final = 0
+ADDED: Final = 1
+REMOVED: Final = 2
+UNSURE: Final = 3
+
+EDITS: Final = (
+    Entry(AS_MAPPED, "as mapped", (255, 255, 255)),
+    Entry(ADDED, "added by hand", (0, 158, 115)),
+    Entry(REMOVED, "removed by hand", (204, 121, 167)),
+    Entry(UNSURE, "unsure", (230, 159, 0)),
+)
+"""Codes of what people drew over a map."""
+
 STABLE_OTHER: Final = 1
 STABLE_MANGROVE: Final = 2
 LOSS: Final = 3

@@ -297,6 +297,9 @@ class TrainParams(BoostParams):
     tuned: bool = False
     """Take rounds, depth and the other settings of the trees from the best trial of `mangroves tune`."""
 
+    edits: bool = False
+    """Train on what `mangroves edit` and `mangroves suggest` were told, too."""
+
     hold_out: tuple[str, ...] | None = None
     """Regions never trained on; default the study's four where present."""
 

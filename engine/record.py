@@ -51,6 +51,7 @@ _NO_RESULT: Final = (
     "cube.block_px",
     "cube.requests",
     "train.distributed",
+    "train.edits",
     "train.tuned",
 )
 """Settings that do not make another run: where and how to work, and whether to go on without bad scenes.

@@ -330,15 +330,23 @@ def write_part(frame: gpd.GeoDataFrame, folder: Place, *, tile: str, year: int) 
     return path
 
 
-def read_sample(folder: Place) -> dask_geopandas.GeoDataFrame:
+def read_sample(folder: Place, instead: Place | None = None) -> dask_geopandas.GeoDataFrame:
     """Open all parts of a sample lazily, one partition each, in the order of tile and year.
+
+    Parameters
+    ----------
+    folder : Path or ObjectPath
+    instead : Path or ObjectPath, optional
+        Folder of parts that stand in place of those of their tile and year, or beside the others.
 
     Raises
     ------
     SampleError
         If the folder holds none.
     """
-    parts = [path for path in entries(folder)[1] if _PART.fullmatch(path.name)]
+    folders = (folder,) if instead is None else (folder, instead)
+    found = {path.name: path for one in folders for path in entries(one)[1] if _PART.fullmatch(path.name)}
+    parts = [found[name] for name in sorted(found)]
     if not parts:
         raise SampleError(f"{folder} holds no sample", fix="run the sample step first")
     meta = read_part(parts[0]).iloc[:0]

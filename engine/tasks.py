@@ -219,7 +219,7 @@ def _draw(
 ) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
     """Return the rows that are not thinned, and what the marker says of them; the tile's layers end here."""
     tile, year = part.tile, part.year
-    layers = _layers_of_features(cube, tile, draw.features, adjoining)
+    layers = layers_of_features(cube, tile, draw.features, adjoining)
     scenes = _scenes_of_cube(part, read_marker(cube))
     found = label_tile(draw.masks, tile.geobox, year, draw.labels)
     regions = region_codes(draw.area, tile)
@@ -395,7 +395,7 @@ def classify_task(
     for stale in (marker_path(store), *tifs.values(), gmw_path(store)):
         stale.unlink(missing_ok=True)
     model = as_asked(_model(model_folder, model_sha256), params)
-    layers = _layers_of_features(cube, tile, model.features, adjoining)
+    layers = layers_of_features(cube, tile, model.features, adjoining)
     regions = region_codes(area, tile)
     allowed = None if habitat is None else _allowed(habitat, tile, access)
     probability = np.full(tile.shape, PROBABILITY_MISSING, dtype=np.uint16)
@@ -517,7 +517,7 @@ def within_reach_of(tile: Tile, other: Tile) -> tuple[slice, slice] | None:
     return (rows, cols) if meet else None
 
 
-def _layers_of_features(
+def layers_of_features(
     cube: Place, tile: Tile, names: Sequence[str], adjoining: Sequence[Adjoining]
 ) -> dict[str, np.ndarray]:
     """Return the layers of a tile-year that features are made of, ``context`` among them where asked for."""

@@ -43,6 +43,7 @@ _VECTOR_HEADS: Final = {
     ".parquet": b"PAR1",
     ".geoparquet": b"PAR1",
     ".gpkg": b"SQLite format 3\0",
+    ".fgb": b"fgb\x03fgb",
     ".shp": b"\0\0\x27\x0a",
     ".geojson": b"{",
     ".json": b"{",

@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "serve": "Answer rows of pixels over HTTP with probability and class.",
     "evaluate": "Judge the classifier: intervals, transfer, importance, errors.",
     "classify": "Map probability and class, wall to wall.",
+    "edit": "Apply polygons that people drew over the maps, kept in versions.",
+    "suggest": "Propose pixels whose label would help the classifier most.",
     "change": "Compare years into change rasters and area tables.",
     "assess": "Accuracy and areas with intervals, from points an interpreter looked at.",
     "report": "Write one HTML file of all that a run saw, learnt, mapped, lost and cost.",
@@ -74,6 +76,8 @@ EXAMPLES: Final = {
         "my-coast.yaml --zones districts.gpkg --by name",
         "GMW_N26W082_1996_v3.tif GMW_N26W082_2020_v3.tif --out florida",
     ),
+    "edit": ("runs/my-coast corrections.gpkg", "runs/my-coast --list", "runs/my-coast --undo"),
+    "suggest": ("runs/my-coast --count 100", "runs/my-coast --labels labels.csv"),
     "assess": (
         "design my-coast.yaml",
         "read my-coast.yaml --labels labels.csv",

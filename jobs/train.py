@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -27,6 +27,7 @@ from engine.train import check_spread, hold_out_regions, train_model, write_susp
 from jobs.config import allowed_place
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes
+from jobs.edit_sample import draw_edits
 from jobs.plan import plan_run
 from jobs.sample import draw_samples, open_labels, show_counts
 from jobs.search import find_scenes
@@ -112,11 +113,13 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
     folder = run.outputs / "model"
     inputs = folder / "inputs.json"
     sample = run.outputs / "sample"
+    edited, drawn, edits = draw_edits(run, plan, table) if run.params.train.edits else (None, [], None)
     parts = run.each(read_marker, [part_path(sample, part.tile.id, part.year) for part in plan.tile_years])
     fingerprint = fingerprint_of(
-        "model-3",
+        "model-4",
         [(marker["fingerprint"], [loss["scene"] for loss in marker.get("lost", [])]) for marker in parts if marker],
-        training_params(run).model_dump(exclude={"distributed", "source", "tuned"}),
+        training_params(run).model_dump(exclude={"distributed", "source", "tuned", "edits"}),
+        drawn,
         run.params.classify.threshold,
         run.params.seed,
     )
@@ -128,8 +131,9 @@ def train_here(run: Run, plan: Plan) -> tuple[Model, Place]:
         facts = describe_sample(run, sample)
         # One place for both: while the second is fitted, the first is not to be fitted again.
         checkpoints = folder / "checkpoints"
-        model = _train(run, sample, folder, facts, checkpoints)
-        bands = _train(run, sample, folder / BANDS_MODEL, facts, checkpoints, COMPOSITE_FEATURES)
+        rows = _Rows(sample, edited, edits)
+        model = _train(run, rows, folder, facts, checkpoints)
+        bands = _train(run, rows, folder / BANDS_MODEL, facts, checkpoints, COMPOSITE_FEATURES)
         write_text(inputs, json.dumps({"fingerprint": fingerprint}))
         remove(checkpoints)
         counts.update(
@@ -181,9 +185,20 @@ def describe_sample(run: Run, sample: Place) -> Facts:
     }
 
 
+class _Rows(NamedTuple):
+    """What a model is trained on."""
+
+    sample: Place
+    edited: Place | None
+    """Parts that stand in place of the sample's."""
+
+    edits: dict[str, Any] | None
+    """As a card tells of a mask."""
+
+
 def _train(
     run: Run,
-    sample: Place,
+    rows: _Rows,
     folder: Place,
     facts: Facts,
     checkpoints: Place,
@@ -193,7 +208,7 @@ def _train(
     params = run.params
     run.reporter.say(f"train     fitting and scoring{' the model of bands and indices' if features else ''} ...")
     trained = train_model(
-        read_sample(sample),
+        read_sample(rows.sample, rows.edited),
         params=training_params(run),
         features=features,
         threshold=params.classify.threshold,
@@ -205,7 +220,8 @@ def _train(
     )
     learnt = {**trained.model.params, "composite": params.cube.composite, "tide": params.cube.tide}
     metrics = {**trained.model.metrics, **({"notice": params.notice} if params.notice else {})}
-    model = replace(trained.model, masks=tuple(run.record.data["masks"]), params=learnt, metrics=metrics)
+    masks = [*run.record.data["masks"], *([rows.edits] if rows.edits else [])]
+    model = replace(trained.model, masks=tuple(masks), params=learnt, metrics=metrics)
     write_suspects(trained.suspects, folder / "suspects.parquet")
     model.save(folder)
     write_card(model, folder, facts=facts)

@@ -19,7 +19,7 @@ from engine.verify import find_vouchers, verify_task
 from jobs.config import ALLOW_ROOT, JSON, cluster_options, config_options, given_config, named_run, trust_of
 from jobs.reporter import Reporter
 
-MADE_BY: Final = {"cube": "cube", "classify": "maps", "history": "change/history"}
+MADE_BY: Final = {"cube": "cube", "classify": "maps", "history": "change/history", "edit": "maps_edited"}
 """Stage -> where its outputs lie, a marker for each of which its record counts."""
 
 

@@ -80,6 +80,7 @@ STEPS = {
     "change",
     "classify",
     "cube",
+    "edits",
     "explore",
     "evaluate",
     "habitat",
@@ -93,13 +94,14 @@ STEPS = {
     "predict",
     "sample",
     "stack",
+    "suggest",
     "train",
     "transfer",
     "tune",
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks", "lineage", "reproduce", "service", "verify", "why"}
+TASKS = {"tasks", "edit_tasks", "history_tasks", "lineage", "reproduce", "service", "verify", "why"}
 """Join steps into the bodies of dask tasks, and of requests."""
 
 
