@@ -1,0 +1,129 @@
+"""``mangroves view``: a run in full resolution in a browser of this machine, until it is stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import ConfigError
+from engine.overview import find_layers, group_tiles, stretch_of
+from engine.places import ObjectPath
+from engine.ranges import Access
+from engine.trust import Trust
+from engine.viewer import Shown, check_inside, create_app
+from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
+from jobs.reporter import Reporter
+from jobs.why import open_asked
+
+
+@click.command("view")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Of loopback; 0 a free one.")
+@ALLOW_HOST
+@ALLOW_ROOT
+@JSON
+def command(run: Path, port: int, allow_host: tuple[str, ...], allow_root: tuple[str, ...], as_json: bool) -> None:
+    """Show a run in full resolution: print an address for a browser of this machine, and serve it until stopped.
+
+    RUN is the folder of the run. Nobody but this machine reaches the address. The scenes of a pixel are read from their
+    source when a year of it is asked for.
+    """
+    check_packages()
+    reporter = Reporter(as_json=as_json)
+    shown = open_shown(run, trust_of(None, hosts=allow_host, roots=allow_root), roots=allow_root)
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} cannot be used ({error.strerror})", fix="give another --port, or none"
+        ) from error
+    with listener:
+        port = listener.getsockname()[1]
+        address = f"http://127.0.0.1:{port}/"
+        reporter.result({"address": address, "layers": list(shown.layers)}, f"{address}  (Ctrl-C ends it)")
+        serve(create_app(shown, port=port), listener)
+
+
+def check_packages() -> None:
+    """Say what to install where the packages of the viewer are missing.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"mangroves view needs {name.replace('_', '-')}", fix="pip install 'mangroves[view]'")
+
+
+def open_shown(run: Path, trust: Trust, *, roots: tuple[str, ...] = ()) -> Shown:
+    """Open a run to be shown.
+
+    Parameters
+    ----------
+    run : Path
+    trust : Trust
+        Of the command, for the area, the masks and the scenes.
+    roots : tuple of str
+        Folders that links in the run may lead to.
+
+    Raises
+    ------
+    EngineError
+        If there is no run, nothing of it can be shown, or a link leads out of its folder.
+    """
+    asked = open_asked(run, trust)
+    if isinstance(asked.outputs, ObjectPath):
+        raise ConfigError(f"outputs of the run are in {asked.outputs}", fix="copy them to the run's folder")
+    inside = Trust().with_roots(asked.folder, *roots)
+    check_inside(asked.folder, inside)
+    layers = find_layers(asked.outputs, asked.params.years)
+    if not layers:
+        raise ConfigError(f"{run} holds no finished map", fix="finish the run first")
+    for layer in layers:
+        for source in layer.tiles.values():
+            inside.path(str(source.place), what=f"layer {layer.id}")
+    composites = [layer for layer in layers if layer.kind == "composite"]
+    stretches = {
+        tile: stretch
+        for group in group_tiles(layers)
+        for stretch in [stretch_of(composites, group)]
+        for tile in group.tiles
+    }
+
+    def story(lon: float, lat: float, year: int | None) -> dict[str, Any]:
+        return asked.story(lon, lat) if year is None else asked.explain(lon, lat, year)
+
+    return Shown(
+        files={"": (b"<!doctype html><title>mangroves</title>", "text/html; charset=utf-8")},
+        layers={layer.id: layer for layer in layers},
+        tiles={tile.id: tile for tile in asked.tiles},
+        years=tuple(asked.params.years),
+        stretches=stretches,
+        access=Access(inside),
+        story=story,
+    )
+
+
+def serve(app: Any, listener: socket.socket) -> None:
+    """Serve an application on a socket until interrupted."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=128,
+        timeout_graceful_shutdown=2,
+    )
+    with suppress(KeyboardInterrupt):  # the way it is meant to end
+        uvicorn.Server(config).run(sockets=[listener])
