@@ -1,7 +1,7 @@
 """A run over HTTP on loopback in full resolution: tiles of its rasters, the story of a pixel, and the page on top.
 
 A request never names a file: layers have ids, and the page's files are held in memory, both made when the server
-begins. A tile is read by overviews, as the pictures of ``engine.overview`` are, so its cost is bounded at every zoom.
+begins. A tile is read and coloured as the pictures of ``engine.overview`` are.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import json
 import math
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from affine import Affine
 from PIL import Image
 from rasterio.enums import Resampling
@@ -32,6 +34,7 @@ from engine.grid import PIXEL_M, Tile, lonlat_of
 from engine.landsat import BANDS
 from engine.overview import CLEAR, Layer, Source, index_of, palette, paletted, stretched
 from engine.ranges import Access
+from engine.rows import row_keys
 from engine.store import open_store
 from engine.trust import Trust
 
@@ -42,6 +45,17 @@ MAX_ZOOM: Final = 14
 MOST_RASTERS: Final = 64
 """Rasters one tile is painted from; where more meet it, it is left empty."""
 
+MOST_POINTS: Final = 1000
+"""Of each layer of points: they are part of the page."""
+
+_JUDGED: Final = (
+    ("points.mangrove.right", True, True, "#009e73"),
+    ("points.mangrove.wrong", True, False, "#d55e00"),
+    ("points.other.right", False, True, "#56b4e9"),
+    ("points.other.wrong", False, False, "#cc79a7"),
+)
+"""Key, mangrove by its label, mapped as that, colour (Okabe and Ito 2008)."""
+
 _PLAIN: Final = np.array([[0.0] * 3, [1.0] * 3])
 _WORKERS: Final = 2
 _WAITING: Final = 64
@@ -49,10 +63,10 @@ _TILE_SECONDS: Final = 20.0
 _STORY_SECONDS: Final = 60.0
 _MOST_QUERY: Final = 200
 _PATH: Final = re.compile(rb"/[A-Za-z0-9_+.-]*(?:/[A-Za-z0-9_+.-]+)*")
-_MERCATOR_EDGE: Final = math.pi * 6378137.0
+_EDGE: Final = math.pi * 6378137.0  # of Web Mercator, metres from its middle
 
 HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
@@ -60,6 +74,9 @@ HEADERS: Final = {
     "x-content-type-options": "nosniff",
 }
 """Of every answer: the page may load and ask nothing but this server, and no other page may show it."""
+
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +117,7 @@ def check_inside(folder: Path, trust: Trust) -> None:
             trust.path(str(path), what="run")
 
 
-def tile_bounds(x: int, y: int, z: int) -> tuple[float, float, float, float]:
+def tile_bounds(x: int, y: int, z: int) -> Box:
     """Return left, bottom, right and top of a tile of the web's grid, Web Mercator metres.
 
     Examples
@@ -108,8 +125,8 @@ def tile_bounds(x: int, y: int, z: int) -> tuple[float, float, float, float]:
     >>> [round(edge) for edge in tile_bounds(1, 0, 1)]
     [0, 0, 20037508, 20037508]
     """
-    side = 2 * _MERCATOR_EDGE / 2**z
-    left, top = -_MERCATOR_EDGE + x * side, _MERCATOR_EDGE - y * side
+    side = 2 * _EDGE / 2**z
+    left, top = -_EDGE + x * side, _EDGE - y * side
     return left, top - side, left + side, top
 
 
@@ -134,6 +151,8 @@ def draw_tile(shown: Shown, layer: Layer, x: int, y: int, z: int) -> bytes:
     bands = 3 if layer.kind == "composite" else 1
     blank = 0 if bands == 3 else CLEAR
     canvas = np.full((bands, TILE_PX, TILE_PX), blank, np.uint8)
+    # Read coarse, then warped. Warped as it is read, as rio-tiler does, a tile of zoom 4 over one raster of 512 px took
+    # more than 25 s of a CPU where the raster has a band a year and no overviews.
     for tile, source in near if len(near) <= MOST_RASTERS else ():
         every = max(1, int(step * math.cos(math.radians(_middle(tile))) / PIXEL_M))
         window = _window(tile, bounds, every)
@@ -170,7 +189,7 @@ def _middle(tile: Tile) -> float:
     return float(lonlat_of(tile.zone, np.array(row + height // 2), np.array(col + width // 2))[1])
 
 
-def _window(tile: Tile, bounds: tuple[float, float, float, float], every: int) -> tuple[slice, slice] | None:
+def _window(tile: Tile, bounds: Box, every: int) -> tuple[slice, slice] | None:
     """Return rows and columns that may lie within Web Mercator bounds, in steps of ``every``; None if none."""
     left, bottom, right, top = transform_bounds("EPSG:3857", f"EPSG:{tile.epsg}", *bounds)
     affine, found = ~tile.geobox.transform, []
@@ -189,17 +208,22 @@ def _sources(shown: Shown, layer: Layer) -> Iterator[tuple[Tile, Source]]:
     yield from ((shown.tiles[name], source) for name, source in layer.tiles.items() if name in shown.tiles)
 
 
-def _meet(tile: Tile, bounds: tuple[float, float, float, float]) -> bool:
+def _meet(tile: Tile, bounds: Box) -> bool:
     """Tell whether a tile of the run may reach into Web Mercator bounds; sideways also beyond the antimeridian."""
-    west, bottom, east, top = tile.geobox.geographic_extent.boundingbox
+    left, bottom, right, top = _reach(tile)
+    if not (bottom < bounds[3] and top > bounds[1]):
+        return False
+    return any(left + turn < bounds[2] and right + turn > bounds[0] for turn in (-2 * _EDGE, 0.0, 2 * _EDGE))
+
+
+@lru_cache(maxsize=100_000)
+def _reach(tile: Tile) -> Box:
+    """Return left, bottom, right and top of a tile of the run, Web Mercator metres."""
+    west, south, east, north = tile.geobox.geographic_extent.boundingbox
     if east - west > 180:  # pixels on both sides of the antimeridian
         west, east = east - 360, west + 360
-    y_of = [_MERCATOR_EDGE / math.pi * math.asinh(math.tan(math.radians(lat))) for lat in (bottom, top)]
-    x_of = [math.radians(lon) * _MERCATOR_EDGE / math.pi for lon in (west, east)]
-    if not (y_of[0] < bounds[3] and y_of[1] > bounds[1]):
-        return False
-    turn = 2 * _MERCATOR_EDGE
-    return any(x_of[0] + by < bounds[2] and x_of[1] + by > bounds[0] for by in (-turn, 0.0, turn))
+    bottom, top = (_EDGE / math.pi * math.asinh(math.tan(math.radians(lat))) for lat in (south, north))
+    return math.radians(west) * _EDGE / math.pi, bottom, math.radians(east) * _EDGE / math.pi, top
 
 
 def _read(access: Access, tile: Tile, source: Source, window: tuple[slice, slice], every: int) -> np.ndarray:
@@ -225,6 +249,43 @@ def _read(access: Access, tile: Tile, source: Source, window: tuple[slice, slice
         if source.variable != "composite":
             return variable[rows, cols].values
         return np.stack([variable[BANDS.index(name), rows, cols].values for name in FALSE_COLOUR])
+
+
+def page_layers(layers: Iterable[Layer], box: list[list[float]]) -> list[dict[str, Any]]:
+    """Return layers as the page takes them, see ``engine.page``; ``box`` holds all of the run."""
+    tiles = {"box": box, "min_zoom": 0, "max_zoom": MAX_ZOOM, "pixel_m": PIXEL_M}
+    return [
+        {"kind": layer.kind, "year": layer.year, "tiles": {"url": f"tiles/{layer.id}/{{z}}/{{x}}/{{y}}.png", **tiles}}
+        for layer in layers
+    ]
+
+
+def judged_points(scores: pd.DataFrame, *, most: int = MOST_POINTS, seed: int = 0) -> list[dict[str, Any]]:
+    """Return the points that a model judged, right and wrong, of mangrove and of other, as the page takes them.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From ``engine.scores``, with lon and lat: of land the model never saw.
+    most : int
+        Points of each of the four layers, those that come first in a seeded order; the others are only counted.
+    seed : int
+
+    Returns
+    -------
+    list of dict
+        key, colour, points ([lat, lon, text]) and total.
+    """
+    found = []
+    for key, positive, right, colour in _JUDGED:
+        of = scores[(scores["positive"] == positive) & ((scores["mapped"] == scores["positive"]) == right)]
+        shown = of.iloc[np.argsort(row_keys(of, seed), kind="stable")[:most]]
+        points = [
+            [round(float(row.lat), 6), round(float(row.lon), 6), f"{row.region}, {row.year}: {row.probability:.2f}"]
+            for row in shown.itertuples()
+        ]
+        found.append({"key": key, "colour": colour, "points": points, "total": len(of)})
+    return found
 
 
 class _Busy(Exception):

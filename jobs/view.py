@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from engine.errors import ConfigError
-from engine.overview import find_layers, group_tiles, stretch_of
+from engine.classify import as_asked
+from engine.errors import ConfigError, ModelError, SampleError, StoreError
+from engine.model import load_model
+from engine.overview import find_layers, group_tiles, region_boxes, stretch_of
+from engine.page import Result, page_data, page_files
 from engine.places import ObjectPath
 from engine.ranges import Access
+from engine.sample import read_sample
+from engine.scores import needed_columns, score_sample
 from engine.trust import Trust
-from engine.viewer import Shown, check_inside, create_app
+from engine.viewer import Shown, check_inside, create_app, judged_points, page_layers
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
 from jobs.reporter import Reporter
-from jobs.why import open_asked
+from jobs.why import Asked, open_asked
 
 
 @click.command("view")
@@ -35,7 +41,7 @@ def command(run: Path, port: int, allow_host: tuple[str, ...], allow_root: tuple
     """
     check_packages()
     reporter = Reporter(as_json=as_json)
-    shown = open_shown(run, trust_of(None, hosts=allow_host, roots=allow_root), roots=allow_root)
+    shown = open_shown(run, trust_of(None, hosts=allow_host, roots=allow_root), reporter, roots=allow_root)
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
@@ -61,7 +67,7 @@ def check_packages() -> None:
             raise ConfigError(f"mangroves view needs {name.replace('_', '-')}", fix="pip install 'mangroves[view]'")
 
 
-def open_shown(run: Path, trust: Trust, *, roots: tuple[str, ...] = ()) -> Shown:
+def open_shown(run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str, ...] = ()) -> Shown:
     """Open a run to be shown.
 
     Parameters
@@ -69,6 +75,7 @@ def open_shown(run: Path, trust: Trust, *, roots: tuple[str, ...] = ()) -> Shown
     run : Path
     trust : Trust
         Of the command, for the area, the masks and the scenes.
+    reporter : Reporter
     roots : tuple of str
         Folders that links in the run may lead to.
 
@@ -84,30 +91,58 @@ def open_shown(run: Path, trust: Trust, *, roots: tuple[str, ...] = ()) -> Shown
     check_inside(asked.folder, inside)
     layers = find_layers(asked.outputs, asked.params.years)
     if not layers:
-        raise ConfigError(f"{run} holds no finished map", fix="finish the run first")
+        raise StoreError(f"{asked.outputs} holds no finished map", fix="run `mangroves run` or `classify` first")
     for layer in layers:
         for source in layer.tiles.values():
             inside.path(str(source.place), what=f"layer {layer.id}")
+    groups = group_tiles(layers)
     composites = [layer for layer in layers if layer.kind == "composite"]
-    stretches = {
-        tile: stretch
-        for group in group_tiles(layers)
-        for stretch in [stretch_of(composites, group)]
-        for tile in group.tiles
-    }
+    stretches = [(group.tiles, stretch_of(composites, group)) for group in groups]
+    boxes = np.array([group.box(*group.bounds) for group in groups])
+    data = page_data(
+        Result(folder=asked.folder, outputs=asked.outputs, record=asked.record, params=asked.params),
+        page_layers(layers, [boxes[:, 0].min(axis=0).tolist(), boxes[:, 1].max(axis=0).tolist()]),
+        region_boxes(asked.outputs, asked.params.years, groups),
+        points=read_points(asked, reporter),
+        story="story",
+    )
 
     def story(lon: float, lat: float, year: int | None) -> dict[str, Any]:
         return asked.story(lon, lat) if year is None else asked.explain(lon, lat, year)
 
     return Shown(
-        files={"": (b"<!doctype html><title>mangroves</title>", "text/html; charset=utf-8")},
+        files={name: (content, media_type(name)) for name, content in page_files(data).items()},
         layers={layer.id: layer for layer in layers},
         tiles={tile.id: tile for tile in asked.tiles},
         years=tuple(asked.params.years),
-        stretches=stretches,
+        stretches={tile: stretch for tiles, stretch in stretches for tile in tiles},
         access=Access(inside),
         story=story,
     )
+
+
+def media_type(name: str) -> str:
+    """Return the media type of a file of the page."""
+    kinds = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+    return f"{kinds.get(Path(name).suffix, 'text/plain')}; charset=utf-8"
+
+
+def read_points(asked: Asked, reporter: Reporter) -> list[dict[str, Any]] | None:
+    """Return the sampled points that the model of a run was judged by, None where there are none; say how many."""
+    try:
+        model = as_asked(load_model(asked.outputs / "model"), asked.params.classify)
+        sample = read_sample(asked.outputs / "sample")
+        sample = sample[needed_columns(sample.columns, model.features)]
+        scores = score_sample(sample, model)
+        if not len(scores) or not {"lon", "lat"} <= set(scores):
+            raise SampleError("the sample has no place that the model did not learn from")
+    except (ModelError, SampleError) as error:
+        reporter.say(f"view      no judged points: {error.problem}")
+        return None
+    points = judged_points(scores, seed=asked.params.seed)
+    shown = sum(len(layer["points"]) for layer in points)
+    reporter.say(f"view      {shown:,} of {len(scores):,} sampled points on land the model never saw")
+    return points
 
 
 def serve(app: Any, listener: socket.socket) -> None:
