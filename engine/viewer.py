@@ -12,7 +12,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +33,7 @@ from engine.gdal import open_raster
 from engine.grid import PIXEL_M, Tile, lonlat_of
 from engine.landsat import BANDS
 from engine.overview import CLEAR, Layer, Source, index_of, palette, paletted, stretched
+from engine.page import PAGE
 from engine.ranges import Access
 from engine.rows import row_keys
 from engine.store import open_store
@@ -84,7 +85,7 @@ class Shown:
     """What a viewer serves."""
 
     files: Mapping[str, tuple[bytes, str]]
-    """Content and media type of the page's files, by path; ``""`` is the page."""
+    """Content and media type of the page's files, by path."""
 
     layers: Mapping[str, Layer]
     """By id."""
@@ -341,11 +342,13 @@ def create_app(shown: Shown, *, port: int) -> Any:
         return Response(content, media_type="image/png", headers={"cache-control": "no-cache"})
 
     async def story(request: Any) -> Response:
-        lon, lat, year = _asked(list(request.query_params.multi_items()))
-        return JSONResponse(await stories(shown.story, lon, lat, year))
+        asked = _asked(request.query_params.multi_items())
+        if asked is None:
+            raise HTTPException(400, "a story is asked for by lon and lat in degrees, and a year or none")
+        return JSONResponse(await stories(shown.story, *asked))
 
     async def file(request: Any) -> Response:
-        found = shown.files.get(request.path_params.get("path", ""))
+        found = shown.files.get(request.path_params["path"] or PAGE)
         if found is None:
             raise HTTPException(404, "there is nothing here")
         return Response(found[0], media_type=found[1], headers={"cache-control": "no-cache"})
@@ -385,22 +388,15 @@ def create_app(shown: Shown, *, port: int) -> Any:
     return _Guard(app, port)
 
 
-def _asked(pairs: list[tuple[str, str]]) -> tuple[float, float, int | None]:
-    """Return longitude, latitude and year that a query asks for.
-
-    Raises
-    ------
-    ConfigError
-        If it asks for anything else.
-    """
+def _asked(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, int | None] | None:
+    """Return longitude, latitude and year that a query asks for, None if it is none."""
     query = dict(pairs)
+    if len(query) != len(pairs) or not {"lon", "lat"} <= set(query) <= {"lon", "lat", "year"}:
+        return None
     try:
-        if len(query) != len(pairs) or not {"lon", "lat"} <= set(query) <= {"lon", "lat", "year"}:
-            raise ValueError
-        lon, lat = float(query["lon"]), float(query["lat"])
-        return lon, lat, int(query["year"]) if "year" in query else None
+        return float(query["lon"]), float(query["lat"]), int(query["year"]) if "year" in query else None
     except ValueError:
-        raise ConfigError("a story is asked for by lon and lat in degrees, and a year or none") from None
+        return None
 
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]

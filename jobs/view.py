@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 
 from engine.classify import as_asked
 from engine.errors import ConfigError, ModelError, SampleError, StoreError
-from engine.model import load_model
+from engine.model import Model, load_model
 from engine.overview import find_layers, group_tiles, region_boxes, stretch_of
 from engine.page import Result, page_data, page_files
 from engine.places import ObjectPath
 from engine.ranges import Access
+from engine.rows import PIXEL_YEAR
 from engine.sample import read_sample
 from engine.scores import needed_columns, score_sample
 from engine.trust import Trust
@@ -130,19 +133,35 @@ def media_type(name: str) -> str:
 def read_points(asked: Asked, reporter: Reporter) -> list[dict[str, Any]] | None:
     """Return the sampled points that the model of a run was judged by, None where there are none; say how many."""
     try:
-        model = as_asked(load_model(asked.outputs / "model"), asked.params.classify)
-        sample = read_sample(asked.outputs / "sample")
-        sample = sample[needed_columns(sample.columns, model.features)]
-        scores = score_sample(sample, model)
-        if not len(scores) or not {"lon", "lat"} <= set(scores):
-            raise SampleError("the sample has no place that the model did not learn from")
+        model = load_model(asked.outputs / "model")
+        scores = _scores_of_folds(asked, model)
+        if scores is None:
+            sample = read_sample(asked.outputs / "sample")
+            columns = needed_columns(sample.columns, model.features)
+            scores = score_sample(sample[columns], as_asked(model, asked.params.classify))
     except (ModelError, SampleError) as error:
         reporter.say(f"view      no judged points: {error.problem}")
+        return None
+    if not len(scores) or not {"lon", "lat"} <= set(scores):
+        reporter.say("view      no judged points: the model saw all land of the sample; run `mangroves evaluate` first")
         return None
     points = judged_points(scores, seed=asked.params.seed)
     shown = sum(len(layer["points"]) for layer in points)
     reporter.say(f"view      {shown:,} of {len(scores):,} sampled points on land the model never saw")
     return points
+
+
+def _scores_of_folds(asked: Asked, model: Model) -> pd.DataFrame | None:
+    """Return what the last evaluation of a model said of rows; None where there is none of this model."""
+    folder = asked.folder / "evaluate"
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if summary["model_sha256"] != as_asked(model, asked.params.classify).sha256():
+            return None
+        columns = ["region", "positive", "mapped", "probability", "lon", "lat", *PIXEL_YEAR]
+        return pd.read_parquet(folder / "scores.parquet", columns=columns)
+    except (OSError, ValueError, LookupError, TypeError):  # of arrow's errors each is one of these
+        return None
 
 
 def serve(app: Any, listener: socket.socket) -> None:

@@ -67,6 +67,7 @@ SUPPORTS = {
     "threads",
     "tiff",
     "tune_trials",
+    "viewer",
     "web",
 }
 """What steps stand on."""
