@@ -99,7 +99,7 @@ def request(port: int, target: str = "/", method: str = "GET", headers: dict[str
 @needs_the_viewer
 def test_the_viewer_answers_its_own_page_alone(promise, small, tmp_path):
     (small.job.run.parent / "secret.txt").write_bytes(SECRET)
-    with viewing(small.job) as (address, going):
+    with viewing(small.job.run, small.job.archive.items.parent) as (address, going):
         port = urlsplit(address).port
         assert port is not None
         assert ask(port, request(port))[0] == 200

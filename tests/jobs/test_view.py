@@ -28,18 +28,9 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, rea
 
 
 @contextmanager
-def viewing(job: Job) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start the viewer of a run in a process of its own; yield its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "jobs",
-        "view",
-        str(job.run),
-        "--json",
-        "--allow-root",
-        str(job.archive.items.parent),
-    ]
+def viewing(run: Path, root: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start the viewer of a run over an archive in a process of its own; yield its address."""
+    command = [sys.executable, "-m", "jobs", "view", str(run), "--json", "--allow-root", str(root)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as going:
         try:
@@ -118,7 +109,7 @@ def test_without_its_packages_it_says_what_to_install(finished, monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_serves_on_loopback_until_it_is_stopped(finished):
-    with viewing(finished) as (address, going):
+    with viewing(finished.run, finished.archive.items.parent) as (address, going):
         assert address.startswith("http://127.0.0.1:")
         with httpx.Client(base_url=address, timeout=60) as client:
             assert "<title>tiny - mangroves</title>" in client.get("/").text
