@@ -160,13 +160,17 @@ def draw_tile(shown: Shown, layer: Layer, x: int, y: int, z: int) -> bytes:
         if window is None:
             continue
         values = _read(shown.access, tile, source, window, every)
+        # GDAL spreads its picks over a window that ``every`` does not divide; strides of a store hang over its end.
+        rows, cols = (
+            every if source.variable else (part.stop - part.start) / n
+            for part, n in zip(window, values.shape[-2:], strict=True)
+        )
+        corner = tile.geobox.transform * Affine.translation(window[1].start, window[0].start)
         stretch = shown.stretches.get(tile.id, _PLAIN)
         reproject(
             stretched(values, stretch) if bands == 3 else index_of(layer.kind, values, shown.years)[np.newaxis],
             canvas,
-            src_transform=tile.geobox.transform
-            * Affine.translation(window[1].start, window[0].start)
-            * Affine.scale(every),
+            src_transform=corner * Affine.scale(cols, rows),
             src_crs=f"EPSG:{tile.epsg}",
             src_nodata=blank,
             dst_transform=Affine(step, 0, bounds[0], 0, -step, bounds[3]),
@@ -238,8 +242,8 @@ def _read(access: Access, tile: Tile, source: Source, window: tuple[slice, slice
             same = data.shape == tile.shape and data.transform == tile.geobox.transform
             if not same or data.crs.to_epsg() != tile.epsg or source.band not in data.indexes:
                 raise StoreError(f"{source.place} is not a raster of tile {tile.id}", fix="run `mangroves verify`")
-            rows, cols = ((part.start, part.start + every * n) for part, n in zip(window, shape, strict=True))
-            return data.read(source.band, window=(rows, cols), out_shape=shape, boundless=False)
+            spans = tuple((part.start, part.stop) for part in window)
+            return data.read(source.band, window=spans, out_shape=shape)
     place = Path(access.trust.path(str(source.place), what="layer"))
     check_inside(place, access.trust)
     rows, cols = (slice(part.start, part.stop, every) for part in window)
@@ -282,11 +286,14 @@ def judged_points(scores: pd.DataFrame, *, most: int = MOST_POINTS, seed: int = 
         of = scores[(scores["positive"] == positive) & ((scores["mapped"] == scores["positive"]) == right)]
         shown = of.iloc[np.argsort(row_keys(of, seed), kind="stable")[:most]]
         points = [
-            [round(float(row.lat), 6), round(float(row.lon), 6), f"{row.region}, {row.year}: {row.probability:.2f}"]
-            for row in shown.itertuples()
+            [round(float(row["lat"]), 6), round(float(row["lon"]), 6), _told(row)] for row in shown.to_dict("records")
         ]
         found.append({"key": key, "colour": colour, "points": points, "total": len(of)})
     return found
+
+
+def _told(row: Mapping[Any, Any]) -> str:
+    return f"{row['region']}, {row['year']}: {row['probability']:.2f}"
 
 
 class _Busy(Exception):
