@@ -47,7 +47,7 @@ KINDS: Final = ("composite", "class", "probability", "looks", "uncertainty", "ch
 
 RAMPS: Final = {"probability": PROBABILITY_RAMP, "looks": LOOKS_RAMP, "uncertainty": UNCERTAINTY_RAMP}
 
-_CLEAR: Final = 255
+CLEAR: Final = 255
 """Palette index of what is transparent."""
 
 _LEVELS: Final = 63  # of a ramp; more colours cannot be told apart and compress worse
@@ -258,7 +258,7 @@ def write_overviews(
         left = most_bytes
         for number, group in enumerate(groups):
             if number not in stretches:
-                stretches[number] = _stretch([one for one in layers if one.kind == "composite"], group)
+                stretches[number] = stretch_of([one for one in layers if one.kind == "composite"], group)
             for layer in layers:
                 path = folder / f"{layer.id}-{number + 1}.png"
                 picture = _write_picture(path, layer, group, scale, years, stretches[number])
@@ -286,12 +286,12 @@ def _write_picture(
     place = Affine(step, 0, left, 0, -step, top)
     mercator = f"+proj=merc +a={_EARTH_M} +b={_EARTH_M} +lon_0={group.longitude} +units=m +no_defs"
     bands = 3 if layer.kind == "composite" else 1
-    blank = 0 if bands == 3 else _CLEAR
+    blank = 0 if bands == 3 else CLEAR
     canvas = np.full((bands, height, width), blank, np.uint8)
     every = max(1, round(step * group.shrink / PIXEL_M))
     for source in own.values():
         values, grid = _read(source, every)
-        shown = _stretched(values, stretch) if bands == 3 else _indexed(layer.kind, values, years)[np.newaxis]
+        shown = stretched(values, stretch) if bands == 3 else index_of(layer.kind, values, years)[np.newaxis]
         reproject(
             shown,
             canvas,
@@ -304,7 +304,7 @@ def _write_picture(
             init_dest_nodata=False,
             resampling=Resampling.nearest,
         )
-    image = _quantised(canvas) if bands == 3 else _paletted(canvas[0], palette(layer.kind, years))
+    image = _quantised(canvas) if bands == 3 else paletted(canvas[0], palette(layer.kind, years))
     with replacing(path) as temporary:
         image.save(temporary, "PNG", compress_level=6)
     box = group.box(left, top - height * step, left + width * step, top)
@@ -341,7 +341,7 @@ def _averaged(band: np.ndarray, every: int) -> np.ndarray:
     return (blocks.sum(axis=(1, 3)) // seen).astype(np.uint16)
 
 
-def _stretch(layers: Sequence[Layer], group: Group) -> np.ndarray:
+def stretch_of(layers: Sequence[Layer], group: Group) -> np.ndarray:
     """Return the 1 and 99.5 per cent of each shown band, float64 (2, 3), over a few tiles of all years alike."""
     seen = []
     for layer in layers:
@@ -353,14 +353,14 @@ def _stretch(layers: Sequence[Layer], group: Group) -> np.ndarray:
     return np.percentile(together, (1, 99.5), axis=1) if together.size else np.array([[0.0] * 3, [1.0] * 3])
 
 
-def _stretched(bands: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+def stretched(bands: np.ndarray, stretch: np.ndarray) -> np.ndarray:
     """Return reflectance DN (3, y, x) as shown, 1 to 255; 0 not observed."""
     low, high = stretch[:, :, np.newaxis, np.newaxis]
     share = np.clip((bands - low) / np.maximum(high - low, 1), 0, 1) ** 0.85
     return np.where((bands > 0).all(axis=0), np.rint(1 + 254 * share), 0).astype(np.uint8)
 
 
-def _indexed(kind: str, values: np.ndarray, years: Sequence[int]) -> np.ndarray:
+def index_of(kind: str, values: np.ndarray, years: Sequence[int]) -> np.ndarray:
     """Return the palette index of each value, uint8 (y, x); 255 is transparent."""
     if kind in RAMPS:
         scale = PROBABILITY_SCALE if kind == "probability" else 1
@@ -368,12 +368,12 @@ def _indexed(kind: str, values: np.ndarray, years: Sequence[int]) -> np.ndarray:
         share = np.clip((values.astype(np.float32) / scale - low) / (high - low), 0, 1)
         index = np.rint(share * _LEVELS).astype(np.uint8)
     elif kind in ("loss_year", "gain_year"):
-        table = np.full(2**16, _CLEAR, np.uint8)
+        table = np.full(2**16, CLEAR, np.uint8)
         table[list(years)] = np.arange(len(years))
         return table[values]
     else:
         return values.astype(np.uint8)
-    return np.where(values == _MISSING.get(kind, -1), np.uint8(_CLEAR), index)
+    return np.where(values == _MISSING.get(kind, -1), np.uint8(CLEAR), index)
 
 
 def palette(kind: str, years: Sequence[int]) -> dict[int, tuple[int, int, int]]:
@@ -382,11 +382,11 @@ def palette(kind: str, years: Sequence[int]) -> dict[int, tuple[int, int, int]]:
         return dict(enumerate(RAMPS[kind].colours(_LEVELS + 1)))
     if kind in ("loss_year", "gain_year"):
         return dict(enumerate(year_colours(kind, len(years))))
-    return {entry.code: entry.colour for entry in {"class": CLASSES, "change": CHANGES}[kind] if entry.code != _CLEAR}
+    return {entry.code: entry.colour for entry in {"class": CLASSES, "change": CHANGES}[kind] if entry.code != CLEAR}
 
 
-def _paletted(index: np.ndarray, colours: Mapping[int, tuple[int, int, int]]) -> Image.Image:
-    index = np.where(np.isin(index, list(colours)), index, np.uint8(_CLEAR))
+def paletted(index: np.ndarray, colours: Mapping[int, tuple[int, int, int]]) -> Image.Image:
+    index = np.where(np.isin(index, list(colours)), index, np.uint8(CLEAR))
     image = Image.fromarray(index, "P")
     return _with_palette(image, [channel for code in range(256) for channel in colours.get(code, (0, 0, 0))])
 
@@ -394,15 +394,15 @@ def _paletted(index: np.ndarray, colours: Mapping[int, tuple[int, int, int]]) ->
 def _quantised(rgb: np.ndarray) -> Image.Image:
     """Return a picture in 255 colours of its own and a transparent one."""
     whole = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)), "RGB")
-    few = whole.quantize(_CLEAR, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    index = np.where((rgb == 0).all(axis=0), np.uint8(_CLEAR), np.asarray(few))
-    colours = (few.getpalette() or [])[: 3 * _CLEAR]
+    few = whole.quantize(CLEAR, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    index = np.where((rgb == 0).all(axis=0), np.uint8(CLEAR), np.asarray(few))
+    colours = (few.getpalette() or [])[: 3 * CLEAR]
     return _with_palette(Image.fromarray(index, "P"), colours + [0] * (768 - len(colours)))
 
 
 def _with_palette(image: Image.Image, colours: list[int]) -> Image.Image:
     image.putpalette(colours)
-    image.info["transparency"] = bytes([255] * _CLEAR + [0])
+    image.info["transparency"] = bytes([255] * CLEAR + [0])
     return image
 
 

@@ -73,13 +73,14 @@ def explain_scenes(
     point: tuple[float, float],
     period: tuple[dt.datetime, dt.datetime],
     params: CubeParams,
-    access: Access,
+    access: Access | None,
     marker: Mapping[str, Any] | None,
     ledger: Mapping[str, Any] | None,
 ) -> Iterator[dict[str, Any]]:
     """Say of each scene of a period that covers a point what became of it, in order of time.
 
-    Read from its source as the cube did; where that does not answer, by what marker and ledger of the cube know.
+    Read from its source as the cube did; where that does not answer, or without ``access``, by what marker and ledger
+    of the cube know.
     """
     lost = {loss["scene"]: loss for loss in (marker or {}).get("lost", [])}
     read = (ledger or {}).get("scenes", {})
@@ -101,6 +102,8 @@ def explain_scenes(
             yield told | {"used": False, "said": ["not among the scenes of the cube"]}
         elif scene.id in lost:
             yield told | {"used": False, "said": ["lost"], "lost": lost[scene.id]}
+        elif access is None:
+            yield told | {"used": None, "said": ["its source was not asked"]}
         elif failures >= FAILURES:
             yield told | {"used": None, "said": ["its source was not asked, as it does not answer"]}
         else:

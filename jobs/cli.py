@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "why": "Explain a pixel: its scenes, what masked them, faults, map and history.",
     "page": "Make a folder to look at a run in: maps, areas, patches, downloads.",
     "reproduce": "Make an output again from its lineage, and compare hashes.",
+    "view": "Show a run in full resolution in a browser of this machine.",
     "masks": "Fetch reference masks.",
     "simulate": "Write a simulated Landsat archive with known truth.",
     "doctor": "Check this machine, and the Planetary Computer.",
@@ -93,6 +94,7 @@ EXAMPLES: Final = {
     "why": ("runs/my-coast 104.97 8.65 2019",),
     "page": ("runs/my-coast", "runs/my-coast -o for-the-ministry"),
     "reproduce": ("runs/my-coast/stac/maps/map_z48_c08_r-016_2019.json",),
+    "view": ("runs/my-coast", "runs/my-coast --port 8080"),
     "simulate": (
         "world --years 2012,2016-2018 --size-px 256",
         "world --config world.yaml --set 'mask_years=[2010,2018]'",

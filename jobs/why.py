@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,16 @@ import numpy as np
 from engine.area import Area, read_area, region_codes
 from engine.catalog import periods_of
 from engine.errors import ConfigError, EngineError
-from engine.grid import grid_geobox, tiles_of
+from engine.grid import Tile, grid_geobox, tiles_of
 from engine.legend import CLASSES, names
 from engine.mask_archives import ABOUT
 from engine.masks import label_tile, open_masks
 from engine.params import RunParams
+from engine.places import Place
 from engine.ranges import Access
 from engine.reads import read_reads
 from engine.record import ITEMS
-from engine.scenes import read_scenes
+from engine.scenes import Scene, read_scenes
 from engine.sign import Signer
 from engine.store import read_marker
 from engine.trust import Trust
@@ -50,42 +54,106 @@ def command(
 
     RUN is the folder of the run; LON and LAT are degrees.
     """
-    trust = trust_of(None, hosts=allow_host, roots=allow_root)
-    run, record, outputs = named_run(run, None, trust)
-    trust = trust.with_roots(run)
-    params = recorded_config(run, record)
-    if year not in params.years:
-        raise ConfigError(f"year {year} is not of the run", fix=f"give one of {', '.join(map(str, params.years))}")
-    area = read_area(params.area, trust)
-    pixel = pixel_at(tiles_of(area.geometry), lon, lat)
-    tile, period = pixel.tile, periods_of(params.years, params.season, params.dates)[year]
-    cube = outputs / "cube" / tile.id / f"{year}.zarr"
-    scenes = read_scenes(run / ITEMS) if (run / ITEMS).is_file() else []
-    access = Access(trust, Signer(trust), params.cube.requests)
-    told = list(
-        explain_scenes(scenes, pixel, (lon, lat), period, params.cube, access, read_marker(cube), read_reads(cube))
-    )
-    rows = {scene["path_row"].replace("/", "") for scene in told}
-    region = int(region_codes(area, tile)[pixel.at])
-    content = {
-        "tile": tile.id,
-        "row": pixel.at[0],
-        "col": pixel.at[1],
-        "region": area.regions[region - 1].name if region else None,
-        "year": year,
-        "scenes": told,
-        "refused": [
-            refusal
-            for refusal in record["refused"]
-            if any(f"_{row}_{year}" in str(refusal.get("scene")) for row in rows)
-        ],
-        "cube": explain_cube(cube, pixel),
-        "label": _label(params, area, pixel, year, run, trust),
-        "habitat_limit": params.habitat is not None,
-        "map": explain_map(outputs / "maps" / str(year) / f"{tile.id}.zarr", pixel),
-        "history": explain_history(outputs / "change" / "history" / f"{tile.id}.zarr", pixel, year),
-    }
+    content = open_asked(run, trust_of(None, hosts=allow_host, roots=allow_root)).explain(lon, lat, year)
     Reporter(as_json=as_json).result(content, "\n".join(_lines(content)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A run that pixels are asked of: opened once, for any number of them."""
+
+    folder: Path
+    record: dict[str, Any]
+    outputs: Place
+    params: RunParams
+    area: Area
+    access: Access
+
+    @cached_property
+    def tiles(self) -> list[Tile]:
+        return tiles_of(self.area.geometry)
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """Of the frozen list; none where there is no list yet."""
+        return read_scenes(self.folder / ITEMS) if (self.folder / ITEMS).is_file() else []
+
+    @cached_property
+    def periods(self) -> dict[int, tuple[dt.datetime, dt.datetime]]:
+        return periods_of(self.params.years, self.params.season, self.params.dates)
+
+    def explain(self, lon: float, lat: float, year: int) -> dict[str, Any]:
+        """Return all that is known of a pixel in a year; its scenes are read again from their source.
+
+        Raises
+        ------
+        ConfigError
+            If the year is none of the run, or the point lies in none of its tiles.
+        """
+        if year not in self.params.years:
+            years = ", ".join(map(str, self.params.years))
+            raise ConfigError(f"year {year} is not of the run", fix=f"give one of {years}")
+        pixel = pixel_at(self.tiles, lon, lat)
+        told = self._of_year(pixel, (lon, lat), year, self.access)
+        rows = {scene["path_row"].replace("/", "") for scene in told["scenes"]}
+        return self._where(pixel) | {
+            **told,
+            "refused": [
+                refusal
+                for refusal in self.record["refused"]
+                if any(f"_{row}_{year}" in str(refusal.get("scene")) for row in rows)
+            ],
+            "label": _label(self.params, self.area, pixel, year, self.folder, self.access.trust),
+            "habitat_limit": self.params.habitat is not None,
+        }
+
+    def story(self, lon: float, lat: float) -> dict[str, Any]:
+        """Return what the run holds of a pixel in all years; no source of a scene is asked.
+
+        Raises
+        ------
+        ConfigError
+            If the point lies in none of the run's tiles.
+        """
+        pixel = pixel_at(self.tiles, lon, lat)
+        years = [self._of_year(pixel, (lon, lat), year, None) for year in self.params.years]
+        return self._where(pixel) | {"years": years}
+
+    def _where(self, pixel: Pixel) -> dict[str, Any]:
+        region = int(region_codes(self.area, pixel.tile)[pixel.at])
+        return {
+            "tile": pixel.tile.id,
+            "row": pixel.at[0],
+            "col": pixel.at[1],
+            "region": self.area.regions[region - 1].name if region else None,
+        }
+
+    def _of_year(self, pixel: Pixel, point: tuple[float, float], year: int, access: Access | None) -> dict[str, Any]:
+        tile, cube = pixel.tile, self.outputs / "cube" / pixel.tile.id / f"{year}.zarr"
+        about = (self.periods[year], self.params.cube, access, read_marker(cube), read_reads(cube))
+        return {
+            "year": year,
+            "scenes": list(explain_scenes(self.scenes, pixel, point, *about)),
+            "cube": explain_cube(cube, pixel),
+            "map": explain_map(self.outputs / "maps" / str(year) / f"{tile.id}.zarr", pixel),
+            "history": explain_history(self.outputs / "change" / "history" / f"{tile.id}.zarr", pixel, year),
+        }
+
+
+def open_asked(run: Path, trust: Trust) -> Asked:
+    """Open the run in a folder to be asked of its pixels.
+
+    Raises
+    ------
+    EngineError
+        If there is no run, or what its record names may not be read.
+    """
+    folder, record, outputs = named_run(run, None, trust)
+    trust = trust.with_roots(folder)
+    params = recorded_config(folder, record)
+    access = Access(trust, Signer(trust), params.cube.requests)
+    area = read_area(params.area, trust)
+    return Asked(folder=folder, record=record, outputs=outputs, params=params, area=area, access=access)
 
 
 def _label(params: RunParams, area: Area, pixel: Pixel, year: int, run: Path, trust: Trust) -> dict[str, Any]:

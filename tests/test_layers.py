@@ -69,6 +69,7 @@ SUPPORTS = {
     "threads",
     "tiff",
     "tune_trials",
+    "viewer",
     "web",
 }
 """What steps stand on."""

@@ -13,7 +13,7 @@ the antimeridian::
                      or [{kind, year | null, tiles: {url, box, min_zoom, max_zoom, pixel_m}}]
                         url as Leaflet takes it: .../{z}/{x}/{y}.png; layers of both sorts may be mixed
     legends             {kind: {entries: [[key, colour]]}} or {kind: {stops: [[value, colour]], percent: bool}}
-    points              null or [{key, colour, points: [[lat, lon, text]]}]      switched on and off by the reader
+    points              null or [{key, colour, points: [[lat, lon, text]], total}]    switched on and off by the reader
     story               null or an address of the same origin: a click asks it for ?lon=&lat= and shows the JSON it
                         answers, an object of texts, numbers, lists and objects, as its keys and values
     edits               null or an address that takes drawn polygons

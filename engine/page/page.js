@@ -246,7 +246,7 @@
   // Once a language: made anew at every choice they would lose the keyboard's focus.
   function drawChoices() {
     clear($("layers"), $("layers").firstElementChild, ...kinds.map((kind) => el("label", { class: "check" }, el("input", { type: "radio", name: "layer", value: kind, ...(kind === state.kind ? { checked: "" } : {}), on: { change: () => { state.kind = kind; update(); } } }), el("span", null, text(`layer.${kind}`)))));
-    const extra = (data.points || []).map((points, index) => el("label", { class: "check point-layer" }, el("input", { type: "checkbox", ...(state.points.has(index) ? { checked: "" } : {}), on: { change: (event) => togglePoints(index, event.target.checked) } }), el("span", { class: "dot", colour: points.colour }), el("span", null, label(points.key))));
+    const extra = (data.points || []).map((points, index) => el("label", { class: "check point-layer" }, el("input", { type: "checkbox", ...(state.points.has(index) ? { checked: "" } : {}), on: { change: (event) => togglePoints(index, event.target.checked) } }), el("span", { class: "dot", colour: points.colour }), el("span", null, label(points.key) + (points.total > points.points.length ? ` (${number(points.points.length)} / ${number(points.total)})` : ""))));
     $("overlays").querySelectorAll(".point-layer").forEach((one) => one.remove());
     $("overlays").append(...extra);
     $("outlines").parentNode.hidden = !data.patches.shown.length;

@@ -28,7 +28,7 @@ PROMISES: Final = {
     "S1": "hostile inputs are refused in 5 s and 500 MB with one line; nothing read, nobody called",
     "S2": "no secret in any file, log, report, attribute, item or graph",
     "S3": "a default run listens on loopback only; remote needs TLS or a flag",
-    "S4": "clients without the right certificate are refused",
+    "S4": "clients without the right certificate are refused; so is all that asks the viewer for more than its page",
     "S5": "mutated model files never end the process",
 }
 """Promise -> what it says."""

@@ -1,0 +1,183 @@
+"""``mangroves view``: a run in full resolution in a browser of this machine, until it is stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from engine.classify import as_asked
+from engine.errors import ConfigError, ModelError, SampleError, StoreError
+from engine.model import Model, load_model
+from engine.overview import find_layers, group_tiles, region_boxes, stretch_of
+from engine.page import Result, page_data, page_files
+from engine.places import ObjectPath
+from engine.ranges import Access
+from engine.rows import PIXEL_YEAR
+from engine.sample import read_sample
+from engine.scores import needed_columns, score_sample
+from engine.trust import Trust
+from engine.viewer import Shown, check_inside, create_app, judged_points, page_layers
+from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
+from jobs.reporter import Reporter
+from jobs.why import Asked, open_asked
+
+
+@click.command("view")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Of loopback; 0 a free one.")
+@ALLOW_HOST
+@ALLOW_ROOT
+@JSON
+def command(run: Path, port: int, allow_host: tuple[str, ...], allow_root: tuple[str, ...], as_json: bool) -> None:
+    """Show a run in full resolution: print an address for a browser of this machine, and serve it until stopped.
+
+    RUN is the folder of the run. Nobody but this machine reaches the address. The scenes of a pixel are read from their
+    source when a year of it is asked for.
+    """
+    check_packages()
+    reporter = Reporter(as_json=as_json)
+    shown = open_shown(run, trust_of(None, hosts=allow_host, roots=allow_root), reporter, roots=allow_root)
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} cannot be used ({error.strerror})", fix="give another --port, or none"
+        ) from error
+    with listener:
+        port = listener.getsockname()[1]
+        address = f"http://127.0.0.1:{port}/"
+        reporter.result({"address": address, "layers": list(shown.layers)}, f"{address}  (Ctrl-C ends it)")
+        serve(create_app(shown, port=port), listener)
+
+
+def check_packages() -> None:
+    """Say what to install where the packages of the viewer are missing.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"mangroves view needs {name.replace('_', '-')}", fix="pip install 'mangroves[view]'")
+
+
+def open_shown(run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str, ...] = ()) -> Shown:
+    """Open a run to be shown.
+
+    Parameters
+    ----------
+    run : Path
+    trust : Trust
+        Of the command, for the area, the masks and the scenes.
+    reporter : Reporter
+    roots : tuple of str
+        Folders that links in the run may lead to.
+
+    Raises
+    ------
+    EngineError
+        If there is no run, nothing of it can be shown, or a link leads out of its folder.
+    """
+    asked = open_asked(run, trust)
+    if isinstance(asked.outputs, ObjectPath):
+        raise ConfigError(f"outputs of the run are in {asked.outputs}", fix="copy them to the run's folder")
+    inside = Trust().with_roots(asked.folder, *roots)
+    check_inside(asked.folder, inside)
+    layers = find_layers(asked.outputs, asked.params.years)
+    if not layers:
+        raise StoreError(f"{asked.outputs} holds no finished map", fix="run `mangroves run` or `classify` first")
+    for layer in layers:
+        for source in layer.tiles.values():
+            inside.path(str(source.place), what=f"layer {layer.id}")
+    groups = group_tiles(layers)
+    composites = [layer for layer in layers if layer.kind == "composite"]
+    stretches = [(group.tiles, stretch_of(composites, group)) for group in groups]
+    boxes = np.array([group.box(*group.bounds) for group in groups])
+    data = page_data(
+        Result(folder=asked.folder, outputs=asked.outputs, record=asked.record, params=asked.params),
+        page_layers(layers, [boxes[:, 0].min(axis=0).tolist(), boxes[:, 1].max(axis=0).tolist()]),
+        region_boxes(asked.outputs, asked.params.years, groups),
+        points=read_points(asked, reporter),
+        story="story",
+    )
+
+    def story(lon: float, lat: float, year: int | None) -> dict[str, Any]:
+        return asked.story(lon, lat) if year is None else asked.explain(lon, lat, year)
+
+    return Shown(
+        files={name: (content, media_type(name)) for name, content in page_files(data).items()},
+        layers={layer.id: layer for layer in layers},
+        tiles={tile.id: tile for tile in asked.tiles},
+        years=tuple(asked.params.years),
+        stretches={tile: stretch for tiles, stretch in stretches for tile in tiles},
+        access=Access(inside),
+        story=story,
+    )
+
+
+def media_type(name: str) -> str:
+    """Return the media type of a file of the page."""
+    kinds = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+    return f"{kinds.get(Path(name).suffix, 'text/plain')}; charset=utf-8"
+
+
+def read_points(asked: Asked, reporter: Reporter) -> list[dict[str, Any]] | None:
+    """Return the sampled points that the model of a run was judged by, None where there are none; say how many."""
+    try:
+        model = load_model(asked.outputs / "model")
+        scores = _scores_of_folds(asked, model)
+        if scores is None:
+            sample = read_sample(asked.outputs / "sample")
+            columns = needed_columns(sample.columns, model.features)
+            scores = score_sample(sample[columns], as_asked(model, asked.params.classify))
+    except (ModelError, SampleError) as error:
+        reporter.say(f"view      no judged points: {error.problem}")
+        return None
+    if not len(scores) or not {"lon", "lat"} <= set(scores):
+        reporter.say("view      no judged points: the model saw all land of the sample; run `mangroves evaluate` first")
+        return None
+    points = judged_points(scores, seed=asked.params.seed)
+    shown = sum(len(layer["points"]) for layer in points)
+    reporter.say(f"view      {shown:,} of {len(scores):,} sampled points on land the model never saw")
+    return points
+
+
+def _scores_of_folds(asked: Asked, model: Model) -> pd.DataFrame | None:
+    """Return what the last evaluation of a model said of rows; None where there is none of this model."""
+    folder = asked.folder / "evaluate"
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if summary["model_sha256"] != as_asked(model, asked.params.classify).sha256():
+            return None
+        columns = ["region", "positive", "mapped", "probability", "lon", "lat", *PIXEL_YEAR]
+        return pd.read_parquet(folder / "scores.parquet", columns=columns)
+    except (OSError, ValueError, LookupError, TypeError):  # of arrow's errors each is one of these
+        return None
+
+
+def serve(app: Any, listener: socket.socket) -> None:
+    """Serve an application on a socket until interrupted."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=128,
+        timeout_graceful_shutdown=2,
+    )
+    with suppress(KeyboardInterrupt):  # the way it is meant to end
+        uvicorn.Server(config).run(sockets=[listener])
