@@ -39,6 +39,7 @@ SUPPORTS = {
     "gdal",
     "launch",
     "leaderboard",
+    "leaflet",
     "ledger",
     "lookup",
     "model",
@@ -94,7 +95,7 @@ STEPS = {
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks", "verify", "why"}
+TASKS = {"tasks", "history_tasks", "notebook", "verify", "why"}
 """Join steps into the bodies of dask tasks."""
 
 
