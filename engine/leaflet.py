@@ -34,7 +34,7 @@ _MOST_PX: Final = 1024  # a picture is shown smaller than this
 _RADIUS_M: Final = 6_378_137.0  # of the sphere of Web Mercator
 
 Bounds = tuple[tuple[float, float], tuple[float, float]]
-"""South and west, north and east, degrees; east passes 180 where a picture crosses the antimeridian."""
+"""South and west, north and east, degrees; beyond +-180 where a picture crosses the antimeridian."""
 
 
 def open_map(geobox: GeoBox, *, basemap: Any = None) -> ipyleaflet.Map:
