@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -218,9 +218,32 @@ def _draw(
     cube: Place, part: TileYear, draw: Draw, adjoining: Sequence[Adjoining]
 ) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
     """Return the rows that are not thinned, and what the marker says of them; the tile's layers end here."""
+    layers = layers_of_features(cube, part.tile, draw.features, adjoining)
+    return draw_rows(layers, part, _scenes_of_cube(part, read_marker(cube)), draw)
+
+
+def draw_rows(
+    layers: Mapping[str, np.ndarray], part: TileYear, scenes: Sequence[Scene], draw: Draw
+) -> tuple[gpd.GeoDataFrame, dict[str, Any]]:
+    """Draw the rows of a tile-year that are not thinned from the layers of its cube.
+
+    Parameters
+    ----------
+    layers : mapping of str to ndarray
+        As ``kernels.features.feature_stack`` takes them, and ``clear_count``.
+    part : TileYear
+    scenes : sequence of Scene
+        That the cube was made of.
+    draw : Draw
+
+    Returns
+    -------
+    GeoDataFrame
+        See ``sample.draw_tile``.
+    dict
+        What the marker of the sample says of them.
+    """
     tile, year = part.tile, part.year
-    layers = layers_of_features(cube, tile, draw.features, adjoining)
-    scenes = _scenes_of_cube(part, read_marker(cube))
     found = label_tile(draw.masks, tile.geobox, year, draw.labels)
     regions = region_codes(draw.area, tile)
     valid = layers["clear_count"] > 0

@@ -41,6 +41,7 @@ SUPPORTS = {
     "html",
     "launch",
     "leaderboard",
+    "leaflet",
     "ledger",
     "lookup",
     "model",
@@ -102,8 +103,8 @@ STEPS = {
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "edit_tasks", "history_tasks", "lineage", "reproduce", "service", "verify", "why"}
-"""Join steps into the bodies of dask tasks, and of requests."""
+TASKS = {"tasks", "edit_tasks", "history_tasks", "lineage", "notebook", "reproduce", "service", "verify", "why"}
+"""Join steps into the bodies of dask tasks, of requests, and of cells of a notebook."""
 
 
 def modules(*folders: str) -> dict[str, Path]:
