@@ -68,8 +68,8 @@ def configuration_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key of a run's YAML file; `--set section.key=value` overrides one. Made from the code's own schema, which is",
-        "also there as [JSON Schema](config.schema.json) for editors that complete keys.",
+        "Every key of a run's YAML file; `--set section.key=value` overrides one. Made from the code's own schema,",
+        "which is also there as [JSON Schema](config.schema.json) for editors that complete keys.",
         "",
         "## The run",
         "",

@@ -28,22 +28,28 @@ from engine.profiles import read_profiles
 from engine.simulate import Archive, WorldParams, write_archive
 from jobs.config import parse_config
 from tests.certificates import Authority
-from tests.documents import DOCUMENTS, ROOT, RUN, Block, blocks_of, name_of
+from tests.documents import DOCUMENTS, ROOT, RUN, SHELLS, Block, blocks_of, name_of
 from tests.jobs.calls import mangroves
 
 THREADS = "profiles:\n  local: {kind: threads}\n  big: {kind: threads}\n"
 """In place of workers, whose starts other tests see to."""
 
+SHOW = ["mangroves", "cluster", "show"]
+
 SHELL_SIGNS = re.compile(r"[|<>;&$`*]")
 
 
-def writes(block: Block) -> bool:
-    """Tell whether a block needs more than the page itself: a world and a run."""
-    return block.language in ("sh", "console", "python") and block.not_run is None
+def needs_world(path: Path) -> bool:
+    """Tell whether a page asks for more than what a profile would start: for a world and its runs."""
+    return any(
+        block.language == "python" or any(words[:3] != SHOW for _, words in block.lines())
+        for block in blocks_of(path)
+        if block.language in (*SHELLS, "python") and block.not_run is None
+    )
 
 
 PAGES = [
-    pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if any(map(writes, blocks_of(path))) else [])
+    pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if needs_world(path) else [])
     for path in DOCUMENTS
     if any(block.language in RUN for block in blocks_of(path))
 ]
@@ -79,8 +85,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive = write_archive(params, Path("demo/archive"))
         write_yaml("my-coast.yaml", config_of(archive, "my-coast", "runs"))
         write_yaml("demo/config.yaml", config_of(archive, "run", "demo"))
-        answer = mangroves("run", "my-coast.yaml")
-        assert answer.code == 0, answer.err
+        for arguments in (("run",), ("assess", "design")):
+            answer = mangroves(*arguments, "my-coast.yaml")
+            assert answer.code == 0, answer.err
+        for template, labels in (("labels_template", "labels"), ("labels_template_reader2", "second")):
+            fill(Path(f"runs/my-coast/assess/{template}.csv"), Path(f"{labels}.csv"))
         copy_run(Path("runs/my-coast"), Path("demo/run"))
         others(np.random.default_rng(1))
     return folder
@@ -97,6 +106,13 @@ def copy_run(run: Path, copy: Path) -> None:
     record = json.loads((copy / "run.json").read_text(encoding="utf-8"))
     record["config"] |= {"name": copy.name, "out": str(copy.parent)}
     (copy / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def fill(template: Path, labels: Path) -> None:
+    """Fill a table of labels as an interpreter would who sees the same everywhere."""
+    table = pd.read_csv(template)
+    table[table.columns[1:]] = "other"
+    table.to_csv(labels, index=False)
 
 
 def others(rng: np.random.Generator) -> None:
@@ -123,12 +139,10 @@ def page_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
     """Return the working folder of a page: a copy of the world where the page runs anything, and a home with keys."""
     folder = tmp_path / "page"
     path: Path = request.getfixturevalue("path")
-    if any(map(writes, blocks_of(path))):
+    if needs_world(path):
         shutil.copytree(request.getfixturevalue("world"), folder)
     else:
         folder.mkdir()
-    for part in ("jobs", "engine"):
-        (folder / part).symlink_to(ROOT / part)
     home = tmp_path / "home"
     Authority(home / "dask").issue("me")
     (home / ".ssh").mkdir()
@@ -159,7 +173,7 @@ def test_every_block_of_a_page_runs_or_says_why_not(path, page_folder):
 
 
 def read(block: Block) -> None:
-    """Check a YAML block: profiles, which then stand in the folder's cluster.yaml, or a configuration or a part of one."""
+    """Check a YAML block: profiles, which then stand in the folder's cluster.yaml, or keys of a configuration."""
     content = yaml.safe_load(block.text)
     if "profiles" in content:
         Path("page.yaml").write_text(block.text, encoding="utf-8")
@@ -199,5 +213,5 @@ def test_what_cannot_run_here_is_counted():
     for block in left_out:
         print(f"{block.where}: {block.not_run}")
     print(f"{len(blocks) - len(left_out)} blocks run or are read, {len(left_out)} cannot be run here")
-    assert all(block.language in ("sh", "console", "python") for block in left_out), "data is always read"
+    assert all(block.language in (*SHELLS, "python") for block in left_out), "data is always read"
     assert len(left_out) < len(blocks) / 3
