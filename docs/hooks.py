@@ -77,14 +77,14 @@ def configuration_page() -> str:
     ]
     for key, section in _sections(schema, schema):
         lines += ["", f"## {key}", "", _text(section.get("description", "")), "", *_table(section, schema)]
-    lines += ["", "# Profiles of cluster.yaml", "", "Which kind is for what: [running on a cluster](clusters.md)."]
+    lines += ["", "## Profiles of cluster.yaml", "", "Which kind is for what: [running on a cluster](clusters.md)."]
     for model in get_args(Profile.__value__):
         schema = model.model_json_schema(mode="serialization")
         kind = schema["properties"].pop("kind")["const"]
-        lines += ["", f"## kind: {kind}", "", _text(schema.get("description", "")), ""]
+        lines += ["", f"### kind: {kind}", "", _text(schema.get("description", "")), ""]
         lines += _table(schema, schema) if schema["properties"] else ["No keys of its own."]
         for key, section in _sections(schema, schema):
-            lines += ["", f"### {kind}: {key}", "", *_table(section, schema)]
+            lines += ["", f"#### {kind}: {key}", "", *_table(section, schema)]
     return "\n".join(lines) + "\n"
 
 

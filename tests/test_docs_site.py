@@ -72,7 +72,7 @@ def test_the_configuration_page_has_every_key_with_its_default_and_meaning(hooks
     page = hooks.configuration_page()
     for _, key in keys(RunParams):
         assert f"\n| `{key}` | " in page, key
-    assert all(f"\n## kind: {kind}\n" in page for kind in KINDS)
+    assert all(f"\n### kind: {kind}\n" in page for kind in KINDS)
     assert (
         "| `min_looks` | whole number from 1 | `3` | Clear looks below which a pixel counts as poorly observed" in page
     )
