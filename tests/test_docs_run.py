@@ -74,7 +74,10 @@ def config_of(archive: Archive, name: str, out: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with all that pages name: two finished runs, and tables and rasters from elsewhere."""
+    """Return a folder with all that pages name: two finished runs, and tables and rasters from elsewhere.
+
+    Beside it, as ``kept``, stands what it is made from anew for each page: scenes are known by their paths.
+    """
     folder = tmp_path_factory.mktemp("pages") / "world"
     folder.mkdir()
     with contextlib.chdir(folder):
@@ -92,6 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             fill(Path(f"runs/my-coast/assess/{template}.csv"), Path(f"{labels}.csv"))
         copy_run(Path("runs/my-coast"), Path("demo/run"))
         others(np.random.default_rng(1))
+    shutil.copytree(folder, folder.with_name("kept"))
     return folder
 
 
@@ -136,13 +140,13 @@ def others(rng: np.random.Generator) -> None:
 
 @pytest.fixture
 def page_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the working folder of a page: a copy of the world where the page runs anything, and a home with keys."""
+    """Return the working folder of a page, the world as it was where the page needs it; and a home with keys."""
     folder = tmp_path / "page"
-    path: Path = request.getfixturevalue("path")
-    if needs_world(path):
-        shutil.copytree(request.getfixturevalue("world"), folder)
-    else:
-        folder.mkdir()
+    folder.mkdir()
+    if needs_world(request.getfixturevalue("path")):
+        folder = request.getfixturevalue("world")
+        shutil.rmtree(folder)
+        shutil.copytree(folder.with_name("kept"), folder)
     home = tmp_path / "home"
     Authority(home / "dask").issue("me")
     (home / ".ssh").mkdir()
