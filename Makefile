@@ -1,5 +1,5 @@
 # Two doors: `make demo` and `make test`. Each sets up all it needs in .venv.
-.PHONY: help setup demo test test-fast faults cluster-test browser-test bench lint lock schema clean
+.PHONY: help setup demo test test-fast faults cluster-test browser-test bench docs lint lock schema clean
 
 help:           ## say what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -34,6 +34,10 @@ browser-test: setup ## look at result pages in Debian's Chromium, under 5 minute
 bench: setup    ## compare with peers on a simulated archive, under 10 minutes; ratios to bench.json
 	.venv/bin/python -m benchmarks compare --json bench.json
 
+docs: setup     ## the docs as a site of files, in site/, without a network
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	@echo "open site/index.html"
+
 lint: setup     ## format and fix what can be fixed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
@@ -48,4 +52,4 @@ schema: setup   ## write the JSON Schema of run configurations
 	.venv/bin/python -c "from jobs.config import schema; print(schema(), end='')" > docs/config.schema.json
 
 clean:          ## remove what the demo and the tests made
-	rm -rf demo .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf demo site .pytest_cache .hypothesis .mypy_cache .ruff_cache
