@@ -21,7 +21,7 @@ import pytest
 import rasterio
 import yaml
 from rasterio.transform import from_origin
-from shapely.geometry import box
+from shapely.geometry import Polygon, box
 
 from engine.params import RunParams
 from engine.profiles import read_profiles
@@ -94,6 +94,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for template, labels in (("labels_template", "labels"), ("labels_template_reader2", "second")):
             fill(Path(f"runs/my-coast/assess/{template}.csv"), Path(f"{labels}.csv"))
         copy_run(Path("runs/my-coast"), Path("demo/run"))
+        answer = mangroves("suggest", "demo/run", "--count", "20")
+        assert answer.code == 0, answer.err
+        fill(Path("demo/run/suggest/labels_template.csv"), Path("read.csv"))
+        shutil.rmtree("demo/run/suggest")
         others(np.random.default_rng(1))
     shutil.copytree(folder, folder.with_name("kept"))
     return folder
@@ -134,8 +138,16 @@ def others(rng: np.random.Generator) -> None:
     for name, values in names.items():
         with rasterio.open(f"{name}.tif", "w", **profile, nodata=0 if name.startswith("GMW") else None) as raster:
             raster.write(values, 1)
+    drawn = geopandas.GeoDataFrame({"kind": ["add"]}, geometry=[corner_of("demo/archive/regions.geojson")], crs=4326)
+    drawn.to_file("corrections.gpkg")
     district = box(-81.5, 25.885, -81.49, 25.9)
     geopandas.GeoDataFrame({"name": ["West"]}, geometry=[district], crs=4326).to_file("districts.gpkg")
+
+
+def corner_of(regions: str) -> Polygon:
+    """Return a square of some pixels inside the first region of a file."""
+    middle = geopandas.read_file(regions).geometry[0].centroid
+    return box(middle.x, middle.y, middle.x + 0.002, middle.y + 0.002)
 
 
 @pytest.fixture
