@@ -50,10 +50,10 @@ MOST_POINTS: Final = 1000
 """Of each layer of points: they are part of the page."""
 
 _JUDGED: Final = (
-    ("points.mangrove.right", True, True, "#009e73"),
-    ("points.mangrove.wrong", True, False, "#d55e00"),
-    ("points.other.right", False, True, "#56b4e9"),
-    ("points.other.wrong", False, False, "#cc79a7"),
+    ("points.mangrove_right", True, True, "#009e73"),
+    ("points.mangrove_wrong", True, False, "#d55e00"),
+    ("points.other_right", False, True, "#56b4e9"),
+    ("points.other_wrong", False, False, "#cc79a7"),
 )
 """Key, mangrove by its label, mapped as that, colour (Okabe and Ito 2008)."""
 

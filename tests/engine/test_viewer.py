@@ -292,7 +292,7 @@ def test_points_are_right_and_wrong_of_both_classes_and_counted():
     scores = scores.assign(lon=np.linspace(104, 105, rows), lat=8.5)
     found = judged_points(scores, most=50)
     assert [layer["key"] for layer in found] == [
-        f"points.{a}.{b}" for a in ("mangrove", "other") for b in ("right", "wrong")
+        f"points.{a}_{b}" for a in ("mangrove", "other") for b in ("right", "wrong")
     ]
     assert sum(layer["total"] for layer in found) == rows
     missed = scores[scores["positive"] & ~scores["mapped"]]

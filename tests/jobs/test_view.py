@@ -68,7 +68,7 @@ def test_the_page_has_tiles_of_every_layer_a_story_and_points(shown):
     assert data["story"] == "story"
     assert {one["tiles"]["url"].split("/")[1] for one in data["layers"]} == set(shown.layers)
     assert "composite-2016" in shown.layers
-    assert data["points"][0]["key"] == "points.mangrove.right"
+    assert data["points"][0]["key"] == "points.mangrove_right"
     assert sum(layer["total"] for layer in data["points"]) > 100
 
 
