@@ -34,12 +34,8 @@ def every_command(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[
 
 def test_the_issue_s_commands_are_all_there():
     issue = "simulate masks plan search cube sample train classify change run status doctor bench "
-<<<<<<< HEAD
     issue += "explore tune evaluate predict assess cluster logs resume cancel verify why "
     issue += "page view serve report reproduce edit suggest"
-=======
-    issue += "explore tune evaluate predict assess cluster logs resume cancel verify why page view"
->>>>>>> heads/view
     assert set(issue.split()) == set(COMMANDS)
 
 
