@@ -68,7 +68,7 @@ def read_item(path: Path) -> Asked:
         raise ConfigError(f"item {path} is not JSON", fix="name an item of RUN/stac") from error
     try:
         asked = _asked(content)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is not the item of an output of a run", fix="name an item of RUN/stac") from error
     safe_name(asked.id, what="item id")
     if asked.product not in AGAIN:
@@ -83,7 +83,9 @@ def _asked(content: Any) -> Asked:
     properties = content["properties"]
     product = str(properties["mangroves:product"])
     tile = str(properties.get("mangroves:tile", ""))
-    if content["type"] != "Feature" or (product not in ("models", "summaries") and not is_tile_id(tile)):
+    years = tuple(int(year) for year in properties.get("mangroves:years", ()))
+    whole = product in ("models", "summaries")
+    if content["type"] != "Feature" or not (whole or (is_tile_id(tile) and years)):
         raise ValueError("not an item of ours")
     hashes = {
         name: str(properties.get(f"mangroves:{name}", ""))
@@ -95,7 +97,6 @@ def _asked(content: Any) -> Asked:
         # Styles say nothing of the data; a marker holds seconds, which no two runs share.
         if "data" in asset["roles"] and checksum.startswith("1220") and len(checksum) == 4 + _SHA256:
             files[name] = checksum[4:]
-    years = tuple(int(year) for year in properties.get("mangroves:years", ()))
     return Asked(id=str(content["id"]), product=product, tile=tile, years=years, files=files, **hashes)
 
 
