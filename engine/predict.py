@@ -8,14 +8,16 @@ passes through as it is: of a CSV the very bytes of every field.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -56,12 +58,21 @@ _NEEDS_QUOTES: Final = '[",\r\n]'
 _SENTINELS: Final = (MISSING, INDEX_MISSING)
 
 
+Part = dict[str, pa.Array]
+"""Columns of some rows by name."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table on disk, read part by part."""
+    """A table on disk, read part by part; or one in memory."""
 
     path: Path
+    """Of one in memory only its name."""
+
     columns: tuple[str, ...]
+
+    rows: Part | None = None
+    """All of a table in memory."""
 
     @property
     def is_csv(self) -> bool:
@@ -118,12 +129,37 @@ def open_table(path: Path) -> Table:
         if not path.is_file():
             raise ConfigError(f"table {path} is not there", fix="check the path")
         if path.suffix.lower() == ".csv":
-            columns = _read_header(path)
+            with path.open("rb") as file:
+                columns = _read_header(file, path)
         else:
             columns = pa.parquet.read_schema(path).names
     if not columns or len(columns) > MAX_COLUMNS:
         raise ConfigError(f"table {path} has {len(columns)} columns", fix=f"give 1 to {MAX_COLUMNS}")
     return Table(path, tuple(columns))
+
+
+def csv_in_memory(content: bytes, name: str) -> Table:
+    """Read a CSV that is in memory as one on disk would be read; ``name`` is what errors call it.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged, has no or too many columns, or two of one name.
+    """
+    path = Path(name)
+    with _told(path):
+        columns = _read_header(io.BytesIO(content), path)
+        if len(columns) > MAX_COLUMNS:
+            raise ConfigError(f"table {path} has {len(columns)} columns", fix=f"give 1 to {MAX_COLUMNS}")
+        if twice := [one for one, count in Counter(columns).items() if count > 1]:
+            raise ConfigError(f"table {path} names column {twice[0][:40]!r} twice", fix="keep one of them")
+        batches = list(_csv_batches(pa.py_buffer(content), len(columns), range(len(columns))))
+    found = pa.Table.from_batches(batches).combine_chunks() if batches else None
+    rows = {
+        one: pa.array([], pa.binary()) if found is None or not found.num_rows else found.column(place).chunk(0)
+        for place, one in enumerate(columns)
+    }
+    return Table(path, tuple(columns), rows)
 
 
 def choose_model(
@@ -147,23 +183,40 @@ def choose_model(
     ModelError
         If that second model is damaged, or neither can do with the table.
     """
-    further = further_features(full)
-    lacks = [name for name in further if name not in table.columns]
-    unlike = [f"column {name} {foreign[name]}" for name in further if name in foreign]
-    if not lacks and not unlike:
+    why = why_not(full, table, foreign)
+    if not why:
+        further = further_features(full)
         has = f"bands and {len(further)} further features of" if further else "the bands of"
         return Choice(full, "full", f"the table has {has} the full model")
-    if lacks:
-        why = f"the table lacks {_few(lacks)} of the full model's {len(full.features)} features"
-    else:
-        why = unlike[0]
+    bands = load_bands_model(folder)
+    if bands is None:
+        raise ModelError(f"{why}, and {folder} has no model of bands alone", fix="train it with this version")
+    return Choice(bands, BANDS_MODEL, why)
+
+
+def why_not(full: Model, table: Table, foreign: Mapping[str, str]) -> str:
+    """Return why the full model of a folder cannot do with a table; empty if it can."""
+    further = further_features(full)
+    if lacks := [name for name in further if name not in table.columns]:
+        return f"the table lacks {_few(lacks)} of the full model's {len(full.features)} features"
+    return next((f"column {name} {foreign[name]}" for name in further if name in foreign), "")
+
+
+def load_bands_model(folder: Place) -> Model | None:
+    """Return the model of bands alone that lies in the folder of another; None if there is none.
+
+    Raises
+    ------
+    ModelError
+        If it is damaged, or needs more than bands.
+    """
     beside = folder / BANDS_MODEL
     if not (beside / META_FILE).is_file():
-        raise ModelError(f"{why}, and {folder} has no model of bands alone", fix="train it with this version")
+        return None
     bands = load_model(beside)
     if wanted := further_features(bands):
         raise ModelError(f"model {beside} needs {_few(wanted)}, which are no bands", fix="train it with this version")
-    return Choice(bands, BANDS_MODEL, why)
+    return bands
 
 
 def further_features(model: Model) -> list[str]:
@@ -263,7 +316,7 @@ def predict_table(
         write = _csv_writer if table.is_csv else _parquet_writer
         with write(table, temporary, added, {"notice": notice, **(about or {})}) as append:
             for raw, part in _whole_parts(table, used):
-                probability, classes = _predict_part(part, model, survey, done)
+                probability, classes = predict_part(part, model, survey, done)
                 append(raw, probability, classes)
                 done += classes.size
                 missing += int((classes == NOT_OBSERVED).sum())
@@ -334,8 +387,32 @@ def features_of(dn: np.ndarray, names: Sequence[str], further: dict[str, np.ndar
     return features
 
 
-def _predict_part(part: dict[str, pa.Array], model: Model, survey: Survey, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return probability x 10 000, as maps hold it, and the code of the class, not observed where there is no band."""
+def predict_part(part: Part, model: Model, survey: Survey, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a model says of some rows.
+
+    Parameters
+    ----------
+    part : dict of str to pyarrow.Array
+        The columns of ``survey``'s bands, and the model's further features.
+    model : Model
+        From ``choose_model``.
+    survey : Survey
+        From ``survey_table``, of the whole table.
+    first : int
+        Number of the first of these rows in the table, from 0, for errors.
+
+    Returns
+    -------
+    probability : ndarray of uint16, shape (row,)
+        x 10 000, as maps hold it; 0 where a band is missing.
+    classes : ndarray of uint8, shape (row,)
+        Codes of ``legend.CLASSES``: not observed where a band is missing.
+
+    Raises
+    ------
+    ConfigError
+        If a column holds something else.
+    """
     dn = to_dn(_band_values(part, survey.bands, first), survey.scale)
     further = {name: _numbers(part[name], name, first) for name in further_features(model)}
     known = dn[0] > 0
@@ -346,7 +423,7 @@ def _predict_part(part: dict[str, pa.Array], model: Model, survey: Survey, first
     return probability, np.where(known, np.where(mangrove, MANGROVE, OTHER), NOT_OBSERVED).astype(np.uint8)
 
 
-def _band_values(part: dict[str, pa.Array], bands: BandColumns, first: int) -> np.ndarray:
+def _band_values(part: Part, bands: BandColumns, first: int) -> np.ndarray:
     """Return the bands of some rows as float64 (6, row), NaN where missing."""
     numbers = {column: _numbers(part[column], column, first) for column in bands.columns if column != bands.platform}
     by_sensor = {name: np.stack([numbers[one] for one in columns]) for name, columns in bands.by_sensor.items()}
@@ -450,9 +527,8 @@ def _told(path: Path) -> Iterator[None]:
         raise ConfigError(f"table {path} cannot be read ({reason})", fix="see to the file") from error
 
 
-def _read_header(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        line = file.readline(MAX_LINE_BYTES)
+def _read_header(file: BinaryIO, path: Path) -> list[str]:
+    line = file.readline(MAX_LINE_BYTES)
     if len(line) == MAX_LINE_BYTES:
         raise ConfigError(f"table {path} begins with a line of more than {MAX_LINE_BYTES >> 20} MB", fix="give a CSV")
     if not line.strip():
@@ -464,12 +540,15 @@ def _read_header(path: Path) -> list[str]:
     return columns
 
 
-def _parts(table: Table, wanted: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
+def _parts(table: Table, wanted: Sequence[str]) -> Iterator[Part]:
     """Yield some columns of a table, part by part, by name."""
+    if table.rows is not None:
+        yield {name: table.rows[name] for name in wanted}
+        return
     places = [table.columns.index(name) for name in wanted]
     with _told(table.path):
         if table.is_csv:
-            for batch in _csv_batches(table, places):
+            for batch in _csv_batches(table.path, len(table.columns), places):
                 yield dict(zip(wanted, batch.columns, strict=True))
         else:
             with _open_parquet(table) as file:
@@ -477,12 +556,12 @@ def _parts(table: Table, wanted: Sequence[str]) -> Iterator[dict[str, pa.Array]]
                     yield {name: batch.column(name) for name in wanted}
 
 
-def _whole_parts(table: Table, wanted: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, dict[str, pa.Array]]]:
+def _whole_parts(table: Table, wanted: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, Part]]:
     """Yield all of a table, part by part, and of each some columns by name."""
     places = {name: table.columns.index(name) for name in wanted}
     with _told(table.path), ExitStack() as stack:
         if table.is_csv:
-            batches = _csv_batches(table, range(len(table.columns)))
+            batches = _csv_batches(table.path, len(table.columns), range(len(table.columns)))
         else:
             file = stack.enter_context(_open_parquet(table))
             batches = _parquet_batches(table, file, max(1, min(_PART_ROWS, _PART_VALUES // len(table.columns))))
@@ -550,17 +629,17 @@ def _parquet_batches(
             yield pa.RecordBatch.from_arrays(plain, names=some.schema.names)
 
 
-def _csv_batches(table: Table, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
+def _csv_batches(source: Path | pa.Buffer, columns: int, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
     """Yield columns of a CSV as bytes, so that whatever was in them can be written again."""
-    with table.path.open("rb") as file:
+    with io.BytesIO(source) if isinstance(source, pa.Buffer) else source.open("rb") as file:
         file.readline(MAX_LINE_BYTES)
         if not file.read(1):
             return  # a header alone
     used = [f"f{place}" for place in places]
     reader = pa.csv.open_csv(
-        table.path,
+        pa.BufferReader(source) if isinstance(source, pa.Buffer) else source,
         pa.csv.ReadOptions(
-            block_size=MAX_LINE_BYTES, skip_rows=1, column_names=[f"f{place}" for place in range(len(table.columns))]
+            block_size=MAX_LINE_BYTES, skip_rows=1, column_names=[f"f{place}" for place in range(columns)]
         ),
         pa.csv.ParseOptions(newlines_in_values=True),
         pa.csv.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(used, pa.binary()), include_columns=used),
