@@ -139,7 +139,7 @@ class Served:
         model = self.models[name]
         assert table.rows is not None
         for column in {*survey.bands.columns, *further_features(model)} - {survey.bands.platform}:
-            if pa.types.is_string(table.rows[column].type):  # of JSON; a CSV has bytes
+            if pa.types.is_string(table.rows[column].type):  # of JSON, which has numbers; a CSV has bytes
                 raise Refusal(422, f"{column[:40]!r} holds text; give numbers, null where unknown")
         probability, classes = predict_part(table.rows, model, survey)
         titles = names(CLASSES)
@@ -483,9 +483,7 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
 class _Guard:
     """Checks who asks before anything else is looked at, and signs every answer with the hash of the model."""
 
-    def __init__(
-        self, app: _Asgi, *, refuse: Callable[..., Response], token: str, loopback: bool, sha256: str
-    ) -> None:
+    def __init__(self, app: _Asgi, *, refuse: Callable[..., Response], token: str, loopback: bool, sha256: str) -> None:
         self.app, self.refuse, self.loopback, self.sha256 = app, refuse, loopback, sha256
         self.digest = hashlib.sha256(token.encode()).digest() if token else b""
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "explore": "Describe the sample: densities, separability, unlike regions, mask errors.",
     "train": "Fit and score the classifier.",
     "predict": "Add probability and class of mangrove to a table of pixels.",
+    "serve": "Answer rows of pixels over HTTP with probability and class.",
     "evaluate": "Judge the classifier: intervals, transfer, importance, errors.",
     "classify": "Map probability and class, wall to wall.",
     "change": "Compare years into change rasters and area tables.",
@@ -60,6 +61,10 @@ EXAMPLES: Final = {
     "explore": ("runs/my-coast", "--config my-coast.yaml --rows 3000"),
     "train": ("my-coast.yaml",),
     "predict": ("runs/my-coast/model plots.csv", "runs/my-coast/model plots.parquet -o mapped.parquet --scale dn"),
+    "serve": (
+        "runs/my-coast/model",
+        "runs/my-coast/model --host 0.0.0.0 --token-file token --certificate c.pem --key k.pem",
+    ),
     "evaluate": ("my-coast.yaml --json --cluster big", "demo/config.yaml --truth demo/archive"),
     "classify": ("my-coast.yaml --as gmw",),
     "change": (

@@ -94,8 +94,8 @@ STEPS = {
 }
 """One subject each; a step knows no other step."""
 
-TASKS = {"tasks", "history_tasks", "verify", "why"}
-"""Join steps into the bodies of dask tasks."""
+TASKS = {"tasks", "history_tasks", "service", "verify", "why"}
+"""Join steps into the bodies of dask tasks, and of requests."""
 
 
 def modules(*folders: str) -> dict[str, Path]:

@@ -137,7 +137,7 @@ def encode(features: np.ndarray, edges: Sequence[np.ndarray]) -> np.ndarray:
     Notes
     -----
     A feature whose edges span less than 2**18 is coded through a table, at memory speed; all bands, indices
-    and ranges do. Wider ones are searched, several times slower.
+    and ranges do. Wider ones, and values fewer than the table is long, are searched, several times slower each.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def encode(features: np.ndarray, edges: Sequence[np.ndarray]) -> np.ndarray:
     for values, out, one in zip(features, codes, edges, strict=True):
         steps = np.asarray(one, dtype=np.int64)
         flat = np.ascontiguousarray(values).reshape(-1)
-        if steps.size and steps[-1] - steps[0] >= _LOOKUP_SPAN:
+        if steps.size and steps[-1] - steps[0] >= min(_LOOKUP_SPAN, flat.size):
             found = np.searchsorted(steps, flat, side="right").astype(np.uint8)
             out[...] = np.where(flat == MISSING, MISSING_CODE, found).reshape(out.shape)
         else:

@@ -34,7 +34,7 @@ def every_command(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[
 
 def test_the_issue_s_commands_are_all_there():
     issue = "simulate masks plan search cube sample train classify change run status doctor bench "
-    issue += "explore tune evaluate predict assess cluster logs resume cancel verify why"
+    issue += "explore tune evaluate predict assess cluster logs resume cancel verify why serve"
     assert set(issue.split()) == set(COMMANDS)
 
 

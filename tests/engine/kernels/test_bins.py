@@ -79,6 +79,9 @@ def test_a_code_is_the_number_of_edges_at_or_below_the_value(training, others, m
     codes = encode(others[None], [edges])[0]
     for value, code in zip(others.tolist(), codes.tolist(), strict=True):
         assert code == (MISSING_CODE if value == MISSING else sum(edge <= value for edge in edges.tolist()))
+    # Of many values a table is made, of few not.
+    many = encode(np.resize(others, (1, 2**18)), [edges])[0]
+    np.testing.assert_array_equal(many[: others.size], codes)
 
 
 def test_blocks_keep_their_shape():
