@@ -35,7 +35,7 @@ from engine import __version__
 from engine.card import card_text
 from engine.errors import ConfigError, ModelError
 from engine.landsat import BANDS
-from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_SCALE, names
+from engine.legend import CLASSES, PROBABILITY_SCALE, names
 from engine.model import BANDS_MODEL, Model, load_model
 from engine.naming import ACCEPTED, Scale
 from engine.places import Place
@@ -61,7 +61,7 @@ _KINDS: Final = {"application/json": "json", "text/csv": "csv"}
 _DISCARDED: Final = 8  # times the bytes allowed are read of a body that is too large, for the client to hear why
 _OPTION: Final = re.compile(r"--(scale|sensor)( (?=oli|tm))?")
 
-_Asgi = Callable[..., Awaitable[None]]
+_Asgi = Callable[..., Awaitable[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Served:
             "version": __version__,
             "threshold": model.threshold,
             "prevalence": model.training_prevalence,
-            "bands_reason": survey.bands.reason,
+            "bands_reason": _OPTION.sub(_as_query, survey.bands.reason),
             "scale": survey.scale,
             "scale_reason": _OPTION.sub(_as_query, survey.reason),
             "notice": notice_of(model),
@@ -186,7 +186,7 @@ class Served:
 
 
 def load_served(folder: Place) -> Served:
-    """Load the models of a folder and use them once, so that no request waits for a compiler.
+    """Load the models of a folder and use them once, so that the first request waits no longer than others.
 
     Raises
     ------
@@ -587,7 +587,8 @@ code{{overflow-wrap:anywhere}}</style>
 <h1>mangroves {version}</h1><p>{notice}</p>
 <p>Send rows of Landsat bands to <code>POST /predict</code>, as JSON or CSV; get probability and class of mangrove.</p>
 <p>Limits of a request: {limits}.</p>
-<ul><li><a href="openapi.json">openapi.json</a>: the schema</li><li><a href="model">model</a>: the model and its card</li>
+<ul><li><a href="openapi.json">openapi.json</a>: the schema</li>
+<li><a href="model">model</a>: the model and its card</li>
 <li><a href="health">health</a></li><li><a href="version">version</a></li></ul>
 <p>Model sha256 <code>{model_sha256}</code></p></html>
 """

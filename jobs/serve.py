@@ -9,6 +9,7 @@ import re
 import socket
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -170,10 +171,8 @@ def _run(app: Any, listener: socket.socket, certificate: Path | None, key: Path 
         config.load()
     except OSError as error:  # of the TLS library too
         raise ConfigError(f"--certificate {certificate} cannot be used: {error}", fix="give PEM files") from None
-    try:
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal once more when all is closed
         uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises the signal once more when all is closed
 
 
 def _protocol() -> type[asyncio.Protocol]:

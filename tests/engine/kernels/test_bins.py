@@ -79,9 +79,14 @@ def test_a_code_is_the_number_of_edges_at_or_below_the_value(training, others, m
     codes = encode(others[None], [edges])[0]
     for value, code in zip(others.tolist(), codes.tolist(), strict=True):
         assert code == (MISSING_CODE if value == MISSING else sum(edge <= value for edge in edges.tolist()))
-    # Of many values a table is made, of few not.
-    many = encode(np.resize(others, (1, 2**18)), [edges])[0]
-    np.testing.assert_array_equal(many[: others.size], codes)
+
+
+def test_many_values_are_coded_by_a_table_as_few_are_by_a_search():
+    rng = np.random.default_rng(2)
+    edges = np.unique(rng.integers(-9000, 9000, 250)).astype(np.int32)
+    values = np.append(rng.integers(-10_000, 10_000, 40_000), MISSING).astype(np.int32)
+    many, few = encode(values[None], [edges])[0], [encode(part[None], [edges])[0] for part in np.array_split(values, 9)]
+    np.testing.assert_array_equal(many, np.concatenate(few))
 
 
 def test_blocks_keep_their_shape():
