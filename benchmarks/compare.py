@@ -12,6 +12,7 @@ from benchmarks.forests import compare_forests
 from benchmarks.harness import Comparison, machine
 from benchmarks.remote import compare_remote
 from benchmarks.scaling import compare_areas, compare_scheduler, compare_workers
+from benchmarks.service import compare_service
 from benchmarks.targets import TARGETS, is_met
 
 COMPARISONS: Final[dict[str, Callable[[Setup], Comparison]]] = {
@@ -22,6 +23,7 @@ COMPARISONS: Final[dict[str, Callable[[Setup], Comparison]]] = {
     "workers": compare_workers,
     "area": compare_areas,
     "scheduler": compare_scheduler,
+    "service": compare_service,
 }
 """Name for ``--only`` -> what is run."""
 

@@ -157,7 +157,7 @@ def test_a_signal_ends_it_when_what_is_under_way_is_answered(model, sent):
 
 
 @pytest.mark.slow
-def test_beyond_loopback_it_speaks_tls_and_asks_for_the_token(model, tmp_path):
+def test_it_speaks_tls_and_asks_for_the_token(model, tmp_path):
     made = Security.temporary()
     for name, content in (("c.pem", made.tls_scheduler_cert), ("k.pem", made.tls_scheduler_key), ("t", TOKEN)):
         (tmp_path / name).write_text(content)
@@ -165,7 +165,7 @@ def test_beyond_loopback_it_speaks_tls_and_asks_for_the_token(model, tmp_path):
     trusted = ssl.create_default_context(cadata=made.tls_ca_file)
     trusted.check_hostname = False
     tls = ("--certificate", tmp_path / "c.pem", "--key", tmp_path / "k.pem")
-    # An address of loopback by another name: what is tried is the option, and nothing of this test is reached from elsewhere.
+    # On loopback: nothing of a test is to be reached from elsewhere.
     with serving(model, *tls, "--token-file", tmp_path / "t") as (_, address):
         assert address.startswith("https://")
         assert httpx.get(f"{address}/health", verify=trusted, timeout=60).status_code == 401
