@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
 TOKEN_VARIABLE: Final = "MANGROVES_TOKEN"
-HEAD_SECONDS: Final = 10.0
+HEAD_SECONDS: Final = 5.0
 """A connection that has sent no whole head of a request for so long, or for twice as long, is closed."""
 
 _TOKEN: Final = re.compile(r"[!-~]{16,1024}")
@@ -142,8 +142,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # create_server adds the address once more
         raise ConfigError(
-            f"cannot listen on {host}, port {port}: {error.strerror}", fix="give another --host or --port"
+            f"cannot listen on {host}, port {port}: {reason}", fix="give another --host or --port"
         ) from None
 
 
