@@ -42,6 +42,7 @@ _RETURN_SECONDS: Final = 30.0  # to wait for as many workers as there were
 _ANY_SECONDS: Final = 120.0  # to wait for one at least: on a busy machine a worker takes a minute to start again
 _WATCH_SECONDS: Final = 1.0  # between two looks at who is there
 _TELL_SECONDS: Final = 5.0  # in which workers that are left tell of a loss by themselves
+_LEAVE_SECONDS: Final = 20.0  # for workers to leave an attempt that was given up, before they are started again
 _MEET_SECONDS: Final = 60  # for all to meet; one that died before would be waited for without end
 
 
@@ -109,6 +110,7 @@ def _train(
         if grown and grown.rounds == params.rounds:
             return grown.trees
         there = _await_workers(client, len(before))
+        _free(client)
         columns = _columns(held, counts, features)
         try:
             how = continued(grown, checkpoint, params.rounds)
@@ -175,6 +177,39 @@ async def _attempt(
             training.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await training
+
+
+def _free(client: distributed.Client) -> None:
+    """Start workers again that still compute for an attempt given up: XGBoost may wait in there for ever.
+
+    Raises
+    ------
+    ClusterError
+        If they cannot be started again, as nobody watches over them.
+    """
+    until = time.monotonic() + _LEAVE_SECONDS
+    while (stuck := _deserted(client)) and time.monotonic() < until:
+        time.sleep(0.5)
+    if not stuck:
+        return
+    try:
+        client.restart_workers(stuck, timeout=_ANY_SECONDS)
+    except (ValueError, TimeoutError, RuntimeError) as error:
+        raise ClusterError(
+            f"{len(stuck)} workers wait in training for one that is gone",
+            fix="restart the workers; the same command goes on",
+        ) from error
+
+
+def _deserted(client: distributed.Client) -> list[str]:
+    """Return the workers that run a spread training of which the scheduler no longer knows."""
+    wanted = {worker: set(map(str, keys)) for worker, keys in client.processing().items()}
+    running = client.run(_trainings, on_error="ignore")
+    return [worker for worker, keys in running.items() if set(keys) - wanted.get(worker, set())]
+
+
+def _trainings(dask_worker: distributed.Worker) -> list[str]:
+    return [str(key) for key in dask_worker.active_threads.values() if str(key).startswith("fn-")]  # xgboost.dask's
 
 
 class _Hush:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -126,3 +127,38 @@ def test_a_fit_leaves_the_hook_of_uncaught_errors_as_it_was(client):
     while threading.excepthook is not before and time.monotonic() < until:
         time.sleep(0.02)
     assert threading.excepthook is before
+
+
+def wait_for_nobody():
+    threading.Event().wait(120)
+
+
+def test_a_worker_that_waits_in_a_training_given_up_is_started_again(monkeypatch):
+    monkeypatch.setattr(collective, "_LEAVE_SECONDS", 0.5)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        pid = client.submit(os.getpid, pure=False).result()
+        training = client.submit(wait_for_nobody, key="fn-of-xgboost")
+        until = time.monotonic() + 30
+        while not client.run(collective._trainings)[client_worker(client)] and time.monotonic() < until:
+            time.sleep(0.05)
+        collective._free(client)  # as long as it is wanted it is left alone
+        assert not training.done()
+        training.cancel()
+        del training
+        collective._free(client)
+        assert client.submit(os.getpid, pure=False).result(timeout=60) != pid
+
+
+def client_worker(client):
+    [worker] = client.scheduler_info(n_workers=-1)["workers"]
+    return worker
+
+
+def test_a_worker_that_nobody_watches_over_is_named(client, monkeypatch):
+    monkeypatch.setattr(collective, "_LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr(collective, "_deserted", lambda client: [client_worker(client)])
+    with pytest.raises(ClusterError, match="1 workers wait in training for one that is gone"):
+        collective._free(client)
