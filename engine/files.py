@@ -147,7 +147,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_text(path: Place | str, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all; one that reads so already keeps its time."""
-    path, content = Path(path) if isinstance(path, str) else path, text.encode()
+    write_bytes(Path(path) if isinstance(path, str) else path, text.encode())
+
+
+def write_bytes(path: Place, content: bytes) -> None:
+    """Write a file, whole or not at all; one that holds the same already keeps its time."""
     with suppress(OSError):
         if path.read_bytes() == content:
             return

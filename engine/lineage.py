@@ -30,7 +30,7 @@ from shapely.geometry.base import BaseGeometry
 import engine
 from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item, years_of
 from engine.classify import as_asked
-from engine.files import bytes_sha256, replacing, write_text
+from engine.files import bytes_sha256, write_bytes, write_text
 from engine.grid import PIXEL_M, Tile
 from engine.history_tasks import HISTORY_LAYERS, change_path, history_paths
 from engine.landsat import BANDS
@@ -904,8 +904,9 @@ def write_table(items: Sequence[Mapping[str, Any]], path: Path) -> None:
         "columns": {"geometry": {"encoding": "WKB", "geometry_types": []}},
     }
     told = {"geo": json.dumps(geo), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(told), temporary, compression="zstd")
+    content = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(told), content, compression="zstd")
+    write_bytes(path, content.getvalue().to_pybytes())
 
 
 def _schema_of(rows: Sequence[Mapping[str, Any]], times: Sequence[str]) -> pa.Schema:

@@ -259,7 +259,7 @@ def test_the_catalog_of_an_earlier_command_is_replaced(finished_copy):
 
 
 def test_every_raster_is_a_valid_cog(finished):
-    rasters = sorted(finished.run.rglob("*.tif"))
+    rasters = [path for kind in ("maps", "change") for path in sorted((finished.run / kind).rglob("*.tif"))]
     assert len(rasters) == 4 * 2 + 2 * 10 + 2
     for path in rasters:
         valid, errors, warnings = cog_validate(path, strict=True)
