@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 
 from benchmarks.archive import Setup
 from benchmarks.harness import Comparison, Ratio, ratio, seconds, time_in_turn
@@ -51,21 +52,29 @@ def compare_service(setup: Setup) -> Comparison:
     singles, batch = [_document([row]) for row in rows[:count]], [_document(rows)]
     loads = {"one": (singles, 1), "many": (singles, CONNECTIONS), "batch": (batch * 4, 1)}
     taken: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     with ExitStack() as stack:
         serve = [sys.executable, "-m", "jobs", "serve", str(folder), "--port", "0", "--json"]
-        addresses = {
+        services = {
             OURS: stack.enter_context(_serving(serve)),
             PEER: stack.enter_context(_serving([sys.executable, "-m", "benchmarks.service", str(folder)])),
         }
         sides: dict[str, Callable[[], list[float]]] = {
-            f"{side}, {name}": partial(_load, address, *load, taken.setdefault(f"{side}, {name}", []))
+            f"{side}, {name}": partial(
+                _load, service, *load, taken.setdefault(f"{side}, {name}", []), cpu.setdefault(f"{side}, {name}", [])
+            )
             for name, load in loads.items()
-            for side, address in addresses.items()
+            for side, service in services.items()
         }
         timings, probabilities = time_in_turn(sides, setup.runs)
     wall = {side: timing.wall for side, timing in timings.items()}
     each = {"one": count, "many": count, "batch": 4 * BATCH_ROWS}
-    ratios = {f"service_{name}_vs_peer": ratio(wall[f"{PEER}, {name}"], wall[f"{OURS}, {name}"]) for name in loads}
+    cpu = {side: spent[-setup.runs :] for side, spent in cpu.items()}  # the first is of the round to warm up
+    ratios = {
+        f"service_{name}_vs_peer{kind}": ratio(spent[f"{PEER}, {name}"], spent[f"{OURS}, {name}"])
+        for name in loads
+        for kind, spent in (("", wall), ("_cpu", cpu))
+    }
     rates = {side: [each[side.split(", ")[1]] / one for one in spent] for side, spent in wall.items()}
     ratios["service_one_vs_published"] = Ratio([rate / PUBLISHED_ROWS_PER_SECOND for rate in rates[f"{OURS}, one"]])
     return Comparison(
@@ -74,6 +83,9 @@ def compare_service(setup: Setup) -> Comparison:
         ratios,
         {
             "rows_per_second": {side: [round(rate, 1) for rate in found] for side, found in rates.items()},
+            "server_cpu_milliseconds_a_row": {
+                side: [round(one / each[side.split(", ")[1]] * 1000, 4) for one in spent] for side, spent in cpu.items()
+            },
             "milliseconds": {side: _percentiles(found) for side, found in taken.items()},
             "published_rows_per_second": PUBLISHED_ROWS_PER_SECOND,
             "seconds": seconds(timings),
@@ -95,9 +107,18 @@ def _percentiles(taken: list[float]) -> dict[str, float]:
 # --- the client ------------------------------------------------------------------------------------------------
 
 
-def _load(address: str, documents: list[bytes], connections: int, taken: list[float]) -> list[float]:
-    """Send requests over some connections, add the seconds each took to ``taken``; return the probabilities."""
-    return asyncio.run(_load_all(address, documents, connections, taken))
+def _load(
+    service: tuple[str, psutil.Process], documents: list[bytes], connections: int, taken: list[float], cpu: list[float]
+) -> list[float]:
+    """Send requests over some connections and return the probabilities.
+
+    The seconds each took are added to ``taken``, the CPU seconds of the service to ``cpu``.
+    """
+    address, process = service
+    before = sum(process.cpu_times()[:2])
+    found = asyncio.run(_load_all(address, documents, connections, taken))
+    cpu.append(sum(process.cpu_times()[:2]) - before)
+    return found
 
 
 async def _load_all(address: str, documents: list[bytes], connections: int, taken: list[float]) -> list[float]:
@@ -122,8 +143,8 @@ async def _load_all(address: str, documents: list[bytes], connections: int, take
 
 
 @contextmanager
-def _serving(command: list[str]) -> Iterator[str]:
-    """Start a service that prints its address as JSON; yield the address."""
+def _serving(command: list[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """Start a service that prints its address as JSON; yield address and process."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -133,7 +154,7 @@ def _serving(command: list[str]) -> Iterator[str]:
                 if not line:
                     raise RuntimeError(f"{command[1:4]} did not start: {process.communicate()[1][-400:]}")
                 text += line
-            yield json.loads(text)["address"]
+            yield json.loads(text)["address"], psutil.Process(process.pid)
         finally:
             process.terminate()
 
@@ -160,7 +181,7 @@ def serve_peer(folder: Path) -> None:
         values = np.array([[row[name] for name in model.features] for row in body.rows])
         codes = [np.searchsorted(edges, values[:, at], "right") for at, edges in enumerate(model.edges)]
         found = booster.inplace_predict(np.column_stack(codes).astype(np.uint8), missing=255)
-        shares = np.rint(found * PROBABILITY_SCALE) / PROBABILITY_SCALE
+        shares = np.rint(found * PROBABILITY_SCALE).astype(np.float64) / PROBABILITY_SCALE
         return {"predictions": [{"probability": share} for share in shares.tolist()]}
 
     predict.__annotations__ = {"body": Rows}  # which are texts in this module, of names it does not have
