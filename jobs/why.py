@@ -116,8 +116,10 @@ class Asked:
             If the point lies in none of the run's tiles.
         """
         pixel = pixel_at(self.tiles, lon, lat)
-        years = [self._of_year(pixel, (lon, lat), year, None) for year in self.params.years]
-        return self._where(pixel) | {"years": years}
+        told = [self._of_year(pixel, (lon, lat), year, None) for year in self.params.years]
+        history = told[-1]["history"] or {}
+        of_all = {name: history[name] for name in ("change", "loss_year", "gain_year") if history.get(name)}
+        return self._where(pixel) | of_all | {"years": [_brief(year) for year in told]}
 
     def _where(self, pixel: Pixel) -> dict[str, Any]:
         region = int(region_codes(self.area, pixel.tile)[pixel.at])
@@ -138,6 +140,29 @@ class Asked:
             "map": explain_map(self.outputs / "maps" / str(year) / f"{tile.id}.zarr", pixel),
             "history": explain_history(self.outputs / "change" / "history" / f"{tile.id}.zarr", pixel, year),
         }
+
+
+def _brief(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reader asks first of a year."""
+    cube, mapped, history = (told[name] or {} for name in ("cube", "map", "history"))
+    found = {
+        "year": told["year"],
+        "class": history.get("class_by_all_years") or mapped.get("class"),
+        "class_of_the_year_alone": mapped.get("class"),
+        "probability": mapped.get("probability"),
+        "clear_looks": cube.get("clear_looks"),
+    }
+    if "lost_looks" in cube:
+        found["lost_looks"] = cube["lost_looks"]
+    found["reflectance"] = cube.get("composite")
+    return found | {"scenes": [_in_a_line(scene) for scene in told["scenes"]]}
+
+
+def _in_a_line(scene: dict[str, Any]) -> str:
+    line = f"{scene['date']} {scene['platform']} {scene['path_row']}"
+    if loss := scene.get("lost"):
+        return f"{line} lost: {loss['cause']}"
+    return line if scene["used"] is None else f"{line}: {', '.join(scene['said'])}"
 
 
 def open_asked(run: Path, trust: Trust) -> Asked:

@@ -72,7 +72,7 @@ class Browser:
     def settle(self) -> None:
         """Wait until every picture in sight has come and what it replaced is gone."""
         self.until(
-            "const all = [...document.querySelectorAll('#map img.pixels')];"
+            "const all = [...document.querySelectorAll('#map img.pixels, #map .pixels img')];"
             "const marks = all.map((one) => one.src + one.complete).join();"
             "const same = window.lastMarks === marks; window.lastMarks = marks;"
             "return same && all.length > 0 && all.every((one) => one.complete && one.naturalWidth > 0)"

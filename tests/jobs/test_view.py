@@ -78,11 +78,14 @@ def test_a_story_is_what_why_says(finished, shown):
     assert shown.story(lon, lat, 2016) == json.loads(answer.out)
     told = shown.story(lon, lat, None)
     assert [year["year"] for year in told["years"]] == [2016, 2017]
-    of = told["years"][0]
-    asked = json.loads(answer.out)
-    for name in ("cube", "map", "history"):
-        assert of[name] == asked[name]
-    assert [scene["scene"] for scene in of["scenes"]] == [scene["scene"] for scene in asked["scenes"]]
+    of, asked = told["years"][0], json.loads(answer.out)
+    assert (told["change"], told["region"]) == (asked["history"]["change"], "sim-Vietnam2")
+    assert of["class"] == asked["history"]["class_by_all_years"]
+    assert of["class_of_the_year_alone"] == asked["map"]["class"]
+    assert of["probability"] == asked["map"]["probability"]
+    assert of["clear_looks"] == asked["cube"]["clear_looks"]
+    assert of["reflectance"] == asked["cube"]["composite"]
+    assert [line[:10] for line in of["scenes"]] == [scene["date"] for scene in asked["scenes"]]
 
 
 def test_a_link_out_of_the_run_is_one_line(finished_copy, tmp_path):
