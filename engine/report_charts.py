@@ -65,7 +65,7 @@ def cost_chart(path: Path, steps: pd.DataFrame, stages: pd.DataFrame, *, title: 
         Columns step, stage, seconds: summed over tasks and threads.
     title, notice : str
     """
-    size = (9, 1.3 + 0.2 * max(len(steps), stages["step"].nunique() + 2))
+    size = (9, 1.3 + 0.2 * max(len(steps), stages["step"].nunique() + 4))
     with chart(path, title=title, notice=notice, size=size, cols=2) as axes:
         left, right = axes[0]
         place = np.arange(len(steps))
@@ -91,7 +91,7 @@ def cost_chart(path: Path, steps: pd.DataFrame, stages: pd.DataFrame, *, title: 
             base += seconds
         right.set(title="what tasks spent them on", xlabel="seconds, summed over tasks and threads")
         right.set(yticks=place, yticklabels=wide.index)
-        right.set_ylim(len(wide) - 0.4, -0.6)
+        right.set_ylim(len(wide) + 1.6, -0.6)  # room for the legend
         right.legend(loc="lower right", ncols=2)
 
 

@@ -526,7 +526,7 @@ def evaluation(report: Report) -> Section | None:
             )
         )
     figures = {
-        "confusion": "Confusion matrices of all regions, with intervals",
+        "confusion": "Confusion matrices of all regions, with intervals, for each population and label",
         "roc": "ROC: mangrove found against other mapped as mangrove",
         "curves": "Precision and recall by threshold, reliability, and precision where mangrove is rarer",
         "regions": "Figures of each region with intervals",
@@ -537,7 +537,7 @@ def evaluation(report: Report) -> Section | None:
     sources = {"roc": "curves", "regions": "metrics", "transfer_auc": "trial_figures", "leave_one_out": "trial_figures"}
     for name, words in figures.items():
         source = f"evaluate/{sources.get(name, name)}.parquet"
-        caption = f"{words}; wall to wall, against the mask."
+        caption = f"{words}." if name in ("confusion", "importance") else f"{words}; wall to wall, against the mask."
         parts.append(report.figure(f"evaluate/{name}.png", f"{words}. Its numbers are in {source}.", caption, source))
         if name == "importance":
             parts.append(_importance(report, folder))
@@ -782,8 +782,8 @@ def losses(report: Report) -> Section:
     else:
         parts = [
             paragraph(
-                f"{len(lost):,} times a tile-year went without a scene that could not be read. Its pixels have fewer "
-                "looks; the layer `lost_count` of the cube says how many.",
+                f"Scenes that could not be read and that a tile-year went without: {len(lost):,}. Its pixels have fewer "
+                "looks there; the layer `lost_count` of the cube says how many.",
                 note=True,
             )
         ]

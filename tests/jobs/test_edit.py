@@ -162,6 +162,7 @@ def test_mistakes_are_one_line(edited, job, tmp_path):
     assert "holds no suggestions" in call(edited, "suggest", "--labels", tmp_path / "none.csv").error
 
 
+@pytest.mark.slow
 def test_suggested_points_are_labelled_as_edits_and_trained_on(edited, tmp_path):
     answer = call(edited, "suggest", "--count", "12", "--year", "2017", "--spacing", "200", "--json")
     assert answer.code == 0, answer.err

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from engine.leaderboard import LEADERBOARD_COLUMNS
 from tests.benchmarks.test_report import COMPARISON
 from tests.jobs.calls import Job, mangroves
 
@@ -299,6 +300,16 @@ def test_a_run_of_ten_thousand_tile_years_gives_a_short_page(tmp_path):
     assert len(pd.read_csv(run / "report" / "lost.csv")) == 500
     histogram = pd.read_csv(run / "report" / "looks_histogram.csv")
     assert histogram["tile_years"].sum() == 10_000
+
+
+def test_the_leaderboard_is_the_file_of_the_search(tmp_path):
+    run = begun(tmp_path / "run")
+    (run / "tune").mkdir()
+    rows = [{name: 0.5 + n / 10 for _, name, _ in LEADERBOARD_COLUMNS} | {"candidate": f"c{n}"} for n in (2, 1)]
+    pd.DataFrame([rows[0], {**rows[1], "hold_out_auc": None}]).to_csv(run / "tune" / "leaderboard.csv", index=False)
+    first, second = page_of(run).table("Candidates of the search")
+    assert (first["candidate"], first["AUC"], first["trials"]) == ("c2", "0.7000", "0.7")
+    assert (second["candidate"], second["hold-out AUC"]) == ("c1", "–")
 
 
 DAMAGE = {

@@ -101,13 +101,14 @@ def execute(path: Path, folder: Path, kernels: Path, patch: pytest.MonkeyPatch) 
     patch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     patch.setenv("IPYTHONDIR", str(folder / "ipython"))
     patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    client = NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute()
     *outputs, told = (cell.outputs for cell in book.cells if cell.cell_type == "code")
     return outputs, json.loads(told[0]["text"])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # 20 s where nothing else runs
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_says(path, tmp_path, kernels, monkeypatch):
     outputs, told = execute(path, tmp_path, kernels, monkeypatch)
@@ -139,7 +140,7 @@ def check_train_and_judge(told: dict[str, Any]) -> None:
 
 
 def check_read_change(told: dict[str, Any]) -> None:
-    assert told["years"] == [2014, 2017, 2020, 2024]
+    assert told["years"] == [2014, 2018, 2024]
     assert len(told["layers"]) == 3
     assert told["intervals"]
     assert told["classes"] == ["gain", "loss", "net"]
