@@ -140,12 +140,15 @@ def _check_private(path: Path, option: str) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # create_server adds the address once more
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}", fix="give another --host or --port"
         ) from None
+    # asyncio does this to its own sockets only: the body of an answer would wait 40 ms for its head to be acknowledged.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _run(app: Any, listener: socket.socket, certificate: Path | None, key: Path | None) -> None:
