@@ -782,8 +782,8 @@ def losses(report: Report) -> Section:
     else:
         parts = [
             paragraph(
-                f"Scenes that could not be read and that a tile-year went without: {len(lost):,}. Its pixels have fewer "
-                "looks there; the layer `lost_count` of the cube says how many.",
+                f"Scenes that could not be read and that a tile-year went without: {len(lost):,}. Its pixels have "
+                "fewer looks there; the layer `lost_count` of the cube says how many.",
                 note=True,
             )
         ]
