@@ -45,6 +45,8 @@ MOST_POLYGONS: Final = 20_000
 MOST_VERTICES: Final = 1_000_000
 MOST_NOTE: Final = 500
 MOST_AUTHOR: Final = 64
+MOST_SHOWN: Final = 1000
+MOST_SHOWN_VERTICES: Final = 100_000
 _YEARS: Final = (1900, 2200)
 _VERSION: Final = re.compile(r"v(\d{4,6})\.(json|gpkg)")
 _MOST_MARKER_BYTES: Final = 2**16
@@ -199,7 +201,7 @@ def _year(number: int, name: str, value: Any) -> int | None:
         return None
     try:
         year = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         year = math.nan
     if not (year.is_integer() and _YEARS[0] <= year <= _YEARS[1]):
         raise ConfigError(f"edit {number}: {name} {str(value)[:40]!r} is no year", fix="write 2019, or leave it empty")
@@ -336,13 +338,49 @@ def undo_edits(run: Path, *, author: str) -> Layer:
 
 def _from_geojson(features: Mapping[str, Any]) -> gpd.GeoDataFrame:
     try:
-        listed = list(features["features"])
-        _check_count(len(listed))
+        _check_count(len(features["features"]))
+        asked = (*COLUMNS[:4], "author")
+        listed = [
+            {"geometry": one["geometry"], "properties": {name: one["properties"].get(name) for name in asked}}
+            for one in features["features"]
+        ]
         return gpd.GeoDataFrame.from_features(listed, crs="EPSG:4326")
     except EngineError:
         raise
     except Exception as error:
         raise ConfigError(f"the edits are no features ({type(error).__name__})", fix="give GeoJSON polygons") from error
+
+
+def as_geojson(
+    layer: Layer | None, *, most: int = MOST_SHOWN, most_vertices: int = MOST_SHOWN_VERTICES
+) -> dict[str, Any]:
+    """Return the polygons of a layer as a GeoJSON FeatureCollection, degrees to a tenth of a metre.
+
+    Parameters
+    ----------
+    layer : Layer, optional
+    most, most_vertices : int
+        Kept of the polygons that were added last, in their order.
+
+    Returns
+    -------
+    dict
+        With ``version``, 0 where nobody edited, and ``total``, the polygons there are.
+    """
+    if layer is None:
+        return {"type": "FeatureCollection", "version": 0, "total": 0, "features": []}
+    shown = layer.polygons.iloc[-most:] if most else layer.polygons.iloc[:0]
+    vertices = shapely.get_num_coordinates(shown.geometry.to_numpy())[::-1].cumsum()[::-1]
+    shown = shown[vertices <= most_vertices]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(shapely.set_precision(row["geometry"], 1e-6, mode="pointwise")),
+            "properties": {name: None if pd.isna(row[name]) else row[name] for name in COLUMNS},
+        }
+        for row in shown.astype({"version": object}).to_dict("records")
+    ]
+    return {"type": "FeatureCollection", "version": layer.version, "total": len(layer.polygons), "features": features}
 
 
 def _keys(frame: gpd.GeoDataFrame) -> Iterator[tuple[Any, ...]]:

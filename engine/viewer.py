@@ -7,6 +7,7 @@ begins. A tile is read and coloured as the pictures of ``engine.overview`` are.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import io
 import json
 import math
@@ -49,6 +50,12 @@ MOST_RASTERS: Final = 64
 MOST_POINTS: Final = 1000
 """Of each layer of points: they are part of the page."""
 
+MOST_DRAWN_BYTES: Final = 2**20
+"""Of polygons that are sent at once."""
+
+TOKEN: Final = "x-mangroves-token"
+"""Header that what is drawn comes with: a page of elsewhere may not set it, nor read what it has to be."""
+
 _JUDGED: Final = (
     ("points.mangrove_right", True, True, "#009e73"),
     ("points.mangrove_wrong", True, False, "#d55e00"),
@@ -62,6 +69,7 @@ _WORKERS: Final = 2
 _WAITING: Final = 64
 _TILE_SECONDS: Final = 20.0
 _STORY_SECONDS: Final = 60.0
+_BODY_SECONDS: Final = 20.0
 _MOST_QUERY: Final = 200
 _PATH: Final = re.compile(rb"/[A-Za-z0-9_+.-]*(?:/[A-Za-z0-9_+.-]+)*")
 _EDGE: Final = math.pi * 6378137.0  # of Web Mercator, metres from its middle
@@ -78,6 +86,20 @@ HEADERS: Final = {
 
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Where what is drawn in a viewer goes."""
+
+    token: str
+    """Of this session, known to its page."""
+
+    polygons: Callable[[], dict[str, Any]]
+    """Those drawn so far, GeoJSON."""
+
+    add: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """Keeps a FeatureCollection and returns what the page is told; raises ``ConfigError`` of what is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +125,9 @@ class Shown:
 
     story: Callable[[float, float, int | None], dict[str, Any]]
     """What is known of a pixel (longitude, latitude) in all years, or all of one."""
+
+    drawing: Drawing | None = None
+    """None where nothing may be drawn."""
 
 
 def check_inside(folder: Path, trust: Trust) -> None:
@@ -333,10 +358,12 @@ def create_app(shown: Shown, *, port: int) -> Any:
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
     tiles, stories = _Bounded(_WORKERS, _WAITING, _TILE_SECONDS), _Bounded(1, 8, _STORY_SECONDS)
+    drawings = _Bounded(1, 4, _STORY_SECONDS)
 
     async def tile(request: Any) -> Response:
         z, x, y = (int(request.path_params[name]) for name in "zxy")
@@ -353,6 +380,30 @@ def create_app(shown: Shown, *, port: int) -> Any:
         if asked is None:
             raise HTTPException(400, "a story is asked for by lon and lat in degrees, and a year or none")
         return JSONResponse(await stories(shown.story, *asked))
+
+    async def edits(request: Any) -> Response:
+        drawing = shown.drawing
+        if drawing is None or request.query_params:
+            raise HTTPException(404, "there is nothing here")
+        if request.method != "POST":
+            return JSONResponse(await drawings(drawing.polygons), headers={"cache-control": "no-store"})
+        if request.headers.getlist("content-type") != ["application/json"]:
+            raise HTTPException(415, "polygons are sent as application/json")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MOST_DRAWN_BYTES:
+                        raise HTTPException(413, f"the polygons are larger than {MOST_DRAWN_BYTES >> 20} MB")
+        except (TimeoutError, ClientDisconnect):
+            raise HTTPException(408, "the polygons took too long to come") from None
+        try:
+            return JSONResponse(await drawings(_add, drawing, bytes(body)))
+        except ConfigError as error:
+            raise HTTPException(422, error.problem) from error
+        except StoreError as error:  # another command writes edits now, or those that are there are damaged
+            raise HTTPException(409, error.problem) from error
 
     async def file(request: Any) -> Response:
         found = shown.files.get(request.path_params["path"] or PAGE)
@@ -381,6 +432,7 @@ def create_app(shown: Shown, *, port: int) -> Any:
         routes=[
             Route("/tiles/{layer}/{z:int}/{x:int}/{y:int}.png", tile),
             Route("/story", story),
+            Route("/edits", edits, methods=["GET", "POST"]),
             Route("/{path:path}", file),
         ],
         exception_handlers={
@@ -392,7 +444,22 @@ def create_app(shown: Shown, *, port: int) -> Any:
         },
     )
     app.router.redirect_slashes = False
-    return _Guard(app, port)
+    return _Guard(app, port, None if shown.drawing is None else shown.drawing.token)
+
+
+def _add(drawing: Drawing, body: bytes) -> dict[str, Any]:
+    """Keep polygons that came as JSON of anybody."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        features = json.loads(body, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("the polygons are no JSON", fix="send GeoJSON") from error
+    if not isinstance(features, dict) or features.get("type") != "FeatureCollection":
+        raise ConfigError("the polygons are no FeatureCollection", fix="send GeoJSON")
+    return drawing.add(features)
 
 
 def _asked(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, int | None] | None:
@@ -414,11 +481,13 @@ class _Guard:
     """Lets through what the page itself asks for, before anything looks at it.
 
     A page of elsewhere may make a browser call any address of this machine: under a name of its own that leads here
-    (another Host), or by this one (another Origin, a fetch that is not of the same origin).
+    (another Host), or by this one (another Origin, a fetch that is not of the same origin). What writes must also know
+    the token that only the page is told.
     """
 
-    def __init__(self, app: Any, port: int) -> None:
+    def __init__(self, app: Any, port: int, token: str | None) -> None:
         self._app = app
+        self._token = None if token is None else token.encode()
         self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -454,7 +523,11 @@ class _Guard:
         opened = path == b"/" and given.get(b"sec-fetch-dest") == [b"document"]
         if not opened and any(value not in (b"same-origin", b"none") for value in site):
             return 403, "pages of other origins may not ask the viewer"
-        if scope["method"] not in ("GET", "HEAD"):
+        if scope["method"] == "POST" and path == b"/edits" and self._token is not None:
+            tokens = given.get(TOKEN.encode(), [])
+            if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self._token):
+                return 403, "only the viewer's own page may draw; load it again"
+        elif scope["method"] not in ("GET", "HEAD"):
             return 405, "the viewer is only read from"
         if len(path) > _MOST_QUERY or len(scope["query_string"]) > _MOST_QUERY:
             return 414, "the address is too long"

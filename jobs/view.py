@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import secrets
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from engine.classify import as_asked
-from engine.errors import ConfigError, ModelError, SampleError, StoreError
+from engine.edits import add_edits, as_geojson, read_layer
+from engine.errors import ConfigError, ModelError, SampleError, StoreError, printable
 from engine.model import Model, load_model
 from engine.overview import find_layers, group_tiles, region_boxes, stretch_of
 from engine.page import Result, page_data, page_files
@@ -24,8 +27,9 @@ from engine.rows import PIXEL_YEAR
 from engine.sample import read_sample
 from engine.scores import needed_columns, score_sample
 from engine.trust import Trust
-from engine.viewer import Shown, check_inside, create_app, judged_points, page_layers
+from engine.viewer import Drawing, Shown, check_inside, create_app, judged_points, page_layers
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
+from jobs.edit import whoami
 from jobs.reporter import Reporter
 from jobs.why import Asked, open_asked
 
@@ -33,18 +37,22 @@ from jobs.why import Asked, open_asked
 @click.command("view")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Of loopback; 0 a free one.")
+@click.option("--read-only", is_flag=True, help="Take no drawn polygons.")
 @ALLOW_HOST
 @ALLOW_ROOT
 @JSON
-def command(run: Path, port: int, allow_host: tuple[str, ...], allow_root: tuple[str, ...], as_json: bool) -> None:
+def command(
+    run: Path, port: int, read_only: bool, allow_host: tuple[str, ...], allow_root: tuple[str, ...], as_json: bool
+) -> None:
     """Show a run in full resolution: print an address for a browser of this machine, and serve it until stopped.
 
     RUN is the folder of the run. Nobody but this machine reaches the address. The scenes of a pixel are read from their
-    source when a year of it is asked for.
+    source when a year of it is asked for. Polygons drawn on the page are kept as `mangroves edit` keeps them.
     """
     check_packages()
     reporter = Reporter(as_json=as_json)
-    shown = open_shown(run, trust_of(None, hosts=allow_host, roots=allow_root), reporter, roots=allow_root)
+    trust = trust_of(None, hosts=allow_host, roots=allow_root)
+    shown = open_shown(run, trust, reporter, roots=allow_root, read_only=read_only)
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
@@ -70,7 +78,9 @@ def check_packages() -> None:
             raise ConfigError(f"mangroves view needs {name.replace('_', '-')}", fix="pip install 'mangroves[view]'")
 
 
-def open_shown(run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str, ...] = ()) -> Shown:
+def open_shown(
+    run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str, ...] = (), read_only: bool = False
+) -> Shown:
     """Open a run to be shown.
 
     Parameters
@@ -81,6 +91,8 @@ def open_shown(run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str,
     reporter : Reporter
     roots : tuple of str
         Folders that links in the run may lead to.
+    read_only : bool
+        Whether nothing may be drawn, as in a run without a map.
 
     Raises
     ------
@@ -102,12 +114,15 @@ def open_shown(run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str,
     composites = [layer for layer in layers if layer.kind == "composite"]
     stretches = [(group.tiles, stretch_of(composites, group)) for group in groups]
     boxes = np.array([group.box(*group.bounds) for group in groups])
+    mapped = any(layer.kind == "class" for layer in layers)
+    drawing = drawing_of(asked.folder) if mapped and not read_only else None
     data = page_data(
         Result(folder=asked.folder, outputs=asked.outputs, record=asked.record, params=asked.params),
         page_layers(layers, [boxes[:, 0].min(axis=0).tolist(), boxes[:, 1].max(axis=0).tolist()]),
         region_boxes(asked.outputs, asked.params.years, groups),
         points=read_points(asked, reporter),
         story="story",
+        edits=None if drawing is None else {"url": "edits", "token": drawing.token},
     )
 
     def story(lon: float, lat: float, year: int | None) -> dict[str, Any]:
@@ -121,7 +136,22 @@ def open_shown(run: Path, trust: Trust, reporter: Reporter, *, roots: tuple[str,
         stretches={tile: stretch for tiles, stretch in stretches for tile in tiles},
         access=Access(inside),
         story=story,
+        drawing=drawing,
     )
+
+
+def drawing_of(run: Path) -> Drawing:
+    """Return how what is drawn in the viewer of a run is kept: as a version of its edits, by who started it."""
+
+    def polygons() -> dict[str, Any]:
+        return as_geojson(read_layer(run))
+
+    def add(features: Mapping[str, Any]) -> dict[str, Any]:
+        layer, added = add_edits(run, features, author=whoami(), source="the viewer")
+        said = f"{added} polygon(s) are new in version {layer.version}; `mangroves edit {run}` writes the maps as edited."
+        return {"version": layer.version, "added": added, "said": printable(said)}
+
+    return Drawing(token=secrets.token_urlsafe(32), polygons=polygons, add=add)
 
 
 def media_type(name: str) -> str:

@@ -16,7 +16,8 @@ the antimeridian::
     points              null or [{key, colour, points: [[lat, lon, text]], total}]    switched on and off by the reader
     story               null or an address of the same origin: a click asks it for ?lon=&lat= and shows the JSON it
                         answers, an object of texts, numbers, lists and objects, as its keys and values
-    edits               null or an address that takes drawn polygons
+    edits               null or {url, token}: an address of the same origin that answers the polygons drawn so far as
+                        GeoJSON, and takes new ones with the token in the header x-mangroves-token
     series              [{by, where, rows: [{year, mangrove_ha, loss_ha, gain_ha, estimated_ha, low_ha, high_ha,
                         provisional}]}]; figures may be null
     patches             {shown: [{direction, kind, year, area_ha, confidence_pct, region, box, rings}], total, large}
@@ -99,7 +100,7 @@ def page_data(
     downloads: Sequence[Mapping[str, Any]] = (),
     points: Sequence[Mapping[str, Any]] | None = None,
     story: str | None = None,
-    edits: str | None = None,
+    edits: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return all that the page of a run shows, as the module says.
 
@@ -112,8 +113,10 @@ def page_data(
         Of ``engine.overview.region_boxes``.
     downloads : sequence of mapping
     points : sequence of mapping, optional
-    story, edits : str, optional
-        Addresses of the page's own origin, where something listens.
+    story : str, optional
+        Address of the page's own origin, where something listens.
+    edits : mapping, optional
+        ``url``, such an address too, and ``token``.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def page_data(
         "legends": {kind: legend(kind, list(result.params.years)) for kind in {str(one["kind"]) for one in layers}},
         "points": points,
         "story": story,
-        "edits": edits,
+        "edits": None if edits is None else dict(edits),
         "series": read_series(result),
         "patches": read_patches(result),
         "downloads": list(downloads),

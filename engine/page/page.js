@@ -159,12 +159,24 @@
   if (!window.matchMedia("(hover: hover)").matches) map.on("move", () => { $("where").textContent = degrees(map.getCenter()); });
 
   // A click tells coordinates; with a story, what made the pixel.
+  const nested = (value) => value !== null && typeof value === "object";
   function told(value) {
+    if (Array.isArray(value) && value.length > 1 && value.every((one) => nested(one) && Object.keys(one).join() === Object.keys(value[0]).join())) return rowsOf(value);
     if (Array.isArray(value)) return el("ol", null, ...value.map((one) => el("li", null, told(one))));
-    if (value !== null && typeof value === "object") return el("dl", null, ...Object.entries(value).flatMap(([key, one]) => [el("dt", null, key.replaceAll("_", " ")), el("dd", null, told(one))]));
+    if (nested(value)) return el("dl", null, ...Object.entries(value).flatMap(([key, one]) => [el("dt", null, key.replaceAll("_", " ")), el("dd", null, told(one))]));
     return document.createTextNode(typeof value === "number" && !Number.isInteger(value) ? number(value, 4) : value ?? "–");
   }
+  // Objects of the same keys are a row each; what does not fit a cell is below, to be opened.
+  function rowsOf(value) {
+    const keys = Object.keys(value[0]), flat = keys.filter((key) => !value.some((one) => nested(one[key]))), rest = keys.filter((key) => !flat.includes(key));
+    const name = (key) => key.replaceAll("_", " ");
+    const cell = (key, one) => (key === "year" ? year(one) : told(one));
+    const table = el("table", null, el("thead", null, el("tr", null, ...flat.map((key) => el("th", { scope: "col" }, name(key))))), el("tbody", null, ...value.map((one) => el("tr", null, ...flat.map((key) => el("td", null, cell(key, one[key])))))));
+    const more = rest.length ? value.map((one) => el("details", null, el("summary", null, ...(flat.length ? [cell(flat[0], one[flat[0]]), ": "] : []), rest.map(name).join(", ")), told(Object.fromEntries(rest.map((key) => [key, one[key]]))))) : [];
+    return el("div", null, table, ...more);
+  }
   map.on("click", async (event) => {
+    if (sketch.on) { addVertex(event.latlng); return; }
     const lon = L.Util.wrapNum(event.latlng.lng, [-180, 180], true);
     const region = data.regions.find((one) => box(one.box).contains(event.latlng));
     const content = el("div", { class: "story" }, el("h3", null, region ? region.name : text("point")), el("div", null, degrees(event.latlng)));
@@ -179,6 +191,118 @@
     }
     popup.update();
   });
+
+  // --- edits --------------------------------------------------------------------------------------------------------
+
+  // Polygons a reader draws, where the server takes them. Kinds differ in colour (Okabe and Ito 2008) and in dash.
+  const sayings = { add: ["#009e73", null], remove: ["#e69f00", "9 5"], unsure: ["#cc79a7", "2 6"] };
+  const sketch = { on: false, at: [], line: L.layerGroup().addTo(map), drawn: L.layerGroup().addTo(map), saved: L.layerGroup().addTo(map), busy: false };
+  const kindDrawn = () => document.querySelector("#edit-kinds input:checked").value;
+  const styleOf = (kind) => { const [color, dashArray] = sayings[kind] || ["#000", null]; return { color, dashArray, weight: 3, fillOpacity: 0.15, bubblingMouseEvents: false }; };
+  const say = (...said) => { $("edits-said").textContent = said.join(" "); };
+
+  function drawSketch() {
+    sketch.line.clearLayers();
+    if (sketch.at.length > 1) L.polyline(sketch.at, { ...styleOf(kindDrawn()), interactive: false, fill: false }).addTo(sketch.line);
+    for (const at of sketch.at) L.circleMarker(at, { radius: 4, color: "#1c2b29", weight: 1.5, fillColor: "#fff", fillOpacity: 1, interactive: false }).addTo(sketch.line);
+    for (const one of sketch.drawn.getLayers()) one.setStyle(styleOf(kindDrawn()));
+    $("stage").classList.toggle("drawing", sketch.on);
+    $("edits-hint").hidden = !sketch.on;
+    $("edits-draw").setAttribute("aria-pressed", String(sketch.on));
+    $("edits-save").disabled = $("edits-discard").disabled = sketch.busy || !sketch.drawn.getLayers().length;
+  }
+  function addVertex(at) {
+    const last = sketch.at[sketch.at.length - 1];
+    // The second click of a double click is where the first was.
+    if (!last || map.latLngToContainerPoint(last).distanceTo(map.latLngToContainerPoint(at)) > 3) sketch.at.push(at);
+    drawSketch();
+  }
+  function startSketch() {
+    sketch.on = true;
+    map.closePopup();
+    map.doubleClickZoom.disable();
+    map.getContainer().focus({ preventScroll: true });
+    say();
+    drawSketch();
+  }
+  function endSketch(kept) {
+    if (kept && sketch.at.length > 2) L.polygon(sketch.at, styleOf(kindDrawn())).addTo(sketch.drawn);
+    else if (kept) say(text("edits.corners"));
+    sketch.on = false;
+    sketch.at = [];
+    map.doubleClickZoom.enable();
+    drawSketch();
+  }
+  function keyOfSketch(event) {
+    const elsewhere = event.target.closest && event.target.closest("input, select, button, textarea, a");
+    if (!sketch.on || elsewhere && event.key !== "Escape") return;
+    const done = { Enter: () => endSketch(true), Escape: () => endSketch(false), Backspace: () => { sketch.at.pop(); drawSketch(); }, " ": () => addVertex(map.getCenter()) }[event.key];
+    if (done) { event.preventDefault(); done(); }
+  }
+  // A ring as GeoJSON has it, begun within 180 degrees however often the reader went around the Earth.
+  function ringOf(polygon) {
+    const ring = polygon.getLatLngs()[0], turn = L.Util.wrapNum(ring[0].lng, [-180, 180], true) - ring[0].lng;
+    return [...ring, ring[0]].map((at) => [Number((at.lng + turn).toFixed(7)), Number(at.lat.toFixed(7))]);
+  }
+  async function answerOf(options) {
+    const answer = await fetch(data.edits.url, { credentials: "same-origin", ...options });
+    const told = await answer.json();
+    if (!answer.ok) throw new Error(told.error);
+    return told;
+  }
+  async function readSaved() {
+    const edges = everything.length ? box(everything.flat()) : null;
+    const turned = (lng) => (edges && edges.getEast() > 180 && lng < edges.getWest() ? lng + 360 : lng);
+    try {
+      const found = await answerOf({});
+      sketch.saved.clearLayers();
+      for (const { geometry, properties } of found.features) {
+        const parts = geometry.type === "Polygon" ? [geometry.coordinates] : geometry.coordinates;
+        L.polygon(parts.map((rings) => rings.map((ring) => ring.map(([lng, lat]) => [lat, turned(lng)]))), { ...styleOf(properties.kind), className: "edit" }).bindPopup(() => aboutEdit(properties)).addTo(sketch.saved);
+      }
+      sketch.found = { shown: found.features.length, total: found.total, version: found.version };
+      drawCount();
+    } catch (error) {
+      say(text("no_answer"));
+    }
+  }
+  function drawCount() {
+    const of = sketch.found || {};
+    $("edits-count").textContent = of.total ? fill("edits.count", { shown: number(of.shown), total: number(of.total), version: number(of.version) }) : "";
+  }
+  function aboutEdit(of) {
+    const years = of.from_year === of.to_year ? [of.from_year] : [of.from_year, of.to_year];
+    const rows = [["year", years.some((one) => one !== null) ? years.map((one) => (one === null ? "…" : year(one))).join("–") : text("all_years")], ["edits.note", of.note], ["edits.author", of.author], ["edits.version", number(of.version)]];
+    return el("div", { class: "story" }, el("h3", null, text(`edits.${of.kind}`)), el("dl", null, ...rows.filter(([, said]) => said).flatMap(([key, said]) => [el("dt", null, text(key)), el("dd", null, said)])));
+  }
+  async function saveSketch() {
+    const yearIn = (id) => ($(id).value === "" ? null : Number($(id).value));
+    const properties = { kind: kindDrawn(), from_year: yearIn("edit-from"), to_year: yearIn("edit-to"), note: $("edit-note").value };
+    const features = sketch.drawn.getLayers().map((polygon) => ({ type: "Feature", properties, geometry: { type: "Polygon", coordinates: [ringOf(polygon)] } }));
+    sketch.busy = true;
+    drawSketch();
+    say(text("edits.saving"));
+    try {
+      const told = await answerOf({ method: "POST", headers: { "content-type": "application/json", "x-mangroves-token": data.edits.token }, body: JSON.stringify({ type: "FeatureCollection", features }) });
+      sketch.drawn.clearLayers();
+      say(told.said);
+      await readSaved();
+    } catch (error) {
+      say(text("edits.refused"), error.message);
+    }
+    sketch.busy = false;
+    drawSketch();
+  }
+  if (data.edits) {
+    $("edits").hidden = false;
+    $("edits-draw").addEventListener("click", () => { if (sketch.on) endSketch(true); else startSketch(); });
+    $("edits-save").addEventListener("click", saveSketch);
+    $("edits-discard").addEventListener("click", () => { sketch.drawn.clearLayers(); say(); drawSketch(); });
+    $("edit-kinds").addEventListener("change", drawSketch);
+    document.addEventListener("keydown", keyOfSketch);
+    map.on("dblclick", () => { if (sketch.on) endSketch(true); });
+    drawSketch();
+  }
 
   // --- patches ------------------------------------------------------------------------------------------------------
 
@@ -388,7 +512,7 @@
     $("place").value = chosen;
     clear($("series"), ...data.series.map((one, index) => el("option", { value: index }, placeName(one))));
     $("series").value = state.series;
-    drawPatches(); drawSeries(); drawFiles(); drawProvenance(); drawChoices(); update();
+    drawPatches(); drawSeries(); drawFiles(); drawProvenance(); drawChoices(); drawCount(); update();
     document.dispatchEvent(new Event("page-drawn"));
   }
   clear($("language"), ...Object.entries(texts).map(([code, words]) => el("option", { value: code, lang: code }, words.name)));
@@ -408,4 +532,5 @@
   drawWords();
   if (home) $("place").value = String(data.regions.indexOf(home));
   drawGraticule(); drawDots();
+  if (data.edits) readSaved();
 })();

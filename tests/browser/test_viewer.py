@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,17 +10,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from shapely.geometry import Polygon
 
+from engine.edits import read_layer
 from tests.browser.test_page import changed
 from tests.jobs.test_view import viewing
+
+pytest.importorskip("selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def viewer(page: Path) -> Iterator[str]:
+def run(page: Path) -> Path:
+    return page.parent
+
+
+@pytest.fixture(scope="module")
+def viewer(run: Path) -> Iterator[str]:
     """Yield the address of a viewer of the run whose page the other tests look at."""
-    run = page.parent
     with viewing(run, run.parents[1] / "archive") as (address, _):
         yield address
 
@@ -73,6 +84,93 @@ def test_points_right_and_wrong_are_switched_on(opened):
     assert opened.complaints() == []
 
 
+def click_at(opened: Any, *corners: tuple[int, int]) -> None:
+    """Click on the map, pixels right and down of its middle."""
+    for right, down in corners:
+        ActionChains(opened.driver).move_to_element_with_offset(opened.get("#map"), right, down).click().perform()
+        time.sleep(0.3)  # or two clicks are a double click
+
+
+def press(opened: Any, *keys: str) -> None:
+    for key in keys:
+        ActionChains(opened.driver).send_keys(key).perform()
+
+
+def test_a_polygon_that_is_drawn_is_saved_and_shown(opened, run):
+    opened.run("arguments[0].scrollIntoView()", opened.get("#edits"))
+    opened.get("#edits-draw").send_keys(Keys.ENTER)  # as whoever has no mouse begins
+    opened.run("window.scrollTo(0, 0)")
+    assert not opened.get("#edits-save").is_enabled()
+    click_at(opened, (-80, -60), (80, -60), (120, 200), (80, 60))
+    press(opened, Keys.BACKSPACE, Keys.BACKSPACE)
+    click_at(opened, (80, 60), (-80, 60))
+    assert opened.run("return document.querySelectorAll('.leaflet-popup').length") == 0
+    press(opened, Keys.ENTER)
+    opened.click("#edit-kinds input[value=remove]")
+    opened.slide("#edit-from", 2016)
+    opened.get("#edit-note").send_keys("a pond <b>")
+    opened.click("#edits-save")
+    opened.until("return document.getElementById('edits-said').textContent.includes('mangroves edit')")
+    opened.until("return document.querySelectorAll('#map path.edit').length === 1")
+    layer = read_layer(run)
+    assert (run / "edits" / "v0001.gpkg").is_file()
+    [one] = layer.polygons.to_dict("records")
+    assert (layer.version, one["kind"], one["from_year"], one["note"]) == (1, "remove", 2016, "a pond <b>")
+    corners = opened.run(
+        "const middle = MANGROVES_MAP.getSize().divideBy(2);"
+        "return arguments[0].map(([x, y]) => MANGROVES_MAP.containerPointToLatLng(middle.add([x, y])))"
+        ".map((at) => [at.lng, at.lat])",
+        [(-80, -60), (80, -60), (80, 60), (-80, 60)],
+    )
+    asked = Polygon(corners)
+    assert one["geometry"].intersection(asked).area > 0.95 * one["geometry"].union(asked).area
+    opened.keep("viewer-edits")
+    click_at(opened, (0, 0))
+    assert "a pond <b>" in opened.get(".leaflet-popup-content").text
+    assert opened.complaints() == []
+
+
+def test_what_was_drawn_before_is_there_and_a_refusal_is_told(opened, run):
+    opened.until("return document.querySelectorAll('#map path.edit').length === 1")
+    opened.run("document.getElementById('edits-draw').click()")
+    press(opened, Keys.SPACE)
+    for _ in range(2):  # without a mouse the map goes under its middle
+        press(opened, Keys.ARROW_RIGHT if _ else Keys.ARROW_DOWN)
+        time.sleep(0.5)
+        press(opened, Keys.SPACE)
+    press(opened, Keys.ENTER)
+    opened.slide("#edit-from", 2018)
+    opened.slide("#edit-to", 2016)
+    opened.click("#edits-save")
+    opened.until("return document.getElementById('edits-said').textContent.includes('is after to_year')")
+    opened.slide("#edit-to", 2018)
+    opened.click("#edits-save")
+    opened.until("return document.querySelectorAll('#map path.edit').length === 2")
+    assert read_layer(run).version == 2
+    assert [line for line in opened.complaints() if "422" not in line] == []
+
+
+def test_escape_and_discard_leave_nothing(opened, run):
+    before = read_layer(run)
+    opened.run("document.getElementById('edits-draw').click()")
+    click_at(opened, (-150, -60), (150, -60), (0, 100))
+    assert opened.get("#edits-hint").is_displayed()
+    press(opened, Keys.ESCAPE)
+    assert not opened.get("#edits-hint").is_displayed()
+    assert not opened.get("#edits-save").is_enabled()
+    opened.run("document.getElementById('edits-draw').click()")
+    click_at(opened, (-150, -60), (150, -60))
+    middle = ActionChains(opened.driver).move_to_element_with_offset(opened.get("#map"), 0, 100)
+    middle.double_click().perform()
+    assert opened.get("#edits-save").is_enabled()
+    opened.click("#edits-discard")
+    assert not opened.get("#edits-save").is_enabled()
+    click_at(opened, (-200, 100))
+    opened.until("return document.querySelectorAll('.leaflet-popup-content').length === 1")
+    assert (before is None and read_layer(run) is None) or read_layer(run).version == before.version
+    assert opened.complaints() == []
+
+
 def test_no_request_leaves_the_viewer(browser, viewer):
     browser.asked()
     browser.open(viewer)
@@ -90,7 +188,7 @@ def test_another_page_gets_nothing_of_the_viewer(browser, viewer, page):
 
     with static_host(page) as origin:
         browser.open(f"{origin}/index.html")
-        for path in ("story?lon=88.9&lat=21.9", "data.js"):
+        for path in ("story?lon=88.9&lat=21.9", "data.js", "edits"):
             said = browser.driver.execute_async_script(
                 "const [address, done] = arguments;"
                 "fetch(address, {mode: 'no-cors'}).then((one) => done(one.type), () => done('refused'))",

@@ -201,3 +201,29 @@ def test_a_tile_gets_no_polygon_but_its_own():
     far = Tile(48, 8, -16, (-32400, 16500, 40, 50))
     found = clip_edits(check_edits(drawn(SQUARE)), [TILE, far])
     assert list(found) == [TILE]
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ANY = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner))
+SHAPES = st.sampled_from(["Polygon", "MultiPolygon", "GeometryCollection", "Point", "x"])
+FEATURES = st.fixed_dictionaries(
+    {
+        "type": st.just("Feature"),
+        "geometry": ANY | st.fixed_dictionaries({"type": SHAPES, "coordinates": ANY, "geometries": ANY}),
+        "properties": ANY
+        | st.fixed_dictionaries(
+            {
+                name: ANY | st.sampled_from(["add", 2016])
+                for name in ("kind", "from_year", "to_year", "note", "geometry")
+            }
+        ),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(features=st.lists(FEATURES | ANY, min_size=1, max_size=3))
+def test_what_is_no_feature_is_refused_whatever_it_is(tmp_path_factory, features):
+    folder = tmp_path_factory.getbasetemp() / "whatever"
+    with pytest.raises(ConfigError):
+        add_edits(folder, {"type": "FeatureCollection", "features": features}, author="a")

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine.edits import add_edits, as_geojson, list_versions, read_layer
 from engine.errors import ConfigError, StoreError, TrustError
+from engine.files import locked
 from engine.grid import Tile, lonlat_of
 from engine.landsat import BANDS
 from engine.legend import CLASSES, OUTSIDE_AREA
@@ -23,7 +25,7 @@ from engine.ranges import Access
 from engine.raster import write_cog
 from engine.store import write_store
 from engine.trust import Trust
-from engine.viewer import HEADERS, Shown, check_inside, create_app, draw_tile, judged_points, tile_bounds
+from engine.viewer import HEADERS, MOST_DRAWN_BYTES, TOKEN, Drawing, Shown, check_inside, create_app, draw_tile, judged_points, tile_bounds
 
 testclient = pytest.importorskip("starlette.testclient")
 
@@ -300,3 +302,148 @@ def test_points_are_right_and_wrong_of_both_classes_and_counted():
     assert len(found[1]["points"]) == 50
     assert {lon for _, lon, _ in found[1]["points"]} <= set(missed["lon"].round(6))
     assert found == judged_points(scores.sample(frac=1, random_state=1), most=50)
+
+
+OWN = {"origin": f"http://127.0.0.1:{PORT}", "sec-fetch-site": "same-origin", TOKEN: "only the page"}
+
+
+def square(west: float = 104.9, south: float = 8.6, **properties: object) -> dict[str, object]:
+    ring = [[west, south], [west + 0.01, south], [west + 0.01, south + 0.01], [west, south + 0.01], [west, south]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": geometry, "properties": {"kind": "add", **properties}}
+
+
+def collection(*features: object) -> dict[str, object]:
+    return {"type": "FeatureCollection", "features": list(features)}
+
+
+def drawing_client(shown: Shown, run: Path):
+    """Return a client of a viewer whose drawings are the edits of a folder."""
+
+    def add(features):
+        layer, added = add_edits(run, features, author="who views")
+        return {"version": layer.version, "added": added}
+
+    drawing = Drawing(token=OWN[TOKEN], polygons=lambda: as_geojson(read_layer(run)), add=add)
+    app = create_app(Shown(**{**shown.__dict__, "drawing": drawing}), port=PORT)
+    return testclient.TestClient(app, base_url=f"http://127.0.0.1:{PORT}")
+
+
+def test_what_is_drawn_is_a_version_of_the_edits(shown, tmp_path):
+    client = drawing_client(shown, tmp_path)
+    assert client.get("/edits").json() == {"version": 0, "total": 0, **collection()}
+    first = client.post("/edits", json=collection(square(kind="remove", from_year=2016, note="a pond")), headers=OWN)
+    assert (first.status_code, first.json()) == (200, {"version": 1, "added": 1})
+    assert client.post("/edits", json=collection(square(), square(105)), headers=OWN).json()["added"] == 2
+    assert client.post("/edits", json=collection(square()), headers=OWN).json() == {"version": 2, "added": 0}
+    layer = read_layer(tmp_path)
+    assert list(layer.polygons["kind"]) == ["remove", "add", "add"]
+    assert list(layer.polygons["author"]) == ["who views"] * 3
+    found = client.get("/edits").json()
+    assert (found["version"], found["total"]) == (2, 3)
+    told = found["features"][0]["properties"]
+    assert (told["kind"], told["from_year"], told["to_year"], told["note"]) == ("remove", 2016, None, "a pond")
+    assert [104.9, 8.6] in found["features"][0]["geometry"]["coordinates"][0][0]
+
+
+HOSTILE_BODIES = {
+    "no JSON": b"{",
+    "no number": b'{"type": "FeatureCollection", "features": [NaN]}',
+    "deep": b"[" * 100_000,
+    "not UTF-8": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "no features": b'{"type": "FeatureCollection"}',
+    "features of another kind": b'{"type": "FeatureCollection", "features": {"a": 1}}',
+    "none": json.dumps(collection()).encode(),
+    "null": json.dumps(collection(None)).encode(),
+    "a point": json.dumps(collection({**square(), "geometry": {"type": "Point", "coordinates": [1, 2]}})).encode(),
+    "no geometry": json.dumps(collection({**square(), "geometry": None})).encode(),
+    "beyond the Earth": json.dumps(collection(square(500))).encode(),
+    "at a pole": json.dumps(collection(square(south=89))).encode(),
+    "endless": json.dumps(collection(square())).replace("104.9", "1e999").encode(),
+    "another kind": json.dumps(collection(square(kind="burn"))).encode(),
+    "no year": json.dumps(collection(square(from_year=10**400))).encode(),
+    "years turned": json.dumps(collection(square(from_year=2018, to_year=2016))).encode(),
+    "one of two": json.dumps(collection(square(), square(kind=None))).encode(),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE_BODIES.values(), ids=HOSTILE_BODIES)
+def test_what_is_no_polygon_is_one_sentence_and_nothing_is_written(shown, tmp_path, body):
+    answer = drawing_client(shown, tmp_path).post(
+        "/edits", content=body, headers={**OWN, "content-type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["error"].count("\n") == 0
+    assert list_versions(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "said"),
+    [
+        ({TOKEN: None}, 403, "own page"),
+        ({TOKEN: ""}, 403, "own page"),
+        ({TOKEN: "only the page "[:-2]}, 403, "own page"),
+        ({"origin": "http://evil.example"}, 403, "other origins"),
+        ({"origin": "null"}, 403, "other origins"),
+        ({"sec-fetch-site": "cross-site"}, 403, "other origins"),
+        ({"host": f"evil.example:{PORT}"}, 403, "own address"),
+        ({"content-type": None}, 415, "application/json"),
+        ({"content-type": "text/plain"}, 415, "application/json"),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415, "application/json"),
+    ],
+)
+def test_others_may_not_draw(shown, tmp_path, headers, status, said):
+    given = {**OWN, "content-type": "application/json", **headers}
+    answer = drawing_client(shown, tmp_path).post(
+        "/edits",
+        content=json.dumps(collection(square())),
+        headers={name: value for name, value in given.items() if value is not None},
+    )
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+    assert not (tmp_path / "edits").exists()
+
+
+def test_no_more_is_read_than_is_taken(shown, tmp_path):
+    sent = []
+
+    def endless():
+        for _ in range(64):
+            sent.append(1)
+            yield b" " * (MOST_DRAWN_BYTES // 16)
+
+    client, headers = drawing_client(shown, tmp_path), {**OWN, "content-type": "application/json"}
+    for body in (b" " * (MOST_DRAWN_BYTES + 1), endless()):
+        answer = client.post("/edits", content=body, headers=headers)
+        assert answer.status_code == 413
+        assert "larger than 1 MB" in answer.json()["error"]
+    assert not (tmp_path / "edits").exists()
+
+
+def test_only_edits_are_written_to_and_only_where_something_may_be_drawn(client, shown, tmp_path):
+    drawn = drawing_client(shown, tmp_path)
+    body = collection(square())
+    for path in ("/", "/edits/", "/story", "/data.js", "/tiles/class-2016/0/0/0.png"):
+        assert drawn.post(path, json=body, headers=OWN).status_code == 405
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert drawn.request(method, "/edits", headers=OWN).status_code == 405
+    assert drawn.post("/edits?a=1", json=body, headers=OWN).status_code == 404
+    assert client.get("/edits").status_code == 404
+    assert client.post("/edits", json=body, headers=OWN).status_code == 405
+    assert not (tmp_path / "edits").exists()
+
+
+def test_while_another_command_writes_edits_it_is_said(shown, tmp_path):
+    with locked(tmp_path / "edits"):
+        answer = drawing_client(shown, tmp_path).post("/edits", json=collection(square()), headers=OWN)
+    assert answer.status_code == 409
+    assert "another command works on" in answer.json()["error"]
+
+
+def test_of_very_many_polygons_the_last_are_shown(tmp_path):
+    layer, _ = add_edits(tmp_path, collection(*(square(100 + n / 50) for n in range(20))), author="a")
+    found = as_geojson(layer, most=5)
+    assert (len(found["features"]), found["total"]) == (5, 20)
+    assert found["features"] == as_geojson(layer)["features"][-5:]
+    assert as_geojson(layer, most_vertices=12)["features"] == found["features"][-2:]

@@ -16,11 +16,13 @@ import httpx
 import numpy as np
 import pytest
 
+from engine.edits import read_layer
 from engine.grid import lonlat_of
 from engine.store import open_store
 from engine.trust import Trust
+from jobs.edit import whoami
 from jobs.reporter import Reporter
-from jobs.view import open_shown
+from jobs.view import drawing_of, open_shown
 from tests.jobs.calls import Job, mangroves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +72,25 @@ def test_the_page_has_tiles_of_every_layer_a_story_and_points(shown):
     assert "composite-2016" in shown.layers
     assert data["points"][0]["key"] == "points.mangrove_right"
     assert sum(layer["total"] for layer in data["points"]) > 100
+
+
+def test_what_is_drawn_is_kept_by_who_views_unless_only_read(finished_copy, shown):
+    data = json.loads(shown.files["data.js"][0].decode().split(";\n")[0].removeprefix("window.MANGROVES = "))
+    assert data["edits"] == {"url": "edits", "token": shown.drawing.token}
+    assert len(shown.drawing.token) > 40
+    drawing = drawing_of(finished_copy.run)
+    assert drawing.token != shown.drawing.token
+    ring = [[104.9, 8.6], [104.91, 8.6], [104.91, 8.61], [104.9, 8.6]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    told = drawing.add({"features": [{"geometry": geometry, "properties": {"kind": "unsure"}}]})
+    assert (told["version"], told["added"]) == (1, 1)
+    assert f"`mangroves edit {finished_copy.run}` writes the maps as edited" in told["said"]
+    (author,) = read_layer(finished_copy.run).polygons["author"]
+    assert author == whoami()
+    trust = Trust().with_roots(finished_copy.archive.items.parent)
+    closed = open_shown(finished_copy.run, trust, Reporter(), read_only=True)
+    assert closed.drawing is None
+    assert b'"edits":null' in closed.files["data.js"][0]
 
 
 def test_a_story_is_what_why_says(finished, shown):
