@@ -148,7 +148,9 @@ def drawing_of(run: Path) -> Drawing:
 
     def add(features: Mapping[str, Any]) -> dict[str, Any]:
         layer, added = add_edits(run, features, author=whoami(), source="the viewer")
-        said = f"{added} polygon(s) are new in version {layer.version}; `mangroves edit {run}` writes the maps as edited."
+        said = (
+            f"{added} polygon(s) are new in version {layer.version}; `mangroves edit {run}` writes the maps as edited."
+        )
         return {"version": layer.version, "added": added, "said": printable(said)}
 
     return Drawing(token=secrets.token_urlsafe(32), polygons=polygons, add=add)

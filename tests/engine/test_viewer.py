@@ -25,7 +25,18 @@ from engine.ranges import Access
 from engine.raster import write_cog
 from engine.store import write_store
 from engine.trust import Trust
-from engine.viewer import HEADERS, MOST_DRAWN_BYTES, TOKEN, Drawing, Shown, check_inside, create_app, draw_tile, judged_points, tile_bounds
+from engine.viewer import (
+    HEADERS,
+    MOST_DRAWN_BYTES,
+    TOKEN,
+    Drawing,
+    Shown,
+    check_inside,
+    create_app,
+    draw_tile,
+    judged_points,
+    tile_bounds,
+)
 
 testclient = pytest.importorskip("starlette.testclient")
 
