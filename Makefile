@@ -35,7 +35,7 @@ bench: setup    ## compare with peers on a simulated archive, under 10 minutes; 
 	.venv/bin/python -m benchmarks compare --json bench.json
 
 docs: setup     ## the docs as a site of files, in site/, without a network
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 	@echo "open site/index.html"
 
 lint: setup     ## format and fix what can be fixed

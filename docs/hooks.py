@@ -23,7 +23,7 @@ WIDTH: Final = 100
 PAGES: Final = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 """Pages from above this folder -> what they are on the site."""
 
-COPIES: Final = ("cluster.yaml", "LICENSE", "jobs/configs/*.yaml")
+COPIES: Final = ("cluster.yaml", "LICENSE", "jobs/configs/*.yaml", "notebooks/*.ipynb")
 """Files from above this folder that pages lead to."""
 
 _LINK: Final = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")

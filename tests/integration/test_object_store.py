@@ -129,9 +129,9 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
     assert {path.name for path in stored.run.iterdir() if path.suffix != ".json"} == {
         *("items.parquet", "years.csv", "areas.csv", "history.csv", "change.csv", "transitions.csv"),
         *("patch_areas.csv", "series.csv", "series.parquet", "series.png", "rates.csv"),
-        *("metrics.prom", "logs"),
+        *("metrics.prom", "logs", "stac"),
     }
-    assert [path.name for path in stored.run.iterdir() if path.is_dir()] == ["logs"]
+    assert {path.name for path in stored.run.iterdir() if path.is_dir()} == {"logs", "stac"}
     for name in ("areas.csv", "history.csv", "change.csv", "transitions.csv", "patch_areas.csv", "series.csv"):
         assert (stored.run / name).read_bytes() == (in_folder / name).read_bytes()
 
