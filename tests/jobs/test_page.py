@@ -81,16 +81,23 @@ def test_areas_patches_and_provenance_are_those_of_the_run(page, finished):
     assert record["config_sha256"][:12] in about["citation"]
 
 
-def test_a_page_is_made_again_and_nothing_else_is_replaced(finished_copy):
+def test_a_page_is_made_again_and_nothing_else_is_replaced(finished_copy, tmp_path, monkeypatch):
     run = finished_copy.run
     assert mangroves("page", run).code == 0
-    (run / "page" / "old.txt").write_text("x")
+    (run / "page" / "mine.txt").write_text("x")
     assert mangroves("page", run).code == 0
-    assert not (run / "page" / "old.txt").exists()
+    assert (run / "page" / "mine.txt").exists()
     assert "something else than a page" in mangroves("page", run, "-o", run / "maps").error
     assert (run / "maps" / "2016").is_dir()
     assert "is no folder" in mangroves("page", run, "-o", run / "run.json").error
     assert mangroves("verify", run, "--cluster", "threads").code == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        answer = mangroves("page", run, "-o", ".")
+        assert answer.code == 0, answer.err
+    assert Path("index.html").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
 def test_hostile_names_and_links_go_no_further(finished_copy, tmp_path):
