@@ -69,6 +69,11 @@ _LEAFLET: Final = ("leaflet.js", "leaflet.css")
 _OUTLINE_DEGREES: Final = 0.0002
 _SERIES: Final = ("mangrove_ha", "loss_ha", "gain_ha", "estimated_ha", "low_ha", "high_ha")
 _MANGROVE_CODE: Final = 2
+_READ: Final[dict[str, Any]] = {
+    "dtype": {"by": str, "where": str},
+    "keep_default_na": False,  # a place may be called NA, None or null
+    "na_values": dict.fromkeys(("code", "year", "provisional", "hectares", *_SERIES), [""]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +179,9 @@ def read_series(result: Result) -> list[dict[str, Any]]:
     series, areas = result.folder / "series.csv", result.folder / "areas.csv"
     try:
         if series.is_file():
-            table = pd.read_csv(series, usecols=["by", "where", "year", "provisional", *_SERIES], dtype={"where": str})
+            table = pd.read_csv(series, usecols=["by", "where", "year", "provisional", *_SERIES], **_READ)
         elif areas.is_file():
-            table = pd.read_csv(areas, usecols=["by", "code", "where", "year", "hectares"], dtype={"where": str})
+            table = pd.read_csv(areas, usecols=["by", "code", "where", "year", "hectares"], **_READ)
             table = table[table["code"] == _MANGROVE_CODE].rename(columns={"hectares": "mangrove_ha"})
             table = table.assign(provisional=False, **dict.fromkeys(_SERIES[1:], math.nan))
         else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.legend import CHANGES, CLASSES, OUTSIDE_AREA
 from engine.overview import KINDS
-from engine.page import languages, legend, page_files
+from engine.page import Result, languages, legend, page_files, read_series
 
 FOLDER = Path(__file__).resolve().parents[2] / "engine" / "page"
 LANGUAGES = {"en", "es", "fr", "pt", "id", "vi", "bn"}
@@ -90,3 +90,14 @@ def test_leaflet_comes_with_its_licence_and_from_its_package():
     assert written["leaflet/leaflet.js"].startswith(b"/* @preserve\n * Leaflet")
     assert b"BSD 2-Clause" in written["leaflet/LICENSE.txt"]
     assert not list(FOLDER.glob("leaflet*.js"))
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "null", "nan", "12"])
+def test_a_place_of_any_name_has_its_series(tmp_path, name):
+    head = "by,where,year,provisional,mangrove_ha,loss_ha,gain_ha,estimated_ha,low_ha,high_ha\n"
+    rows = f"total,all,2019,False,5.0,,,,,\nregion,{name},2019,False,5.0,,,,,\nregion,{name},2020,True,4.0,1.0,0.0,,,\n"
+    (tmp_path / "series.csv").write_text(head + rows)
+    [_, place] = read_series(Result(folder=tmp_path, outputs=tmp_path, record={}, params=None))
+    assert place["where"] == name
+    assert [row["loss_ha"] for row in place["rows"]] == [None, 1.0]
+    assert [row["provisional"] for row in place["rows"]] == [False, True]
