@@ -17,6 +17,8 @@ from engine.page import PAGE, Result, page_data, write_page
 from engine.page.folder import owned_files, put_folder
 from engine.places import Place
 from engine.record import read_record
+from engine.trust import Trust
+from engine.viewer import check_inside
 from jobs.config import ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
 from jobs.reporter import Reporter
 
@@ -50,6 +52,7 @@ def command(run: Path, out: Path | None, megabytes: int, allow_root: tuple[str, 
     static host; it may be moved and given away.
     """
     folder, record, outputs = named_run(run, None, trust_of(None, roots=allow_root))
+    check_inside(folder, Trust().with_roots(folder, *allow_root))
     result = Result(folder=folder, outputs=outputs, record=record, params=recorded_config(folder, record))
     content = make_page(result, out or folder / FOLDER, megabytes=megabytes)
     metres = content["pixel_m"]

@@ -72,7 +72,7 @@ _MANGROVE_CODE: Final = 2
 _READ: Final[dict[str, Any]] = {
     "dtype": {"by": str, "where": str},
     "keep_default_na": False,  # a place may be called NA, None or null
-    "na_values": dict.fromkeys(("code", "year", "provisional", "hectares", *_SERIES), [""]),
+    "na_values": {name: [""] for name in ("code", "year", "provisional", "hectares", *_SERIES)},
 }
 
 

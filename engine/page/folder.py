@@ -1,6 +1,6 @@
 """The folder of a page where it is put: only what a page before it wrote there is replaced.
 
-A list of files and their hashes, ``page-files.json``, lies in the folder. What it does not name, or what has changed
+A list of files and their hashes, ``page-files.txt``, lies in the folder. What it does not name, or what has changed
 since, is somebody else's.
 """
 
@@ -19,7 +19,7 @@ from engine.errors import ConfigError, StoreError
 from engine.files import cannot_write, content_sha256, replacing
 from engine.page import PAGE
 
-LIST: Final = "page-files.json"
+LIST: Final = "page-files.txt"
 """Of the files of a page, by their ways from its folder, with their sha256."""
 
 _FORMAT: Final = "mangroves page 1"

@@ -40,9 +40,8 @@ def test_change_and_the_newest_year_come_first_where_not_all_fits(tmp_path):
 
 def patches(path: Path, rows: int, text: str) -> Path:
     region = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [text]).cast(pa.string())
-    table = pa.table(
-        {"area_ha": pa.array(range(rows), pa.float64()), "large": pa.array([True, False] * (rows // 2)), "region": region}
-    )
+    areas, large = pa.array(range(rows), pa.float64()), pa.array([True, False] * (rows // 2))
+    table = pa.table({"area_ha": areas, "large": large, "region": region})
     pq.write_table(table, path, compression="zstd")
     return path
 
@@ -60,7 +59,8 @@ def test_a_text_that_stands_for_every_row_is_not_unpacked(tmp_path):
     rows = 60_000  # of 1 MB each: 60 GB
     region = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["x" * 2**20])
     table = pa.table([pa.array([1.0] * rows), pa.array([True] * rows), region], schema=schema)
-    with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**22) as file:
+    how = {"compression": "zstd", "store_schema": False, "dictionary_pagesize_limit": 2**22}
+    with pq.ParquetWriter(path, schema, **how) as file:
         file.write_table(table)
     assert path.stat().st_size < 2**20
     before = pa.total_allocated_bytes()
