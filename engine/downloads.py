@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from engine.errors import StoreError
 from engine.files import cannot_read, cannot_write, replacing
-from engine.overview import Layer
+from engine.legend import CHANGES, CLASSES, Entry, Ramp, year_colours
+from engine.overview import RAMPS, Layer
 from engine.places import Place, entries, relative
+from engine.raster import write_qml
 from engine.record import ITEMS, RECORD
 
 FOLDER: Final = "files"
@@ -66,6 +68,9 @@ class Offer:
 
     may_copy: bool = True
 
+    style: tuple[Entry, ...] | Ramp | None = None
+    """For QGIS, of rasters that have none in the run."""
+
 
 def find_offers(folder: Path, outputs: Place, layers: Sequence[Layer]) -> Iterator[Offer]:
     """Yield what a run has to give, the most useful and smallest first."""
@@ -77,7 +82,7 @@ def find_offers(folder: Path, outputs: Place, layers: Sequence[Layer]) -> Iterat
         if style := next((style for style in styles if style.is_file()), None):
             yield Offer("style", None, (style,), outputs)
     yield Offer("model", None, (outputs / "model" / "README.md",), outputs)
-    yield Offer("stac", None, (outputs / "stac" / "catalog.json",), outputs, may_copy=False)
+    yield Offer("stac", None, (outputs / "stac" / "catalog.json",), outputs)
     yield Offer("patches", None, (outputs / "change" / "patches.parquet",), outputs, may_copy=False)
     yield from _raster_offers(outputs, layers)
 
@@ -94,20 +99,28 @@ def _raster_offers(outputs: Place, layers: Sequence[Layer]) -> Iterator[Offer]:
                 seen |= set(tifs)
                 # Files of all years together have a band for each.
                 shared = sum(tifs[0] in (source.place for source in other.tiles.values()) for other in own) > 1
-                yield _rasters(kind, None if shared else layer.year, tifs, outputs)
+                yield _rasters(kind, None if shared else layer.year, tifs, outputs, years)
         for year in years if kind in ("class", "probability") else ():
             _, files = entries(outputs / "maps" / str(year))
             left = [one for one in files if one.suffix == ".tif" and one not in seen]
             if tifs := tuple(one for one in left if one.name.startswith(f"{kind}_z")):
-                yield _rasters(kind, year, tifs, outputs)
+                yield _rasters(kind, year, tifs, outputs, years)
 
 
-def _rasters(kind: str, year: int | None, tifs: tuple[Place, ...], outputs: Place) -> Offer:
+def _rasters(kind: str, year: int | None, tifs: tuple[Place, ...], outputs: Place, years: Sequence[int]) -> Offer:
     first = tifs[0]
     beside = first.name.partition("_z")
     ending = f"_{year}.tif" if year is not None and first.stem.endswith(f"_{year}") else ".tif"
     folder = relative(first.parent, outputs)
-    return Offer(kind, year, tifs, outputs, f"{folder}/{beside[0]}_*{ending}")
+    return Offer(kind, year, tifs, outputs, f"{folder}/{beside[0]}_*{ending}", style=_style(kind, years))
+
+
+def _style(kind: str, years: Sequence[int]) -> tuple[Entry, ...] | Ramp:
+    """Return the colours of a layer as the page shows it; a code of a year is the year."""
+    if kind in ("loss_year", "gain_year"):
+        rising = sorted(years)
+        return tuple(map(Entry, rising, map(str, rising), year_colours(kind, len(rising))))
+    return CLASSES if kind == "class" else CHANGES if kind == "change" else RAMPS[kind]
 
 
 def take(offers: Iterator[Offer], folder: Path, *, most_bytes: int) -> list[dict[str, Any]]:
@@ -126,6 +139,8 @@ def take(offers: Iterator[Offer], folder: Path, *, most_bytes: int) -> list[dict
             for file, size in zip(files, sizes, strict=True):
                 where = relative(file, offer.root)
                 url = _copy(file, folder, where) if fits else None
+                if url and offer.style and not file.with_name(f"{file.stem}.qml").is_file():
+                    write_qml((folder / url).with_suffix(".qml"), offer.style)
                 listed.append(_entry(offer, file.name, size, where, url))
             most_bytes -= sum(sizes) if fits else 0
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree as Xml
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +37,26 @@ def test_change_and_the_newest_year_come_first_where_not_all_fits(tmp_path):
         ("probability", 2019, False),
         ("probability", 2018, False),
     ]
+
+
+@pytest.mark.parametrize("kind", ["loss_year", "gain_year", "uncertainty", "probability", "change", "class"])
+def test_a_raster_that_is_copied_has_its_style_beside_it(tmp_path, kind):
+    yearly = kind in ("uncertainty", "probability", "class")
+    layers = [layer(tmp_path, kind, 2020 if yearly else None), layer(tmp_path, "class", 2019)]
+    listed = take(find_offers(tmp_path, tmp_path, layers), tmp_path / "page", most_bytes=10_000)
+    [url] = [one["url"] for one in listed if one["kind"] == kind and one["year"] != 2019]
+    style = Xml.parse((tmp_path / "page" / url).with_suffix(".qml")).getroot()
+    assert style.tag == "qgis"
+    if "_year" in kind:
+        assert [entry.get("value") for entry in style.iter("paletteEntry")] == ["2019"]
+
+
+def test_the_catalog_of_a_run_is_copied(tmp_path):
+    (tmp_path / "stac").mkdir()
+    (tmp_path / "stac" / "catalog.json").write_text("{}")
+    [catalog] = take(find_offers(tmp_path, tmp_path, []), tmp_path / "page", most_bytes=100)
+    assert catalog["url"] == "files/stac/catalog.json"
+    assert (tmp_path / "page" / catalog["url"]).read_text() == "{}"
 
 
 def patches(path: Path, rows: int, text: str) -> Path:

@@ -40,6 +40,16 @@ def test_every_word_the_page_asks_for_is_in_the_table():
     assert asked - set(TABLE) == set()
 
 
+def test_what_a_pixel_is_asked_first_has_a_name_in_every_language():
+    brief = {"year", "class", "class_of_the_year_alone", "probability", "clear_looks", "lost_looks", "reflectance"}
+    asked = brief | {"scenes", "tile", "row", "col", "region", "change", "loss_year", "gain_year", "years"}
+    assert {f"story.{key}" for key in asked} <= set(TABLE)
+
+
+def test_the_warning_of_a_simulation_keeps_its_word_in_every_language():
+    assert all("SIMULATED" in said for said in TABLE["notice.simulated"].values())
+
+
 def test_every_code_of_the_legends_has_a_name_and_a_colour():
     for kind, entries in (("class", CLASSES), ("change", CHANGES)):
         codes = [f"{kind}.{entry.code}" for entry in entries if entry.code != OUTSIDE_AREA]
