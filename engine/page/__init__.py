@@ -55,7 +55,7 @@ from engine.legend import CHANGES, CLASSES, OUTSIDE_AREA, Entry
 from engine.overview import RAMPS, palette
 from engine.params import RunParams
 from engine.places import Place
-from engine.record import ITEMS
+from engine.record import ITEMS, citation
 
 MOST_PATCHES: Final = 300
 """Listed and outlined, the largest; the others are counted."""
@@ -255,15 +255,6 @@ def provenance(result: Result) -> dict[str, Any]:
     ]
     items = _scenes(result)
     version, sha = str(versions.get("mangroves", engine.__version__)), str(record["config_sha256"])
-    landsat = "Landsat Collection 2 Level-2 scenes, courtesy of the U.S. Geological Survey"
-    source = "simulated scenes" if simulated else landsat
-    span = f"{min(params.years)}-{max(params.years)}" if len(params.years) > 1 else str(params.years[0])
-    names = "; ".join(dict.fromkeys(f"{mask['name']} {mask['year']}" for mask in masks if mask["name"]))
-    citation = (
-        f"Mangrove maps {span}, run {params.name} (configuration {sha[:12]}), made with mangroves {version} "
-        f"from {items['count']} {source}"
-    )
-    citation += f"; reference masks: {names}." if names else "."
     licences = [["mangroves (software)", "Apache-2.0"], ["Leaflet (map on this page)", "BSD-2-Clause"]]
     if not simulated:
         licences.insert(0, ["Landsat", "public domain (USGS)"])
@@ -278,7 +269,7 @@ def provenance(result: Result) -> dict[str, Any]:
         "masks": masks,
         "lost": len(record.get("lost") or []),
         "refused": len(record.get("refused") or []),
-        "citation": f"{result.notice}. {citation}" if result.notice else citation,
+        "citation": citation(record, params),
         "licences": licences,
     }
 
