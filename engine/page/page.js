@@ -199,7 +199,9 @@
     } catch (error) {
       wait.textContent = text("no_answer");
     }
+    const read = content.contains(document.activeElement);
     popup.update();
+    if (read) content.focus({ preventScroll: true });  // which is taken out and put back
   }
 
   // --- edits --------------------------------------------------------------------------------------------------------
