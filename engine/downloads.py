@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.errors import StoreError
 from engine.files import cannot_read, cannot_write, replacing
-from engine.overview import Layer
+from engine.legend import CHANGES, CLASSES, Entry, Ramp, year_colours
+from engine.overview import RAMPS, Layer
 from engine.places import Place, entries, relative
+from engine.raster import write_qml
 from engine.record import ITEMS, RECORD
 
 FOLDER: Final = "files"
@@ -41,6 +45,11 @@ _TABLES: Final = {
 _MOST_FILES: Final = 200
 """Of a layer that are copied; of more only the pattern is named."""
 
+_PART_ROWS: Final = 2**13
+_PART_BYTES: Final = 2**26
+_MOST_UNPACKING: Final = 1000
+"""Of texts and outlines over the bytes of their file, beyond ``_PART_BYTES``; as ``engine.predict`` takes tables."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -59,6 +68,9 @@ class Offer:
 
     may_copy: bool = True
 
+    style: tuple[Entry, ...] | Ramp | None = None
+    """For QGIS, of rasters that have none in the run."""
+
 
 def find_offers(folder: Path, outputs: Place, layers: Sequence[Layer]) -> Iterator[Offer]:
     """Yield what a run has to give, the most useful and smallest first."""
@@ -70,32 +82,45 @@ def find_offers(folder: Path, outputs: Place, layers: Sequence[Layer]) -> Iterat
         if style := next((style for style in styles if style.is_file()), None):
             yield Offer("style", None, (style,), outputs)
     yield Offer("model", None, (outputs / "model" / "README.md",), outputs)
-    yield Offer("stac", None, (outputs / "stac" / "catalog.json",), outputs, may_copy=False)
+    yield Offer("stac", None, (outputs / "stac" / "catalog.json",), outputs)
     yield Offer("patches", None, (outputs / "change" / "patches.parquet",), outputs, may_copy=False)
+    yield from _raster_offers(outputs, layers)
+
+
+def _raster_offers(outputs: Place, layers: Sequence[Layer]) -> Iterator[Offer]:
+    """Yield rasters: of change first, then classes before probabilities, of each the newest year first."""
     seen: set[Place] = set()
-    for kind in ("class", "change", "loss_year", "gain_year", "uncertainty", "probability"):
-        own = [layer for layer in layers if layer.kind == kind]
+    years = sorted({layer.year for layer in layers if layer.year is not None}, reverse=True)
+    for kind in ("change", "loss_year", "gain_year", "class", "uncertainty", "probability"):
+        own = sorted((layer for layer in layers if layer.kind == kind), key=lambda layer: -(layer.year or 0))
         for layer in own:
             tifs = tuple(dict.fromkeys(source.place for source in layer.tiles.values()))
             if not set(tifs) <= seen:
                 seen |= set(tifs)
                 # Files of all years together have a band for each.
                 shared = sum(tifs[0] in (source.place for source in other.tiles.values()) for other in own) > 1
-                yield _rasters(kind, None if shared else layer.year, tifs, outputs)
-    for year in sorted({layer.year for layer in layers if layer.year is not None}):
-        _, files = entries(outputs / "maps" / str(year))
-        left = [one for one in files if one.suffix == ".tif" and one not in seen]
-        for kind in ("class", "probability"):
+                yield _rasters(kind, None if shared else layer.year, tifs, outputs, years)
+        for year in years if kind in ("class", "probability") else ():
+            _, files = entries(outputs / "maps" / str(year))
+            left = [one for one in files if one.suffix == ".tif" and one not in seen]
             if tifs := tuple(one for one in left if one.name.startswith(f"{kind}_z")):
-                yield _rasters(kind, year, tifs, outputs)
+                yield _rasters(kind, year, tifs, outputs, years)
 
 
-def _rasters(kind: str, year: int | None, tifs: tuple[Place, ...], outputs: Place) -> Offer:
+def _rasters(kind: str, year: int | None, tifs: tuple[Place, ...], outputs: Place, years: Sequence[int]) -> Offer:
     first = tifs[0]
     beside = first.name.partition("_z")
     ending = f"_{year}.tif" if year is not None and first.stem.endswith(f"_{year}") else ".tif"
     folder = relative(first.parent, outputs)
-    return Offer(kind, year, tifs, outputs, f"{folder}/{beside[0]}_*{ending}")
+    return Offer(kind, year, tifs, outputs, f"{folder}/{beside[0]}_*{ending}", style=_style(kind, years))
+
+
+def _style(kind: str, years: Sequence[int]) -> tuple[Entry, ...] | Ramp:
+    """Return the colours of a layer as the page shows it; a code of a year is the year."""
+    if kind in ("loss_year", "gain_year"):
+        rising = sorted(years)
+        return tuple(map(Entry, rising, map(str, rising), year_colours(kind, len(rising))))
+    return CLASSES if kind == "class" else CHANGES if kind == "change" else RAMPS[kind]
 
 
 def take(offers: Iterator[Offer], folder: Path, *, most_bytes: int) -> list[dict[str, Any]]:
@@ -114,6 +139,8 @@ def take(offers: Iterator[Offer], folder: Path, *, most_bytes: int) -> list[dict
             for file, size in zip(files, sizes, strict=True):
                 where = relative(file, offer.root)
                 url = _copy(file, folder, where) if fits else None
+                if url and offer.style and not file.with_name(f"{file.stem}.qml").is_file():
+                    write_qml((folder / url).with_suffix(".qml"), offer.style)
                 listed.append(_entry(offer, file.name, size, where, url))
             most_bytes -= sum(sizes) if fits else 0
         else:
@@ -177,19 +204,53 @@ def largest_patches(
     wanted = list(dict.fromkeys(["area_ha", "large", *columns]))
     kept, total, counted = pd.DataFrame(columns=wanted), 0, 0
     try:
-        source = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
-        with pq.ParquetFile(source) as file:
-            for batch in file.iter_batches(2**13, columns=wanted):
-                rows = batch.to_pandas()
-                total, counted = total + len(rows), counted + int(rows["large"].sum())
-                rows = rows[rows["large"].astype(bool)] if large else rows
-                both = pd.concat([kept, rows]) if len(kept) else rows
-                kept = both.sort_values("area_ha", ascending=False, kind="stable").head(most)
+        for batch in _bounded_batches(path, wanted):
+            rows = batch.to_pandas()
+            total, counted = total + len(rows), counted + int(rows["large"].sum())
+            rows = rows[rows["large"].astype(bool)] if large else rows
+            both = pd.concat([kept, rows]) if len(kept) else rows
+            kept = both.sort_values("area_ha", ascending=False, kind="stable").head(most)
     except OSError as error:
         raise cannot_read(path, error) from error
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is damaged", fix="run `mangroves change` again") from error
     return kept, total, counted
+
+
+def _bounded_batches(path: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield some rows at a time of flat columns, texts and outlines unpacked only once it is known how much that is.
+
+    One entry of a dictionary may stand for a million rows, and a file of 14 KB for a terabyte.
+
+    Raises
+    ------
+    ValueError
+        If the file unpacks to too much, or a column is missing.
+    """
+    source = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+    about = pq.read_metadata(source)
+    schema = about.schema.to_arrow_schema()
+    texts = [name for name in columns if _is_bytes(schema.field(name).type)]
+    limit, unpacked = _MOST_UNPACKING * _size(path) + _PART_BYTES, 0
+    with pq.ParquetFile(source, pre_buffer=False, read_dictionary=texts) as file:
+        for batch in file.iter_batches(_PART_ROWS, columns=list(columns)):
+            lengths = np.zeros(batch.num_rows, np.int64)
+            for name in texts:
+                column = batch.column(name)
+                sizes = pc.fill_null(pc.binary_length(column.dictionary).take(column.indices), 0)
+                lengths += sizes.to_numpy(zero_copy_only=False)
+            unpacked += int(lengths.sum())
+            if unpacked > limit:
+                raise ValueError(f"unpacks to more than {limit >> 20} MB")
+            begins = np.flatnonzero(np.diff(np.cumsum(lengths) // _PART_BYTES, prepend=-1))
+            for begin, end in zip(begins, [*begins[1:], batch.num_rows], strict=True):
+                some = batch.slice(begin, end - begin)
+                plain = [some.column(name).cast(schema.field(name).type) for name in columns]
+                yield pa.RecordBatch.from_arrays(plain, names=list(columns))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_binary(kind)
 
 
 def write_patches(path: Place, folder: Path) -> dict[str, Any] | None:

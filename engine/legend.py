@@ -27,7 +27,7 @@ CLASSES: Final = (
     Entry(NOT_OBSERVED, "not observed", (190, 190, 190)),
     Entry(OTHER, "other", (240, 228, 200)),
     Entry(MANGROVE, "mangrove", (0, 114, 90)),
-    Entry(OUTSIDE_HABITAT, "outside the habitat limit", (222, 222, 235)),
+    Entry(OUTSIDE_HABITAT, "outside the habitat limit", (236, 232, 240)),
     Entry(OUTSIDE_AREA, "outside the area", (255, 255, 255)),
 )
 """Codes of every class raster. 0 is never "not mangrove"."""
@@ -57,7 +57,7 @@ TRANSITIONS: Final = (
     Entry(STABLE_MANGROVE, "stable mangrove", (0, 114, 90)),
     Entry(LOSS, "loss", (213, 94, 0)),
     Entry(GAIN, "gain", (86, 180, 233)),
-    Entry(STABLE_OUTSIDE_HABITAT, "outside the habitat limit", (222, 222, 235)),
+    Entry(STABLE_OUTSIDE_HABITAT, "outside the habitat limit", (236, 232, 240)),
     Entry(OUTSIDE_AREA, "outside the area", (255, 255, 255)),
 )
 """Codes of every transition between two maps. A pixel that either did not observe is *not observed*."""
@@ -70,7 +70,7 @@ GAIN_THEN_LOSS: Final = 10
 
 _PROVISIONAL: Final = (
     Entry(PROVISIONAL_LOSS, "provisional loss", (240, 180, 130)),
-    Entry(PROVISIONAL_GAIN, "provisional gain", (190, 222, 245)),
+    Entry(PROVISIONAL_GAIN, "provisional gain", (140, 220, 255)),
 )
 PAIRS: Final = (*TRANSITIONS[:-1], *_PROVISIONAL, TRANSITIONS[-1])
 """Codes of a transition between two years of a history: those of the last years may yet turn back."""

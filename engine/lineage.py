@@ -51,7 +51,7 @@ from engine.model import BANDS_MODEL, Model
 from engine.params import RunParams
 from engine.places import ObjectPath, Place, each, entries, relative
 from engine.plan import Plan, TileYear, lonlat_outline
-from engine.record import ITEMS, RECORD, STAC
+from engine.record import ITEMS, RECORD, STAC, citation
 from engine.sample import part_path
 from engine.scenes import Scene
 from engine.store import fingerprint_of, marker_path, read_marker
@@ -572,7 +572,7 @@ def _common(run: Finished, sha256: str, product: str, about: str) -> dict[str, A
         "description": _noted(run, PRODUCTS[product][1]),
         "license": run.params.about.licence,
         "providers": _providers(run),
-        "sci:citation": citation(run),
+        "sci:citation": citation(run.record, run.params),
         "version": f"{engine.__version__}+{sha256[:12]}",
         "processing:lineage": _noted(run, about),
         "processing:software": {name: str(text) for name, text in versions.items() if name != "engine_sha256"},
@@ -599,23 +599,6 @@ def _providers(run: Finished) -> list[dict[str, Any]]:
     software = {"name": f"mangroves {engine.__version__}", "description": "software", "roles": ["processor"]}
     scenes = [] if run.params.notice.upper().startswith("SIMULATED") else [_LANDSAT]
     return [*scenes, own if about.provider else software]
-
-
-def citation(run: Finished) -> str:
-    """Return how the maps of a run are to be cited."""
-    if run.params.about.citation:
-        return run.params.about.citation
-    years, masks = run.plan.years, run.record["masks"]
-    named = sorted({mask["citation"] for mask in masks if mask["citation"]})
-    whose = f"{run.params.about.provider}: " if run.params.about.provider else ""
-    span = f"{years[0]}-{years[-1]}" if len(years) > 1 else str(years[0])
-    labels = f" Labels: {'; '.join(named)}." if named else ""
-    notice = (
-        f" {run.params.notice}." if run.params.notice else " Imagery: Landsat Collection 2, U.S. Geological Survey."
-    )
-    return (
-        f"{whose}{run.params.name}, mangrove maps of {span}, made with mangroves {engine.__version__}.{notice}{labels}"
-    )
 
 
 def _settings(**sections: Any) -> dict[str, Any]:
@@ -849,7 +832,7 @@ def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]])
         "description": _noted(run, f"{about} Labels: {_mask_names(masks)}.{owed}"),
         "license": licence,
         "providers": _providers(run),
-        "sci:citation": citation(run),
+        "sci:citation": citation(run.record, run.params),
         "keywords": ["mangrove", "Landsat", product],
         "extent": {
             "spatial": {"bbox": [whole]},

@@ -26,6 +26,7 @@ import engine
 from engine.code import code_sha256
 from engine.errors import StoreError
 from engine.files import bytes_sha256, cannot_read, cannot_write, locked, write_text
+from engine.params import RunParams
 from engine.places import ObjectPath, Place, entries, move, relative
 from engine.trust import redact
 
@@ -374,6 +375,21 @@ def read_record(folder: Place) -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_FIX) from error
     return data
+
+
+def citation(record: Mapping[str, Any], params: RunParams) -> str:
+    """Return how the maps of a run are to be cited, on its page and in its catalog alike."""
+    if own := params.about.citation:
+        return f"{params.notice}. {own}" if params.notice and params.notice not in own else own
+    years, versions = sorted(params.years), (record["sessions"] or [{}])[-1].get("versions", {})
+    masks = [mask for mask in record.get("masks") or [] if isinstance(mask, dict)]
+    named = sorted({str(mask["citation"]) for mask in masks if mask.get("citation")})
+    whose = f"{params.about.provider}: " if params.about.provider else ""
+    span = f"{years[0]}-{years[-1]}" if len(years) > 1 else str(years[0])
+    made = f"mangroves {versions.get('mangroves', engine.__version__)} (configuration {record['config_sha256'][:12]})"
+    notice = f"{params.notice}." if params.notice else "Imagery: Landsat Collection 2, U.S. Geological Survey."
+    labels = f" Labels: {'; '.join(named)}." if named else ""
+    return f"{whose}{params.name}, mangrove maps of {span}, made with {made}. {notice}{labels}"
 
 
 def _check_shape(data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -9,12 +10,15 @@ from typing import Any, Final
 import click
 
 from engine.downloads import find_offers, take, write_patches
-from engine.errors import ConfigError, StoreError
+from engine.errors import StoreError
 from engine.files import cannot_write
 from engine.overview import find_layers, group_tiles, region_boxes, write_overviews
 from engine.page import PAGE, Result, page_data, write_page
+from engine.page.folder import owned_files, put_folder
 from engine.places import Place
 from engine.record import read_record
+from engine.trust import Trust
+from engine.viewer import check_inside
 from jobs.config import ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
 from jobs.reporter import Reporter
 
@@ -48,6 +52,7 @@ def command(run: Path, out: Path | None, megabytes: int, allow_root: tuple[str, 
     static host; it may be moved and given away.
     """
     folder, record, outputs = named_run(run, None, trust_of(None, roots=allow_root))
+    check_inside(folder, Trust().with_roots(folder, *allow_root))
     result = Result(folder=folder, outputs=outputs, record=record, params=recorded_config(folder, record))
     content = make_page(result, out or folder / FOLDER, megabytes=megabytes)
     metres = content["pixel_m"]
@@ -70,14 +75,14 @@ def page_of(folder: Path, outputs: Place) -> Path:
 
 def make_page(result: Result, out: Path, *, megabytes: int = MEGABYTES) -> dict[str, Any]:
     """Make the folder beside its place, and put it there when it is whole; say what is in it."""
-    _check_replaceable(out)
+    owned_files(out)
+    out = out.resolve()
     layers = find_layers(result.outputs, result.params.years)
     if not layers:
         raise StoreError(f"{result.outputs} holds no finished map", fix="run `mangroves run` or `classify` first")
     most = megabytes * 1_000_000
-    building = out.with_name(f".{out.name}.part")
+    building = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         groups = group_tiles(layers)
         pictures = write_overviews(building / "images", layers, groups, most_bytes=int(_PICTURES * most))
@@ -95,9 +100,8 @@ def make_page(result: Result, out: Path, *, megabytes: int = MEGABYTES) -> dict[
         files[:0] = [patches] if patches else []
         regions = region_boxes(result.outputs, result.params.years, groups)
         write_page(building, page_data(result, shown, regions, downloads=files))
-        if out.exists():
-            shutil.rmtree(out)
-        building.replace(out)
+        written = _bytes(building)
+        put_folder(building, out)
     except OSError as error:
         raise cannot_write(out, error) from error
     finally:
@@ -108,16 +112,8 @@ def make_page(result: Result, out: Path, *, megabytes: int = MEGABYTES) -> dict[
         "regions": len(regions),
         "pixel_m": sorted({one.pixel_m for one in pictures}),
         "copied": sum(bool(file["url"]) for file in files),
-        "megabytes": round(_bytes(out) / 1e6, 2),
+        "megabytes": round(written / 1e6, 2),
     }
-
-
-def _check_replaceable(out: Path) -> None:
-    """Refuse to replace what is no page of ours."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ConfigError(f"{out} is no folder", fix="choose another by --out")
-    if out.is_dir() and any(out.iterdir()) and not ((out / PAGE).is_file() and (out / "data.js").is_file()):
-        raise ConfigError(f"{out} holds something else than a page", fix="choose another by --out")
 
 
 def _bytes(folder: Path) -> int:

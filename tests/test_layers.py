@@ -49,6 +49,7 @@ SUPPORTS = {
     "observed",
     "overview",
     "page",
+    "page.folder",
     "partitions",
     "places",
     "plan",

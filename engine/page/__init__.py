@@ -55,7 +55,7 @@ from engine.legend import CHANGES, CLASSES, OUTSIDE_AREA, Entry
 from engine.overview import RAMPS, palette
 from engine.params import RunParams
 from engine.places import Place
-from engine.record import ITEMS
+from engine.record import ITEMS, citation
 
 MOST_PATCHES: Final = 300
 """Listed and outlined, the largest; the others are counted."""
@@ -69,6 +69,11 @@ _LEAFLET: Final = ("leaflet.js", "leaflet.css")
 _OUTLINE_DEGREES: Final = 0.0002
 _SERIES: Final = ("mangrove_ha", "loss_ha", "gain_ha", "estimated_ha", "low_ha", "high_ha")
 _MANGROVE_CODE: Final = 2
+_READ: Final[dict[str, Any]] = {
+    "dtype": {"by": str, "where": str},
+    "keep_default_na": False,  # a place may be called NA, None or null
+    "na_values": {name: [""] for name in ("code", "year", "provisional", "hectares", *_SERIES)},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +179,9 @@ def read_series(result: Result) -> list[dict[str, Any]]:
     series, areas = result.folder / "series.csv", result.folder / "areas.csv"
     try:
         if series.is_file():
-            table = pd.read_csv(series, usecols=["by", "where", "year", "provisional", *_SERIES], dtype={"where": str})
+            table = pd.read_csv(series, usecols=["by", "where", "year", "provisional", *_SERIES], **_READ)
         elif areas.is_file():
-            table = pd.read_csv(areas, usecols=["by", "code", "where", "year", "hectares"], dtype={"where": str})
+            table = pd.read_csv(areas, usecols=["by", "code", "where", "year", "hectares"], **_READ)
             table = table[table["code"] == _MANGROVE_CODE].rename(columns={"hectares": "mangrove_ha"})
             table = table.assign(provisional=False, **dict.fromkeys(_SERIES[1:], math.nan))
         else:
@@ -250,15 +255,6 @@ def provenance(result: Result) -> dict[str, Any]:
     ]
     items = _scenes(result)
     version, sha = str(versions.get("mangroves", engine.__version__)), str(record["config_sha256"])
-    landsat = "Landsat Collection 2 Level-2 scenes, courtesy of the U.S. Geological Survey"
-    source = "simulated scenes" if simulated else landsat
-    span = f"{min(params.years)}-{max(params.years)}" if len(params.years) > 1 else str(params.years[0])
-    names = "; ".join(dict.fromkeys(f"{mask['name']} {mask['year']}" for mask in masks if mask["name"]))
-    citation = (
-        f"Mangrove maps {span}, run {params.name} (configuration {sha[:12]}), made with mangroves {version} "
-        f"from {items['count']} {source}"
-    )
-    citation += f"; reference masks: {names}." if names else "."
     licences = [["mangroves (software)", "Apache-2.0"], ["Leaflet (map on this page)", "BSD-2-Clause"]]
     if not simulated:
         licences.insert(0, ["Landsat", "public domain (USGS)"])
@@ -273,7 +269,7 @@ def provenance(result: Result) -> dict[str, Any]:
         "masks": masks,
         "lost": len(record.get("lost") or []),
         "refused": len(record.get("refused") or []),
-        "citation": f"{result.notice}. {citation}" if result.notice else citation,
+        "citation": citation(record, params),
         "licences": licences,
     }
 

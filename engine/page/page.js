@@ -160,37 +160,49 @@
 
   // A click tells coordinates; with a story, what made the pixel.
   const nested = (value) => value !== null && typeof value === "object";
+  const nameOf = (key) => (texts.en[`story.${key}`] ? text(`story.${key}`) : key.replaceAll("_", " "));
   function told(value) {
     if (Array.isArray(value) && value.length > 1 && value.every((one) => nested(one) && Object.keys(one).join() === Object.keys(value[0]).join())) return rowsOf(value);
     if (Array.isArray(value)) return el("ol", null, ...value.map((one) => el("li", null, told(one))));
-    if (nested(value)) return el("dl", null, ...Object.entries(value).flatMap(([key, one]) => [el("dt", null, key.replaceAll("_", " ")), el("dd", null, told(one))]));
+    if (nested(value)) return el("dl", null, ...Object.entries(value).flatMap(([key, one]) => [el("dt", null, nameOf(key)), el("dd", null, told(one))]));
     return document.createTextNode(typeof value === "number" && !Number.isInteger(value) ? number(value, 4) : value ?? "–");
   }
   // Objects of the same keys are a row each; what does not fit a cell is below, to be opened.
   function rowsOf(value) {
     const keys = Object.keys(value[0]), flat = keys.filter((key) => !value.some((one) => nested(one[key]))), rest = keys.filter((key) => !flat.includes(key));
-    const name = (key) => key.replaceAll("_", " ");
     const cell = (key, one) => (key === "year" ? year(one) : told(one));
-    const table = el("table", null, el("thead", null, el("tr", null, ...flat.map((key) => el("th", { scope: "col" }, name(key))))), el("tbody", null, ...value.map((one) => el("tr", null, ...flat.map((key) => el("td", null, cell(key, one[key])))))));
-    const more = rest.length ? value.map((one) => el("details", null, el("summary", null, ...(flat.length ? [cell(flat[0], one[flat[0]]), ": "] : []), rest.map(name).join(", ")), told(Object.fromEntries(rest.map((key) => [key, one[key]]))))) : [];
+    const table = el("table", null, el("thead", null, el("tr", null, ...flat.map((key) => el("th", { scope: "col" }, nameOf(key))))), el("tbody", null, ...value.map((one) => el("tr", null, ...flat.map((key) => el("td", null, cell(key, one[key])))))));
+    const more = rest.length ? value.map((one) => el("details", null, el("summary", null, ...(flat.length ? [cell(flat[0], one[flat[0]]), ": "] : []), rest.map(nameOf).join(", ")), told(Object.fromEntries(rest.map((key) => [key, one[key]]))))) : [];
     return el("div", null, table, ...more);
   }
-  map.on("click", async (event) => {
-    if (sketch.on) { addVertex(event.latlng); return; }
-    const lon = L.Util.wrapNum(event.latlng.lng, [-180, 180], true);
-    const region = data.regions.find((one) => box(one.box).contains(event.latlng));
-    const content = el("div", { class: "story" }, el("h3", null, region ? region.name : text("point")), el("div", null, degrees(event.latlng)));
-    const popup = L.popup({ maxWidth: 340 }).setLatLng(event.latlng).setContent(content).openOn(map);
-    if (!data.story) return;
+  map.on("click", (event) => { if (sketch.on) addVertex(event.latlng); else tell(event.latlng); });
+  // Without a mouse: the arrow keys move the map, Enter asks for its middle, Escape goes back to the map.
+  map.getContainer().addEventListener("keydown", (event) => {
+    if (event.key === "Escape") map.getContainer().focus({ preventScroll: true });
+    if (event.key !== "Enter" || event.target !== map.getContainer() || sketch.on) return;
+    event.preventDefault();
+    tell(map.getCenter()).focus({ preventScroll: true });
+  });
+  function tell(at) {
+    const region = data.regions.find((one) => box(one.box).contains(at));
+    const content = el("div", { class: "story", tabindex: "-1", "aria-live": "polite" }, el("h3", null, region ? region.name : text("point")), el("div", null, degrees(at)));
+    const popup = L.popup({ maxWidth: Math.min(340, map.getSize().x - 70) }).setLatLng(at).setContent(content).openOn(map);
+    if (data.story) readStory(at, content, popup);
+    return content;
+  }
+  async function readStory(at, content, popup) {
+    const lon = L.Util.wrapNum(at.lng, [-180, 180], true);
     const wait = content.appendChild(el("p", null, text("reading")));
     try {
-      const answer = await fetch(`${data.story}?lon=${lon.toFixed(6)}&lat=${event.latlng.lat.toFixed(6)}`, { credentials: "same-origin" });
+      const answer = await fetch(`${data.story}?lon=${lon.toFixed(6)}&lat=${at.lat.toFixed(6)}`, { credentials: "same-origin" });
       wait.replaceWith(told(await answer.json()));
     } catch (error) {
       wait.textContent = text("no_answer");
     }
+    const read = content.contains(document.activeElement);
     popup.update();
-  });
+    if (read) content.focus({ preventScroll: true });  // which is taken out and put back
+  }
 
   // --- edits --------------------------------------------------------------------------------------------------------
 
@@ -504,7 +516,9 @@
     document.querySelectorAll("[data-text]").forEach((node) => { node.textContent = text(node.dataset.text); });
     document.querySelectorAll("[data-label]").forEach((node) => node.setAttribute("aria-label", text(node.dataset.label)));
     for (const [name, key] of [["in", "zoom_in"], ["out", "zoom_out"]]) { const button = document.querySelector(`.leaflet-control-zoom-${name}`); button.title = text(key); button.setAttribute("aria-label", text(key)); }
-    $("map").setAttribute("aria-label", text("map"));
+    $("map").setAttribute("aria-label", `${text("map")}. ${text("story.hint")}`);
+    // What a simulated run says of itself, also in the reader's language.
+    if (data.notice.toUpperCase().startsWith("SIMULATED")) $("notice").textContent = `${text("notice.simulated")} (${data.notice})`;
     const span = data.years.length ? (data.years.length > 1 ? `${year(data.years[0])}–${year(data.years[data.years.length - 1])}` : year(data.years[0])) : "";
     $("subtitle").textContent = fill("subtitle", { years: span, places: number(data.regions.length) });
     const chosen = $("place").value;

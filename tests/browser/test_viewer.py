@@ -70,6 +70,20 @@ def test_a_click_tells_the_story_of_a_pixel(opened):
     assert opened.complaints() == []
 
 
+def test_the_story_is_reached_without_a_mouse_and_in_the_reader_s_language(opened):
+    opened.slide("#language", "fr")
+    opened.run("document.getElementById('map').focus()")
+    press(opened, Keys.ENTER)
+    opened.until("return document.querySelectorAll('.leaflet-popup-content dt').length > 10")
+    assert "probabilité" in opened.get(".leaflet-popup-content").text
+    assert opened.run("return document.activeElement.closest('.leaflet-popup') !== null")
+    press(opened, Keys.ESCAPE)
+    opened.until("return document.querySelectorAll('.leaflet-popup').length === 0")
+    assert opened.run("return document.activeElement.id") == "map"
+    opened.slide("#language", "en")
+    assert opened.complaints() == []
+
+
 def test_points_right_and_wrong_are_switched_on(opened):
     opened.slide("#place", str([one["name"] for one in opened.run("return MANGROVES.regions")].index("sim-India")))
     opened.settle()

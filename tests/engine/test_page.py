@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.legend import CHANGES, CLASSES, OUTSIDE_AREA
 from engine.overview import KINDS
-from engine.page import languages, legend, page_files
+from engine.page import Result, languages, legend, page_files, read_series
 
 FOLDER = Path(__file__).resolve().parents[2] / "engine" / "page"
 LANGUAGES = {"en", "es", "fr", "pt", "id", "vi", "bn"}
@@ -38,6 +38,16 @@ def test_every_word_the_page_asks_for_is_in_the_table():
     asked |= {f"layer.{kind}" for kind in KINDS} | {f"about.{kind}" for kind in KINDS}
     asked |= {key for kind in KINDS for key, _ in legend(kind, [2019, 2020]).get("entries", []) if not key.isdigit()}
     assert asked - set(TABLE) == set()
+
+
+def test_what_a_pixel_is_asked_first_has_a_name_in_every_language():
+    brief = {"year", "class", "class_of_the_year_alone", "probability", "clear_looks", "lost_looks", "reflectance"}
+    asked = brief | {"scenes", "tile", "row", "col", "region", "change", "loss_year", "gain_year", "years"}
+    assert {f"story.{key}" for key in asked} <= set(TABLE)
+
+
+def test_the_warning_of_a_simulation_keeps_its_word_in_every_language():
+    assert all("SIMULATED" in said for said in TABLE["notice.simulated"].values())
 
 
 def test_every_code_of_the_legends_has_a_name_and_a_colour():
@@ -90,3 +100,14 @@ def test_leaflet_comes_with_its_licence_and_from_its_package():
     assert written["leaflet/leaflet.js"].startswith(b"/* @preserve\n * Leaflet")
     assert b"BSD 2-Clause" in written["leaflet/LICENSE.txt"]
     assert not list(FOLDER.glob("leaflet*.js"))
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "null", "nan", "12"])
+def test_a_place_of_any_name_has_its_series(tmp_path, name):
+    head = "by,where,year,provisional,mangrove_ha,loss_ha,gain_ha,estimated_ha,low_ha,high_ha\n"
+    rows = f"total,all,2019,False,5.0,,,,,\nregion,{name},2019,False,5.0,,,,,\nregion,{name},2020,True,4.0,1.0,0.0,,,\n"
+    (tmp_path / "series.csv").write_text(head + rows)
+    [_, place] = read_series(Result(folder=tmp_path, outputs=tmp_path, record={}, params=None))
+    assert place["where"] == name
+    assert [row["loss_ha"] for row in place["rows"]] == [None, 1.0]
+    assert [row["provisional"] for row in place["rows"]] == [False, True]

@@ -23,6 +23,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from engine.lineage import PRODUCTS, Finished, catalog_documents
 from engine.model import load_model
+from engine.page import Result, provenance
 from engine.plan import make_plan
 from engine.record import STAC, read_record
 from engine.scenes import read_scenes
@@ -188,6 +189,9 @@ def test_a_simulated_run_says_so_in_every_item_and_the_maker_is_named(finished):
             assert {"name": "A Lab", "roles": ["processor"], "url": "https://lab.example"} in properties["providers"]
             assert "U.S. Geological Survey" not in json.dumps(properties)  # which made none of its scenes
             assert properties["sci:citation"].startswith("A Lab: tiny, mangrove maps of 2016-2017")
+            shown = Result(folder=finished.run, outputs=finished.run, record=run.record, params=params)
+            assert properties["sci:citation"] == provenance(shown)["citation"]
+            assert "SIMULATED world 7." in properties["sci:citation"]
 
 
 def test_classes_have_the_colours_of_the_raster(finished, items):

@@ -81,19 +81,26 @@ def test_areas_patches_and_provenance_are_those_of_the_run(page, finished):
     assert record["config_sha256"][:12] in about["citation"]
 
 
-def test_a_page_is_made_again_and_nothing_else_is_replaced(finished_copy):
+def test_a_page_is_made_again_and_nothing_else_is_replaced(finished_copy, tmp_path, monkeypatch):
     run = finished_copy.run
     assert mangroves("page", run).code == 0
-    (run / "page" / "old.txt").write_text("x")
+    (run / "page" / "mine.txt").write_text("x")
     assert mangroves("page", run).code == 0
-    assert not (run / "page" / "old.txt").exists()
+    assert (run / "page" / "mine.txt").exists()
     assert "something else than a page" in mangroves("page", run, "-o", run / "maps").error
     assert (run / "maps" / "2016").is_dir()
     assert "is no folder" in mangroves("page", run, "-o", run / "run.json").error
     assert mangroves("verify", run, "--cluster", "threads").code == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        answer = mangroves("page", run, "-o", ".")
+        assert answer.code == 0, answer.err
+    assert Path("index.html").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
-def test_hostile_names_and_links_go_no_further(finished_copy, tmp_path):
+def test_hostile_names_go_no_further(finished_copy):
     run = finished_copy.run
     evil = "<img src=x onerror=alert(1)></script>"
     record = json.loads((run / "run.json").read_text())
@@ -101,17 +108,20 @@ def test_hostile_names_and_links_go_no_further(finished_copy, tmp_path):
     record["masks"] = [{"name": evil, "year": 2016, "licence": evil, "citation": evil}, "nonsense"]
     (run / "run.json").write_text(json.dumps(record))
     (run / "series.csv").write_text((run / "series.csv").read_text().replace("sim-India", "<b>India"))
-    (tmp_path / "secret.csv").write_text("password")
-    (run / "rates.csv").unlink()
-    (run / "rates.csv").symlink_to(tmp_path / "secret.csv")
     answer = mangroves("page", run)
     assert answer.code == 0, answer.err
     html, script = ((run / "page" / name).read_text() for name in ("index.html", "data.js"))
     assert "<img" not in html
     assert "<" not in script
     assert "&lt;img src=x" in html
-    assert not (run / "page" / "files" / "rates.csv").exists()
-    assert "rates.csv" not in {file["name"] for file in data_of(run / "page")["downloads"]}
+
+
+@pytest.mark.parametrize("name", ["series.csv", "rates.csv", "items.parquet"])
+def test_a_link_out_of_the_run_is_not_followed(finished_copy, tmp_path, name):
+    (finished_copy.run / name).rename(tmp_path / name)
+    (finished_copy.run / name).symlink_to(tmp_path / name)
+    assert "lies outside the allowed folders" in mangroves("page", finished_copy.run).error
+    assert not (finished_copy.run / "page").exists()
 
 
 @pytest.mark.parametrize("name", ["series.csv", "change/patches.parquet", "items.parquet"])
