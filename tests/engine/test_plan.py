@@ -62,7 +62,7 @@ def test_keeping_the_looks_is_counted_in_memory_and_on_disk(scenes):
     assert kept.write_bytes > plain.write_bytes
     assert task_bytes(100, 256, keep_scenes=True) - task_bytes(100, 256) > 2 * 2**30
     with pytest.raises(
-        PlanError, match=r"one task needs 1\.00 GB \(. looks of blocks of 256 rows\), .*drop cube\.keep: scenes"
+        PlanError, match=r"one task needs 1\.04 GB \(. looks of blocks of 256 rows\), .*drop cube\.keep: scenes"
     ):
         make_plan(area, year, scenes, worker_bytes=10**8, keep_scenes=True)
 
