@@ -38,6 +38,7 @@ from engine.landsat import BANDS
 from engine.legend import CLASSES, PROBABILITY_SCALE, names
 from engine.model import BANDS_MODEL, Model, load_model
 from engine.naming import ACCEPTED, Scale
+from engine.origin import foreign
 from engine.places import Place
 from engine.predict import (
     MAX_COLUMNS,
@@ -401,7 +402,7 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        responses={code: {"model": Problem} for code in ((401,) if token else ())},
+        responses={code: {"description": _STRANGER[code], "model": Problem} for code in (403, *((401,) if token else ()))},
     )
 
     def predict_body(body: bytes, kind: str, options: _Options) -> Response:
@@ -500,22 +501,25 @@ class _Guard:
                 headers += [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
             await send(message)
 
-        refusal = self.check(dict(scope["headers"]))
+        refusal = self.check(scope)
         await (refusal or self.app)(scope, receive, signed)
 
-    def check(self, headers: dict[bytes, bytes]) -> Response | None:
+    def check(self, scope: MutableMapping[str, Any]) -> Response | None:
         """Return the refusal of a request by its headers, if any."""
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self.loopback and not is_loopback(re.sub(r":\d+$", "", host)):
-            return self.refuse(400, "the request is to another host; ask 127.0.0.1 or localhost")
+        if why := foreign(scope, self.is_own):
+            return self.refuse(403, f"the service {why}")
         if self.digest:
-            kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+            kind, _, token = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
             # Of equal length whatever was sent, so that the time taken tells nothing.
             right = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self.digest)
             if not right or kind.lower() != b"bearer":
                 why = {"WWW-Authenticate": "Bearer"}
                 return self.refuse(401, "a token is needed; send Authorization: Bearer TOKEN", why)
         return None
+
+    def is_own(self, host: str) -> bool:
+        """Tell whether a Host may be this service: whatever its port, which a tunnel may have changed."""
+        return not self.loopback or is_loopback(re.sub(r":\d+$", "", host))
 
 
 def _kind_of(request: Request) -> str:
@@ -570,6 +574,8 @@ _ABOUT: Final = (
     f"{ACCEPTED}. The rows of one request are one table: the scale of its bands, and which satellite numbered them, "
     "are told from all of them, unless ?scale= and ?sensor= say so."
 )
+
+_STRANGER: Final = {401: "The token is not the service's.", 403: "Asked under another name, or by a page of elsewhere."}
 
 _REFUSALS: Final = {
     400: "The body is not what its kind says.",

@@ -33,6 +33,7 @@ from engine.figures import FALSE_COLOUR
 from engine.gdal import open_raster
 from engine.grid import PIXEL_M, Tile, lonlat_of
 from engine.landsat import BANDS
+from engine.origin import foreign
 from engine.overview import CLEAR, Layer, Source, index_of, palette, paletted, stretched
 from engine.page import PAGE
 from engine.ranges import Access
@@ -478,17 +479,15 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class _Guard:
-    """Lets through what the page itself asks for, before anything looks at it.
+    """Lets through what the page itself asks for, before anything looks at it: see ``engine.origin``.
 
-    A page of elsewhere may make a browser call any address of this machine: under a name of its own that leads here
-    (another Host), or by this one (another Origin, a fetch that is not of the same origin). What writes must also know
-    the token that only the page is told.
+    What writes must also know the token that only the page is told.
     """
 
     def __init__(self, app: Any, port: int, token: str | None) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
-        self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         async def sending(message: dict[str, Any]) -> None:
@@ -510,21 +509,11 @@ class _Guard:
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
         """Return status and reason where a request is refused."""
-        given: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            given.setdefault(name.lower(), []).append(value)
         path = scope["raw_path"]
-        hosts, site = given.get(b"host", []), given.get(b"sec-fetch-site", [])
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 403, "the viewer answers under its own address only"
-        if any(origin.lower().removeprefix(b"http://") != hosts[0].lower() for origin in given.get(b"origin", [])):
-            return 403, "pages of other origins may not ask the viewer"
-        # A link to the page itself may stand anywhere, as in the terminal of a notebook server.
-        opened = path == b"/" and given.get(b"sec-fetch-dest") == [b"document"]
-        if not opened and any(value not in (b"same-origin", b"none") for value in site):
-            return 403, "pages of other origins may not ask the viewer"
+        if why := foreign(scope, self._hosts.__contains__):
+            return 403, f"the viewer {why}"
         if scope["method"] == "POST" and path == b"/edits" and self._token is not None:
-            tokens = given.get(TOKEN.encode(), [])
+            tokens = [value for name, value in scope["headers"] if name.lower() == TOKEN.encode()]
             if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self._token):
                 return 403, "only the viewer's own page may draw; load it again"
         elif scope["method"] not in ("GET", "HEAD"):

@@ -169,7 +169,9 @@ def test_model_and_schema_and_page_say_what_is_served_and_its_limits(small):
     body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert body["application/json"]["schema"]["properties"]["rows"]["maxItems"] == 50
     assert body["text/csv"]["schema"]["maxLength"] == 20_000
-    assert set(schema["paths"]["/predict"]["post"]["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
+    assert set(schema["paths"]["/predict"]["post"]["responses"]) == {
+        *("200", "400", "403", "408", "413", "415", "422", "503")
+    }
     page = small("GET", "/")
     assert "50 rows" in page.text
     assert "<script" not in page.text
@@ -241,8 +243,14 @@ REFUSED: list[tuple[str, dict[str, str], bytes, int, str]] = [
     ("a form", {"content-type": "multipart/form-data; boundary=x"}, b"--x--", 415, "send application/json"),
     ("another charset", {"content-type": "text/csv; charset=utf-16"}, LINE.encode("utf-16"), 415, "in UTF-8"),
     ("a bomb", JSON | {"content-encoding": "gzip"}, gzip.compress(b" " * 10**6), 415, "the body is compressed"),
-    ("another host", JSON | {"host": "evil.example"}, rows({}), 400, "ask 127.0.0.1 or localhost"),
-    ("nearly this host", JSON | {"host": "127.0.0.1.evil.example:80"}, rows({}), 400, "ask 127.0.0.1 or localhost"),
+    ("another host", JSON | {"host": "evil.example"}, rows({}), 403, "under its own address only"),
+    ("nearly this host", JSON | {"host": "127.0.0.1.evil.example:80"}, rows({}), 403, "under its own address only"),
+    ("another origin", JSON | {"origin": "http://evil.example"}, rows({}), 403, "by pages of other origins"),
+    ("another port", JSON | {"origin": "http://127.0.0.1:81"}, rows({}), 403, "by pages of other origins"),
+    ("another scheme", JSON | {"origin": "https://127.0.0.1"}, rows({}), 403, "by pages of other origins"),
+    ("a page of a file", JSON | {"origin": "null"}, rows({}), 403, "by pages of other origins"),
+    ("another site", JSON | {"sec-fetch-site": "cross-site"}, rows({}), 403, "by pages of other origins"),
+    ("nearly this site", JSON | {"sec-fetch-site": "same-site"}, rows({}), 403, "by pages of other origins"),
 ]
 
 
@@ -301,6 +309,22 @@ def test_a_token_is_asked_for_before_anything_is_read(served):
     right = Client(app, authorization="bearer a-long-enough-token", host="any.example")
     assert right("GET", "/health").json()["status"] == "ok"
     assert "401" in right("GET", "/openapi.json").json()["paths"]["/predict"]["post"]["responses"]
+
+
+def test_pages_of_elsewhere_get_nothing_though_they_know_the_token(served):
+    app = create_app(served, token="a-long-enough-token", loopback=False)
+    right = Client(app, authorization="Bearer a-long-enough-token", host="maps.example")
+    for sent in ({"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+        for method, path in (("POST", "/predict"), ("GET", "/health"), ("GET", "/model"), ("GET", "/openapi.json")):
+            check_refusal(right(method, path, headers=sent), 403, "by pages of other origins")
+    own = {"origin": "http://maps.example", "sec-fetch-site": "same-origin"}
+    assert right("POST", "/predict", json={"rows": [ROW]}, headers=own).status_code == 200
+
+
+def test_a_link_to_the_page_may_stand_anywhere(client):
+    opened = {"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}
+    assert client("GET", "/", headers=opened).status_code == 200
+    check_refusal(client("GET", "/model", headers=opened), 403, "by pages of other origins")
 
 
 def test_a_slow_body_is_not_waited_for(small):
