@@ -2,7 +2,8 @@
 
 The rows of one request are one table: names and scale of its bands are told from them, as of a file. Requests are
 untrusted: who asks is checked first, then kind, size and time of the body, and only then is it parsed, in one of a
-few threads. Every refusal is one sentence, every answer bears the hash of the model.
+few threads. Every refusal is one sentence, every answer bears the hash of the model that gave it: what no model gave,
+those of all that may answer.
 """
 
 from __future__ import annotations
@@ -165,12 +166,11 @@ class Served:
     def about(self, limits: Limits) -> dict[str, Any]:
         """Return what ``/model`` says: each model's facts and card, and the limits of a request."""
         return {
-            "model_sha256": self.hashes["full"],
+            "models_sha256": self.hashes,
             "version": __version__,
             "limits": _limits(limits),
             "models": {
                 name: {
-                    "sha256": self.hashes[name],
                     "trees_sha256": model.tree_sha256(),
                     "features": list(model.features),
                     "regions": list(model.regions),
@@ -306,21 +306,31 @@ class Prediction(BaseModel):
     class_: Annotated[Literal["not observed", "other", "mangrove"], Field(alias="class")]
 
 
+_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""Of all that decides what a model answers: trees, edges, calibration, threshold."""
+
+
 class _Told(BaseModel):
-    """What every answer says."""
+    """What every answer says that no model gave."""
 
     model_config = ConfigDict(protected_namespaces=(), use_attribute_docstrings=True)
 
-    model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """Hash of all that decides an answer."""
+    models_sha256: dict[Literal["full", "bands"], _Hash]
+    """Hash of each model that may answer."""
 
     version: str
 
 
-class Predictions(_Told):
+class Predictions(BaseModel):
     """The answer to rows, in their order."""
 
+    model_config = ConfigDict(protected_namespaces=(), use_attribute_docstrings=True)
+
     predictions: list[Prediction]
+    model_sha256: _Hash
+    """Hash of the model that gave them."""
+
+    version: str
     model: Literal["full", "bands"]
     """Which of the folder's models: ``full`` if the rows have all its features, else that of bands alone."""
 
@@ -385,7 +395,7 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     """
     limits = limits or Limits()
     pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
-    told = {"model_sha256": served.hashes["full"], "version": __version__}
+    told = {"models_sha256": served.hashes, "version": __version__}
     about = _json(served.about(limits))
     held = 0
 
@@ -402,7 +412,9 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        responses={code: {"description": _STRANGER[code], "model": Problem} for code in (403, *((401,) if token else ()))},
+        responses={
+            code: {"description": _STRANGER[code], "model": Problem} for code in _STRANGER if token or code != 401
+        },
     )
 
     def predict_body(body: bytes, kind: str, options: _Options) -> Response:
@@ -438,7 +450,7 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     async def health() -> Response:
         return _answer({"status": "ok"} | told)
 
-    @app.get("/version", summary="Version of mangroves, hash of the model", response_model=Version)
+    @app.get("/version", summary="Version of mangroves, hash of each model that may answer", response_model=Version)
     async def version() -> Response:
         return _answer(told)
 
@@ -449,7 +461,12 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     @app.get("/", summary="This service on a page", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         return HTMLResponse(
-            _PAGE.format(**told, limits=_limits_text(limits), notice=html.escape(notice_of(served.full))),
+            _PAGE.format(
+                version=__version__,
+                hashes="".join(f"<li>{name} <code>{sha256}</code></li>" for name, sha256 in served.hashes.items()),
+                limits=_limits_text(limits),
+                notice=html.escape(notice_of(served.full)),
+            ),
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
@@ -478,14 +495,14 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     app.add_exception_handler(RequestValidationError, not_valid)
     app.add_exception_handler(Exception, failed)
     # Around all of it: what Starlette puts around an application answers to defects, beyond its middleware.
-    return _Guard(app, refuse=refuse, token=token, loopback=loopback, sha256=told["model_sha256"])
+    return _Guard(app, refuse=refuse, token=token, loopback=loopback, hashes=", ".join(served.hashes.values()))
 
 
 class _Guard:
-    """Checks who asks before anything else is looked at, and signs every answer with the hash of the model."""
+    """Checks who asks before anything else is looked at; signs what no model gave with the hashes of all."""
 
-    def __init__(self, app: _Asgi, *, refuse: Callable[..., Response], token: str, loopback: bool, sha256: str) -> None:
-        self.app, self.refuse, self.loopback, self.sha256 = app, refuse, loopback, sha256
+    def __init__(self, app: _Asgi, *, refuse: Callable[..., Response], token: str, loopback: bool, hashes: str) -> None:
+        self.app, self.refuse, self.loopback, self.hashes = app, refuse, loopback, hashes
         self.digest = hashlib.sha256(token.encode()).digest() if token else b""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Asgi, send: _Asgi) -> None:
@@ -497,7 +514,7 @@ class _Guard:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 if not any(name == HASH_HEADER.encode() for name, _ in headers):
-                    headers.append((HASH_HEADER.encode(), self.sha256.encode()))
+                    headers.append((HASH_HEADER.encode(), self.hashes.encode()))
                 headers += [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
             await send(message)
 
@@ -596,7 +613,7 @@ code{{overflow-wrap:anywhere}}</style>
 <ul><li><a href="openapi.json">openapi.json</a>: the schema</li>
 <li><a href="model">model</a>: the model and its card</li>
 <li><a href="health">health</a></li><li><a href="version">version</a></li></ul>
-<p>Model sha256 <code>{model_sha256}</code></p></html>
+<p>Models, sha256:</p><ul>{hashes}</ul></html>
 """
 
 
