@@ -9,9 +9,11 @@ those of all that may answer.
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
 import hmac
 import html
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -44,6 +46,7 @@ from engine.places import Place
 from engine.predict import (
     MAX_COLUMNS,
     Table,
+    TooManyRows,
     csv_in_memory,
     further_features,
     load_bands_model,
@@ -229,17 +232,28 @@ def read_rows(body: bytes, kind: str, limits: Limits) -> Table:
         raise Refusal(400, "the body is not UTF-8; encode it so") from None
     if not text.strip():
         raise Refusal(400, "the body is empty; give rows")
-    table = _json_table(text) if kind == "json" else csv_in_memory(body, ROWS)
-    assert table.rows is not None
-    count = len(next(iter(table.rows.values())))
-    if count > limits.rows:
-        raise Refusal(413, f"{count:,} rows are more than {limits.rows:,}; send them in parts")
-    return table
-
-
-def _json_table(text: str) -> Table:
     try:
-        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_twins)
+        return _json_table(text, limits.rows) if kind == "json" else csv_in_memory(body, ROWS, most_rows=limits.rows)
+    except TooManyRows:
+        raise Refusal(413, f"there are more than {limits.rows:,} rows; send them in parts") from None
+
+
+def _json_table(text: str, most_rows: int) -> Table:
+    objects = 0
+
+    def one_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Take an object as soon as it is parsed: of a body of very many, the rest is not."""
+        nonlocal objects
+        objects += 1
+        if objects > most_rows + 1:  # that of rows is one too, and the last to end
+            raise TooManyRows
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("an object has a name twice")
+        return found
+
+    try:
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=one_object)
     except RecursionError:
         raise Refusal(400, "the JSON is nested too deeply; give rows of numbers") from None
     except ValueError as error:
@@ -247,6 +261,8 @@ def _json_table(text: str) -> Table:
     if not isinstance(document, dict) or document.keys() != {"rows"} or not isinstance(document["rows"], list):
         raise Refusal(422, 'the JSON must be {"rows": [...]} and nothing else; see /openapi.json')
     rows = document["rows"]
+    if len(rows) > most_rows:
+        raise TooManyRows
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise Refusal(422, "rows must be one object or more, each of names and numbers; see /openapi.json")
     columns = tuple(rows[0])
@@ -275,13 +291,6 @@ def _column(name: str, values: list[Any]) -> pa.Array:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has a name twice")
-    return found
 
 
 def _as_query(match: re.Match[str]) -> str:
@@ -379,6 +388,9 @@ class _Options(BaseModel):
     sensor: Literal["oli", "tm", "etm"] | None = None
     """How numbered bands are numbered; default by platform, or by which there are."""
 
+    format: Literal["json", "csv"] | None = None
+    """Of the answer; default what Accept prefers, else JSON."""
+
 
 def create_app(served: Served, *, limits: Limits | None = None, token: str = "", loopback: bool = True) -> _Guard:
     """Return the service as an ASGI application.
@@ -422,14 +434,24 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
             found = served.predict(read_rows(body, kind, limits), options.scale, options.sensor)
         except (ConfigError, ModelError) as error:
             raise Refusal(422, _OPTION.sub(_as_query, str(error))) from None
-        return Response(_json(found), headers={HASH_HEADER: found["model_sha256"]}, media_type="application/json")
+        headers = {HASH_HEADER: found["model_sha256"], "Vary": "Accept"}
+        if options.format == "csv":
+            told = {name: str(found[name]) for name in ("model", "scale", "threshold")}
+            return Response(
+                _csv_answer(found), headers=headers | {f"X-{k}": v for k, v in told.items()}, media_type="text/csv"
+            )
+        return Response(_json(found), headers=headers, media_type="application/json")
 
     @app.post(
         "/predict",
         summary="Probability and class of mangrove for rows of Landsat bands",
         response_class=Response,
         responses={
-            200: {"description": "One prediction a row, in order.", "model": Predictions},
+            200: {
+                "description": "One prediction a row, in order.",
+                "model": Predictions,
+                "content": {"text/csv": {"schema": {"type": "string", "description": _CSV_TOLD}}},
+            },
             **{code: {"description": text, "model": Problem} for code, text in _REFUSALS.items()},
         },
         openapi_extra={"requestBody": _request_body(served, limits)},
@@ -437,6 +459,9 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     async def predict(request: Request, options: Annotated[_Options, Query()]) -> Response:
         nonlocal held
         kind = _kind_of(request)
+        if options.format is None:
+            accept = ",".join(request.headers.getlist("accept"))
+            options.format = "csv" if _wish(accept, "text/csv") > _wish(accept, "application/json") else "json"
         if held >= limits.threads + limits.queue:
             raise Refusal(503, "the service is busy; come again in a second", {"Retry-After": "1"})
         held += 1
@@ -530,8 +555,8 @@ class _Guard:
             # Of equal length whatever was sent, so that the time taken tells nothing.
             right = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self.digest)
             if not right or kind.lower() != b"bearer":
-                why = {"WWW-Authenticate": "Bearer"}
-                return self.refuse(401, "a token is needed; send Authorization: Bearer TOKEN", why)
+                how = {"WWW-Authenticate": "Bearer"}
+                return self.refuse(401, "a token is needed; send Authorization: Bearer TOKEN", how)
         return None
 
     def is_own(self, host: str) -> bool:
@@ -548,6 +573,21 @@ def _kind_of(request: Request) -> str:
     if media not in _KINDS or any(one not in ("utf-8", "utf8", "us-ascii") for one in charsets):
         raise Refusal(415, f"the body is of another kind; send {' or '.join(_KINDS)} in UTF-8")
     return _KINDS[media]
+
+
+def _wish(accept: str, media: str) -> float:
+    """Return how much an Accept header wishes for a kind of answer, 0 to 1.
+
+    >>> _wish("text/csv", "application/json"), _wish("text/*;q=0.5, */*;q=0.1", "text/csv"), _wish("*/*", "text/csv")
+    (0.0, 0.5, 1.0)
+    """
+    wishes = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (one.strip() for one in part.split(";"))
+        weight = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+        wishes[name] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
+    kinds = (media, f"{media.partition('/')[0]}/*", "*/*")
+    return next((wishes[kind] for kind in kinds if kind in wishes), 0.0)
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
@@ -580,6 +620,19 @@ def _answer(content: dict[str, Any], status: int = 200, headers: dict[str, str] 
     return Response(_json(content), status, headers, media_type="application/json")
 
 
+def _csv_answer(found: dict[str, Any]) -> str:
+    """Return predictions as ``mangroves predict`` writes them, without the columns that were sent."""
+    text = io.StringIO()
+    notice = [found["notice"]] if found["notice"] else []
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["probability", "code", "class", *(["notice"] if notice else [])])
+    for one in found["predictions"]:
+        known = one["probability"] is not None
+        shown = [f"{one['probability']:.4f}" if known else "", one["code"], one["class"] if known else ""]
+        lines.writerow([*shown, *notice])
+    return text.getvalue()
+
+
 def _json(content: Any) -> bytes:
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
@@ -590,6 +643,11 @@ _ABOUT: Final = (
     "Tells mangrove from other in rows of Landsat surface reflectance. Bands are named "
     f"{ACCEPTED}. The rows of one request are one table: the scale of its bands, and which satellite numbered them, "
     "are told from all of them, unless ?scale= and ?sensor= say so."
+)
+
+_CSV_TOLD: Final = (
+    "Of ?format=csv or Accept: text/csv: columns probability, code, class, and notice if there is one; no probability "
+    "and class where a band is missing. X-Model, X-Scale and X-Threshold say what JSON says besides."
 )
 
 _STRANGER: Final = {401: "The token is not the service's.", 403: "Asked under another name, or by a page of elsewhere."}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import threading
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -229,7 +231,8 @@ REFUSED: list[tuple[str, dict[str, str], bytes, int, str]] = [
     ("temperature", JSON, rows(*[dict.fromkeys(NUMBERED, 0.1) | {"B6": 295.0}] * 3), 422, "?sensor=tm, or ?sensor=oli"),
     ("a long name", JSON, json.dumps({"rows": [{HUGE: 1}]}).encode(), 422, "no column is a Landsat band"),
     ("a long text", JSON, rows({"B4": HUGE}), 422, "holds text"),
-    ("many rows", JSON, rows(*[{}] * 51), 413, "51 rows are more than 50"),
+    ("many rows", JSON, rows(*[{}] * 51), 413, "more than 50 rows"),
+    ("many rows that are none", JSON, b'{"rows": [' + b"1," * 60 + b"1]}", 413, "more than 50 rows"),
     ("many bytes", JSON, rows({}) + b" " * 20_000, 413, "larger than 0.0190735 MiB"),
     ("very many bytes", CSV, b"B2\n" * 200_000, 413, "larger than"),
     ("a header alone", CSV, b"B2,B3,B4,B5,B6,B7\n", 422, "has no rows"),
@@ -240,7 +243,13 @@ REFUSED: list[tuple[str, dict[str, str], bytes, int, str]] = [
     ("text in a CSV", CSV, (LINE + "7820,8460,cloud,1,1,1\n").encode(), 422, "holds text: 'cloud' in row 2"),
     ("no bytes of text", CSV, b"B2,B3\n\x00\x01,\x02\n", 422, "missing"),
     ("not UTF-8 in a CSV", CSV, LINE.encode() + b"\xff,1,1,1,1,1\n", 400, "not UTF-8"),
-    ("many rows of a CSV", CSV, (LINE + LINE.splitlines()[1] * 0 + "1,1,1,1,1,1\n" * 60).encode(), 413, "61 rows"),
+    (
+        "many rows of a CSV",
+        CSV,
+        (LINE + LINE.splitlines()[1] * 0 + "1,1,1,1,1,1\n" * 60).encode(),
+        413,
+        "more than 50 rows",
+    ),
     ("no type", {}, rows({}), 415, "send application/json or text/csv"),
     ("another type", {"content-type": "application/x-pickle"}, b"\x80\x04N.", 415, "send application/json or text/csv"),
     ("a form", {"content-type": "multipart/form-data; boundary=x"}, b"--x--", 415, "send application/json"),
@@ -293,6 +302,51 @@ def test_a_request_that_cannot_be_used_is_refused_in_one_sentence(small, headers
 )
 def test_what_is_not_served_is_told_in_one_sentence(small, method, path, status, message):
     check_refusal(small(method, path, **({"json": {"rows": [ROW]}} if method == "POST" else {})), status, message)
+
+
+def test_of_very_many_small_rows_no_more_are_built_than_are_taken():
+    body = b'{"rows":[' + b'{"B2":1},' * 400_000 + b'{"B2":1}]}'
+    tracemalloc.start()
+    with pytest.raises(service.Refusal, match="more than 1,000 rows"):
+        service.read_rows(body, "json", Limits(rows=1000))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3 * len(body)  # its text, and little else; as objects it takes 40 times as much
+    with pytest.raises(service.Refusal, match="more than 1,000 rows"):
+        service.read_rows(b"B2\n" + b"1\n" * 2_000_000, "csv", Limits(rows=1000))
+
+
+ACCEPTED = [
+    ("?format=csv", {}, "csv"),
+    ("?format=csv", {"accept": "application/json"}, "csv"),
+    ("?format=json", {"accept": "text/csv"}, "json"),
+    ("", {"accept": "text/csv"}, "csv"),
+    ("", {"accept": "text/csv, application/json;q=0.5"}, "csv"),
+    ("", {"accept": "text/csv;q=0.4, */*;q=0.5"}, "json"),
+    ("", {"accept": "*/*"}, "json"),
+    ("", {"accept": "text/html"}, "json"),
+    ("", {"accept": "text/csv;q=nan"}, "json"),
+]
+
+
+@pytest.mark.parametrize(("query", "accept", "kind"), ACCEPTED)
+def test_the_answer_is_of_the_kind_that_was_asked_for(client, query, accept, kind):
+    answer = client("POST", f"/predict{query}", content=LINE, headers=CSV | accept)
+    assert answer.headers["content-type"].split(";")[0] == {"csv": "text/csv", "json": "application/json"}[kind]
+
+
+def test_an_answer_of_csv_is_what_the_command_writes(client, folder, tmp_path):
+    frame = bands(500, "dn")
+    expected = predicted(frame, folder, tmp_path / "table.csv")
+    answer = client("POST", "/predict?format=csv", json={"rows": records(frame)})
+    found = pd.read_csv(io.StringIO(answer.text), dtype=str, keep_default_na=False)
+    assert list(found) == ["probability", "code", "class", "notice"]
+    for name in ("probability", "class", "notice"):
+        assert found[name].tolist() == expected[name].tolist()
+    assert set(found["code"]) == {"0", "1", "2"}
+    assert answer.headers[HASH_HEADER] == load_model(folder / "bands").sha256()
+    assert (answer.headers["x-model"], answer.headers["x-scale"]) == ("bands", "dn")
+    assert client("POST", "/predict?format=xml", json={"rows": [ROW]}).status_code == 422
 
 
 def test_values_that_a_file_may_hold_are_unknown_here_too(client):
