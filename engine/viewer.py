@@ -37,7 +37,7 @@ from engine.origin import foreign
 from engine.overview import CLEAR, Layer, Source, index_of, palette, paletted, stretched
 from engine.page import PAGE
 from engine.ranges import Access
-from engine.rows import row_keys
+from engine.rows import PIXEL_YEAR, row_keys
 from engine.store import open_store
 from engine.trust import Trust
 
@@ -64,6 +64,8 @@ _JUDGED: Final = (
     ("points.other_wrong", False, False, "#cc79a7"),
 )
 """Key, mangrove by its label, mapped as that, colour (Okabe and Ito 2008)."""
+
+_POINT: Final = ("lat", "lon", "region", "probability", *PIXEL_YEAR)
 
 _PLAIN: Final = np.array([[0.0] * 3, [1.0] * 3])
 _WORKERS: Final = 2
@@ -291,13 +293,14 @@ def page_layers(layers: Iterable[Layer], box: list[list[float]]) -> list[dict[st
     ]
 
 
-def judged_points(scores: pd.DataFrame, *, most: int = MOST_POINTS, seed: int = 0) -> list[dict[str, Any]]:
+def judged_points(scores: Iterable[pd.DataFrame], *, most: int = MOST_POINTS, seed: int = 0) -> list[dict[str, Any]]:
     """Return the points that a model judged, right and wrong, of mangrove and of other, as the page takes them.
 
     Parameters
     ----------
-    scores : DataFrame
-        From ``engine.scores``, with lon and lat: of land the model never saw.
+    scores : iterable of DataFrame
+        From ``engine.scores``, with lon and lat: of land the model never saw. Of parts read one by one no more is held
+        than a part and what is shown.
     most : int
         Points of each of the four layers, those that come first in a seeded order; the others are only counted.
     seed : int
@@ -307,15 +310,29 @@ def judged_points(scores: pd.DataFrame, *, most: int = MOST_POINTS, seed: int = 
     list of dict
         key, colour, points ([lat, lon, text]) and total.
     """
-    found = []
-    for key, positive, right, colour in _JUDGED:
-        of = scores[(scores["positive"] == positive) & ((scores["mapped"] == scores["positive"]) == right)]
-        shown = of.iloc[np.argsort(row_keys(of, seed), kind="stable")[:most]]
-        points = [
-            [round(float(row["lat"]), 6), round(float(row["lon"]), 6), _told(row)] for row in shown.to_dict("records")
-        ]
-        found.append({"key": key, "colour": colour, "points": points, "total": len(of)})
-    return found
+    shown: dict[str, list[pd.DataFrame]] = {key: [] for key, *_ in _JUDGED}
+    totals = dict.fromkeys(shown, 0)
+    for part in scores:
+        if not {"lon", "lat"} <= set(part):
+            continue
+        for key, positive, right, _ in _JUDGED:
+            of = part[(part["positive"] == positive) & ((part["mapped"] == part["positive"]) == right)]
+            totals[key] += len(of)
+            held = pd.concat([*shown[key], of])
+            shown[key] = [held.iloc[np.argsort(row_keys(held, seed), kind="stable")[:most]][list(_POINT)]]
+    return [
+        {
+            "key": key,
+            "colour": colour,
+            "points": [
+                [round(float(row["lat"]), 6), round(float(row["lon"]), 6), _told(row)]
+                for part in shown[key]
+                for row in part.to_dict("records")
+            ],
+            "total": totals[key],
+        }
+        for key, _, _, colour in _JUDGED
+    ]
 
 
 def _told(row: Mapping[Any, Any]) -> str:
