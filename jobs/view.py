@@ -7,9 +7,8 @@ import json
 import secrets
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
@@ -32,9 +31,12 @@ from engine.why import pixel_at
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
 from jobs.edit import whoami
 from jobs.reporter import Reporter
+from jobs.server import make_server, serve_on
 from jobs.why import Asked, open_asked
 
-_ROWS_AT_ONCE = 2**16
+_ROWS_AT_ONCE: Final = 2**16
+_CONNECTIONS: Final = 128
+_GRACE_SECONDS: Final = 2
 
 
 @click.command("view")
@@ -70,7 +72,8 @@ def command(
         port = listener.getsockname()[1]
         address = f"http://127.0.0.1:{port}/"
         reporter.result({"address": address, "layers": list(shown.layers)}, f"{address}  (Ctrl-C ends it)")
-        serve(create_app(shown, port=port), listener)
+        app = create_app(shown, port=port)
+        serve_on(listener, make_server(app, connections=_CONNECTIONS, grace_seconds=_GRACE_SECONDS))
 
 
 def check_packages() -> None:
@@ -207,22 +210,3 @@ def _points_of_folds(asked: Asked, model: Model) -> list[dict[str, Any]] | None:
             return judged_points(parts, seed=asked.params.seed)
     except (OSError, ValueError, LookupError, TypeError):  # of arrow's errors each is one of these
         return None
-
-
-def serve(app: Any, listener: socket.socket) -> None:
-    """Serve an application on a socket until interrupted."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=128,
-        timeout_graceful_shutdown=2,
-    )
-    with suppress(KeyboardInterrupt):  # the way it is meant to end
-        uvicorn.Server(config).run(sockets=[listener])

@@ -27,7 +27,7 @@ from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES
 from engine.landsat import BANDS
 from engine.params import TrainParams
 from engine.train import fit
-from jobs.serve import HEAD_SECONDS
+from jobs.server import HEAD_SECONDS
 from tests.engine.samples import make_sample
 from tests.jobs.calls import mangroves
 
