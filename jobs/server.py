@@ -85,7 +85,7 @@ def make_server(
 
 
 def _protocol() -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol of HTTP that waits for a head, and until an answer is taken, no longer than it should."""
+    """Return uvicorn's protocol of HTTP, but one that does not wait for ever."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Impatient(H11Protocol):
