@@ -24,7 +24,7 @@ ANSWER_SECONDS: Final = 60.0
 class Loop(asyncio.SelectorEventLoop):
     """A loop that waits for the handshake of TLS no longer than for the head of a request: not 60 s."""
 
-    async def create_server(self, *args: Any, ssl: Any = None, **options: Any) -> asyncio.Server:  # type: ignore[override]
+    async def create_server(self, *args: Any, ssl: Any = None, **options: Any) -> asyncio.Server:
         if ssl is not None:
             options["ssl_handshake_timeout"] = HEAD_SECONDS
         return await super().create_server(*args, ssl=ssl, **options)
