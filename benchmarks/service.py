@@ -34,7 +34,9 @@ PUBLISHED_ROWS_PER_SECOND: Final = 65.0
 """Of the published study's endpoint, as published: 5566 rows in 85 s, one by one, on other hardware; not measured by
 us."""
 
-CONNECTIONS: Final = 16
+CONNECTIONS: Final = {"one": 1, "eight": 8, "many": 32}
+"""Over which rows are sent one by one, by the name of the load."""
+
 BATCH_ROWS: Final = 10_000
 OURS: Final = "mangroves serve"
 PEER: Final = "FastAPI + inplace_predict"
@@ -50,7 +52,7 @@ def compare_service(setup: Setup) -> Comparison:
     rows = [dict(zip(BANDS, row, strict=True)) for row in drawn.T.tolist()]
     count = 16 * min(60, setup.scale.size_px // 16)
     singles, batch = [_document([row]) for row in rows[:count]], [_document(rows)]
-    loads = {"one": (singles, 1), "many": (singles, CONNECTIONS), "batch": (batch * 4, 1)}
+    loads = {name: (singles, at_once) for name, at_once in CONNECTIONS.items()} | {"batch": (batch * 4, 1)}
     taken: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -68,7 +70,7 @@ def compare_service(setup: Setup) -> Comparison:
         }
         timings, probabilities = time_in_turn(sides, setup.runs)
     wall = {side: timing.wall for side, timing in timings.items()}
-    each = {"one": count, "many": count, "batch": 4 * BATCH_ROWS}
+    each = dict.fromkeys(CONNECTIONS, count) | {"batch": 4 * BATCH_ROWS}
     cpu = {side: spent[-setup.runs :] for side, spent in cpu.items()}  # the first is of the round to warm up
     ratios = {
         f"service_{name}_vs_peer{kind}": ratio(spent[f"{PEER}, {name}"], spent[f"{OURS}, {name}"])
@@ -78,10 +80,15 @@ def compare_service(setup: Setup) -> Comparison:
     rates = {side: [each[side.split(", ")[1]] / one for one in spent] for side, spent in wall.items()}
     ratios["service_one_vs_published"] = Ratio([rate / PUBLISHED_ROWS_PER_SECOND for rate in rates[f"{OURS}, one"]])
     return Comparison(
-        f"{count} requests of a row over 1 and {CONNECTIONS} connections, {BATCH_ROWS:,} rows at once (simulated); "
+        f"{count} requests of a row over {', '.join(map(str, CONNECTIONS.values()))} connections, "
+        f"{BATCH_ROWS:,} rows at once (simulated); "
         f"published elsewhere: {PUBLISHED_ROWS_PER_SECOND:g} rows/s one by one",
         ratios,
         {
+            "requests_per_second": {
+                side: [round(len(loads[side.split(", ")[1]][0]) / one, 1) for one in spent]
+                for side, spent in wall.items()
+            },
             "rows_per_second": {side: [round(rate, 1) for rate in found] for side, found in rates.items()},
             "server_cpu_milliseconds_a_row": {
                 side: [round(one / each[side.split(", ")[1]] * 1000, 4) for one in spent] for side, spent in cpu.items()

@@ -42,8 +42,18 @@ from engine.places import Place, entries
 from engine.raster import read_overview
 from engine.store import open_store, read_marker
 
-KINDS: Final = ("composite", "class", "probability", "looks", "uncertainty", "change", "loss_year", "gain_year")
-"""Layers in the order they are offered; the first five are of a year."""
+KINDS: Final = (
+    "composite",
+    "class",
+    "edited",
+    "probability",
+    "looks",
+    "uncertainty",
+    "change",
+    "loss_year",
+    "gain_year",
+)
+"""Layers in the order they are offered; the first six are of a year."""
 
 RAMPS: Final = {"probability": PROBABILITY_RAMP, "looks": LOOKS_RAMP, "uncertainty": UNCERTAINTY_RAMP}
 
@@ -62,6 +72,7 @@ _EARTH_M: Final = 6378137.0
 _STRETCHED_TILES: Final = 6
 _MISSING: Final = {
     "class": OUTSIDE_AREA,
+    "edited": OUTSIDE_AREA,
     "change": OUTSIDE_AREA,
     "probability": PROBABILITY_MISSING,
     "uncertainty": 255,
@@ -129,6 +140,7 @@ def find_layers(outputs: Place, years: Sequence[int]) -> list[Layer]:
     """Return what there is to show of a run, in the order of ``KINDS`` and of years.
 
     Classes and probabilities are those of all years together where histories are finished, else of each year's map.
+    Once people have edited one, maps as edited are offered too: each year's, by hand where something was drawn.
     """
     histories = _finished(outputs / "change" / "history")
     found: dict[tuple[str, int | None], dict[str, Source]] = {}
@@ -143,8 +155,11 @@ def find_layers(outputs: Place, years: Sequence[int]) -> list[Layer]:
                 add(kind, year, tile, Source(store.with_name(f"{kind}_{tile}.tif"), band))
         for kind, name in (("change", "kind"), ("loss_year", "loss_year"), ("gain_year", "gain_year")):
             add(kind, None, tile, Source(store.with_name(f"{name}_{tile}.tif")))
+    edited = {year: _finished(outputs / "maps_edited" / str(year)) for year in years}
     for year in years:
         for tile, store in _finished(outputs / "maps" / str(year)).items():
+            if any(edited.values()):
+                add("edited", year, tile, Source(edited[year].get(tile, store).with_name(f"class_{tile}_{year}.tif")))
             for kind in ("class", "probability") if tile not in histories else ():
                 add(kind, year, tile, Source(store.with_name(f"{kind}_{tile}_{year}.tif")))
             cube = outputs / "cube" / tile / f"{year}.zarr"
@@ -382,7 +397,7 @@ def palette(kind: str, years: Sequence[int]) -> dict[int, tuple[int, int, int]]:
         return dict(enumerate(RAMPS[kind].colours(_LEVELS + 1)))
     if kind in ("loss_year", "gain_year"):
         return dict(enumerate(year_colours(kind, len(years))))
-    return {entry.code: entry.colour for entry in {"class": CLASSES, "change": CHANGES}[kind] if entry.code != CLEAR}
+    return {entry.code: entry.colour for entry in {"change": CHANGES}.get(kind, CLASSES) if entry.code != CLEAR}
 
 
 def paletted(index: np.ndarray, colours: Mapping[int, tuple[int, int, int]]) -> Image.Image:

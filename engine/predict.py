@@ -43,6 +43,9 @@ MAX_COLUMNS: Final = 4096
 MAX_LINE_BYTES: Final = 2**23
 """Longest line of a CSV, and what is read of one at a time."""
 
+MAX_HELD_LINE_BYTES: Final = 2**18
+"""The same of a CSV in memory, whose rows are counted that often."""
+
 MAX_TEXT_BYTES: Final = 2**23
 """Longest text of a Parquet table, as the longest line of a CSV."""
 
@@ -138,13 +141,25 @@ def open_table(path: Path) -> Table:
     return Table(path, tuple(columns))
 
 
-def csv_in_memory(content: bytes, name: str) -> Table:
-    """Read a CSV that is in memory as one on disk would be read; ``name`` is what errors call it.
+class TooManyRows(Exception):
+    """A table has more rows than are taken of it."""
+
+
+def csv_in_memory(content: bytes, name: str, *, most_rows: int) -> Table:
+    """Read a CSV that is in memory as one on disk would be read, no further than so many rows.
+
+    Parameters
+    ----------
+    content : bytes
+    name : str
+        What errors call it.
+    most_rows : int
 
     Raises
     ------
     ConfigError
         If it is damaged, has no or too many columns, or two of one name.
+    TooManyRows
     """
     path = Path(name)
     with _told(path):
@@ -153,7 +168,14 @@ def csv_in_memory(content: bytes, name: str) -> Table:
             raise ConfigError(f"table {path} has {len(columns)} columns", fix=f"give 1 to {MAX_COLUMNS}")
         if twice := [one for one, count in Counter(columns).items() if count > 1]:
             raise ConfigError(f"table {path} names column {twice[0][:40]!r} twice", fix="keep one of them")
-        batches = list(_csv_batches(pa.py_buffer(content), len(columns), range(len(columns))))
+        batches, rows_read = [], 0
+        for batch in _csv_batches(
+            pa.py_buffer(content), len(columns), range(len(columns)), most_bytes=MAX_HELD_LINE_BYTES
+        ):
+            batches.append(batch)
+            rows_read += batch.num_rows
+            if rows_read > most_rows:
+                raise TooManyRows
     found = pa.Table.from_batches(batches).combine_chunks() if batches else None
     rows = {
         one: pa.array([], pa.binary()) if found is None or not found.num_rows else found.column(place).chunk(0)
@@ -629,8 +651,10 @@ def _parquet_batches(
             yield pa.RecordBatch.from_arrays(plain, names=some.schema.names)
 
 
-def _csv_batches(source: Path | pa.Buffer, columns: int, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
-    """Yield columns of a CSV as bytes, so that whatever was in them can be written again."""
+def _csv_batches(
+    source: Path | pa.Buffer, columns: int, places: Sequence[int], *, most_bytes: int = MAX_LINE_BYTES
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of a CSV as bytes, so that whatever was in them can be written again, ``most_bytes`` at a time."""
     with io.BytesIO(source) if isinstance(source, pa.Buffer) else source.open("rb") as file:
         file.readline(MAX_LINE_BYTES)
         if not file.read(1):
@@ -638,9 +662,7 @@ def _csv_batches(source: Path | pa.Buffer, columns: int, places: Sequence[int]) 
     used = [f"f{place}" for place in places]
     reader = pa.csv.open_csv(
         pa.BufferReader(source) if isinstance(source, pa.Buffer) else source,
-        pa.csv.ReadOptions(
-            block_size=MAX_LINE_BYTES, skip_rows=1, column_names=[f"f{place}" for place in range(columns)]
-        ),
+        pa.csv.ReadOptions(block_size=most_bytes, skip_rows=1, column_names=[f"f{place}" for place in range(columns)]),
         pa.csv.ParseOptions(newlines_in_values=True),
         pa.csv.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(used, pa.binary()), include_columns=used),
     )

@@ -2,15 +2,18 @@
 
 The rows of one request are one table: names and scale of its bands are told from them, as of a file. Requests are
 untrusted: who asks is checked first, then kind, size and time of the body, and only then is it parsed, in one of a
-few threads. Every refusal is one sentence, every answer bears the hash of the model.
+few threads. Every refusal is one sentence, every answer bears the hash of the model that gave it: what no model gave,
+those of all that may answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
 import hmac
 import html
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -38,10 +41,12 @@ from engine.landsat import BANDS
 from engine.legend import CLASSES, PROBABILITY_SCALE, names
 from engine.model import BANDS_MODEL, Model, load_model
 from engine.naming import ACCEPTED, Scale
+from engine.origin import foreign
 from engine.places import Place
 from engine.predict import (
     MAX_COLUMNS,
     Table,
+    TooManyRows,
     csv_in_memory,
     further_features,
     load_bands_model,
@@ -164,12 +169,11 @@ class Served:
     def about(self, limits: Limits) -> dict[str, Any]:
         """Return what ``/model`` says: each model's facts and card, and the limits of a request."""
         return {
-            "model_sha256": self.hashes["full"],
+            "models_sha256": self.hashes,
             "version": __version__,
             "limits": _limits(limits),
             "models": {
                 name: {
-                    "sha256": self.hashes[name],
                     "trees_sha256": model.tree_sha256(),
                     "features": list(model.features),
                     "regions": list(model.regions),
@@ -228,17 +232,28 @@ def read_rows(body: bytes, kind: str, limits: Limits) -> Table:
         raise Refusal(400, "the body is not UTF-8; encode it so") from None
     if not text.strip():
         raise Refusal(400, "the body is empty; give rows")
-    table = _json_table(text) if kind == "json" else csv_in_memory(body, ROWS)
-    assert table.rows is not None
-    count = len(next(iter(table.rows.values())))
-    if count > limits.rows:
-        raise Refusal(413, f"{count:,} rows are more than {limits.rows:,}; send them in parts")
-    return table
-
-
-def _json_table(text: str) -> Table:
     try:
-        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_twins)
+        return _json_table(text, limits.rows) if kind == "json" else csv_in_memory(body, ROWS, most_rows=limits.rows)
+    except TooManyRows:
+        raise Refusal(413, f"there are more than {limits.rows:,} rows; send them in parts") from None
+
+
+def _json_table(text: str, most_rows: int) -> Table:
+    objects = 0
+
+    def one_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Take an object as soon as it is parsed: of a body of very many, the rest is not."""
+        nonlocal objects
+        objects += 1
+        if objects > most_rows + 1:  # that of rows is one too, and the last to end
+            raise TooManyRows
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("an object has a name twice")
+        return found
+
+    try:
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=one_object)
     except RecursionError:
         raise Refusal(400, "the JSON is nested too deeply; give rows of numbers") from None
     except ValueError as error:
@@ -246,6 +261,8 @@ def _json_table(text: str) -> Table:
     if not isinstance(document, dict) or document.keys() != {"rows"} or not isinstance(document["rows"], list):
         raise Refusal(422, 'the JSON must be {"rows": [...]} and nothing else; see /openapi.json')
     rows = document["rows"]
+    if len(rows) > most_rows:
+        raise TooManyRows
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise Refusal(422, "rows must be one object or more, each of names and numbers; see /openapi.json")
     columns = tuple(rows[0])
@@ -276,13 +293,6 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has a name twice")
-    return found
-
-
 def _as_query(match: re.Match[str]) -> str:
     """Turn an option of the command line into that of an address."""
     return f"?{match[1]}" + ("=" if match[2] else "")
@@ -305,21 +315,31 @@ class Prediction(BaseModel):
     class_: Annotated[Literal["not observed", "other", "mangrove"], Field(alias="class")]
 
 
+_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""Of all that decides what a model answers: trees, edges, calibration, threshold."""
+
+
 class _Told(BaseModel):
-    """What every answer says."""
+    """What every answer says that no model gave."""
 
     model_config = ConfigDict(protected_namespaces=(), use_attribute_docstrings=True)
 
-    model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """Hash of all that decides an answer."""
+    models_sha256: dict[Literal["full", "bands"], _Hash]
+    """Hash of each model that may answer."""
 
     version: str
 
 
-class Predictions(_Told):
+class Predictions(BaseModel):
     """The answer to rows, in their order."""
 
+    model_config = ConfigDict(protected_namespaces=(), use_attribute_docstrings=True)
+
     predictions: list[Prediction]
+    model_sha256: _Hash
+    """Hash of the model that gave them."""
+
+    version: str
     model: Literal["full", "bands"]
     """Which of the folder's models: ``full`` if the rows have all its features, else that of bands alone."""
 
@@ -368,6 +388,9 @@ class _Options(BaseModel):
     sensor: Literal["oli", "tm", "etm"] | None = None
     """How numbered bands are numbered; default by platform, or by which there are."""
 
+    format: Literal["json", "csv"] | None = None
+    """Of the answer; default what Accept prefers, else JSON."""
+
 
 def create_app(served: Served, *, limits: Limits | None = None, token: str = "", loopback: bool = True) -> _Guard:
     """Return the service as an ASGI application.
@@ -384,7 +407,7 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     """
     limits = limits or Limits()
     pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
-    told = {"model_sha256": served.hashes["full"], "version": __version__}
+    told = {"models_sha256": served.hashes, "version": __version__}
     about = _json(served.about(limits))
     held = 0
 
@@ -401,7 +424,9 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        responses={code: {"model": Problem} for code in ((401,) if token else ())},
+        responses={
+            code: {"description": _STRANGER[code], "model": Problem} for code in _STRANGER if token or code != 401
+        },
     )
 
     def predict_body(body: bytes, kind: str, options: _Options) -> Response:
@@ -409,14 +434,24 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
             found = served.predict(read_rows(body, kind, limits), options.scale, options.sensor)
         except (ConfigError, ModelError) as error:
             raise Refusal(422, _OPTION.sub(_as_query, str(error))) from None
-        return Response(_json(found), headers={HASH_HEADER: found["model_sha256"]}, media_type="application/json")
+        headers = {HASH_HEADER: found["model_sha256"], "Vary": "Accept"}
+        if options.format == "csv":
+            told = {name: str(found[name]) for name in ("model", "scale", "threshold")}
+            return Response(
+                _csv_answer(found), headers=headers | {f"X-{k}": v for k, v in told.items()}, media_type="text/csv"
+            )
+        return Response(_json(found), headers=headers, media_type="application/json")
 
     @app.post(
         "/predict",
         summary="Probability and class of mangrove for rows of Landsat bands",
         response_class=Response,
         responses={
-            200: {"description": "One prediction a row, in order.", "model": Predictions},
+            200: {
+                "description": "One prediction a row, in order.",
+                "model": Predictions,
+                "content": {"text/csv": {"schema": {"type": "string", "description": _CSV_TOLD}}},
+            },
             **{code: {"description": text, "model": Problem} for code, text in _REFUSALS.items()},
         },
         openapi_extra={"requestBody": _request_body(served, limits)},
@@ -424,6 +459,9 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     async def predict(request: Request, options: Annotated[_Options, Query()]) -> Response:
         nonlocal held
         kind = _kind_of(request)
+        if options.format is None:
+            accept = ",".join(request.headers.getlist("accept"))
+            options.format = "csv" if _wish(accept, "text/csv") > _wish(accept, "application/json") else "json"
         if held >= limits.threads + limits.queue:
             raise Refusal(503, "the service is busy; come again in a second", {"Retry-After": "1"})
         held += 1
@@ -437,7 +475,7 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     async def health() -> Response:
         return _answer({"status": "ok"} | told)
 
-    @app.get("/version", summary="Version of mangroves, hash of the model", response_model=Version)
+    @app.get("/version", summary="Version of mangroves, hash of each model that may answer", response_model=Version)
     async def version() -> Response:
         return _answer(told)
 
@@ -448,7 +486,12 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     @app.get("/", summary="This service on a page", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         return HTMLResponse(
-            _PAGE.format(**told, limits=_limits_text(limits), notice=html.escape(notice_of(served.full))),
+            _PAGE.format(
+                version=__version__,
+                hashes="".join(f"<li>{name} <code>{sha256}</code></li>" for name, sha256 in served.hashes.items()),
+                limits=_limits_text(limits),
+                notice=html.escape(notice_of(served.full)),
+            ),
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
@@ -477,14 +520,14 @@ def create_app(served: Served, *, limits: Limits | None = None, token: str = "",
     app.add_exception_handler(RequestValidationError, not_valid)
     app.add_exception_handler(Exception, failed)
     # Around all of it: what Starlette puts around an application answers to defects, beyond its middleware.
-    return _Guard(app, refuse=refuse, token=token, loopback=loopback, sha256=told["model_sha256"])
+    return _Guard(app, refuse=refuse, token=token, loopback=loopback, hashes=", ".join(served.hashes.values()))
 
 
 class _Guard:
-    """Checks who asks before anything else is looked at, and signs every answer with the hash of the model."""
+    """Checks who asks before anything else is looked at; signs what no model gave with the hashes of all."""
 
-    def __init__(self, app: _Asgi, *, refuse: Callable[..., Response], token: str, loopback: bool, sha256: str) -> None:
-        self.app, self.refuse, self.loopback, self.sha256 = app, refuse, loopback, sha256
+    def __init__(self, app: _Asgi, *, refuse: Callable[..., Response], token: str, loopback: bool, hashes: str) -> None:
+        self.app, self.refuse, self.loopback, self.hashes = app, refuse, loopback, hashes
         self.digest = hashlib.sha256(token.encode()).digest() if token else b""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Asgi, send: _Asgi) -> None:
@@ -496,26 +539,29 @@ class _Guard:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 if not any(name == HASH_HEADER.encode() for name, _ in headers):
-                    headers.append((HASH_HEADER.encode(), self.sha256.encode()))
+                    headers.append((HASH_HEADER.encode(), self.hashes.encode()))
                 headers += [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
             await send(message)
 
-        refusal = self.check(dict(scope["headers"]))
+        refusal = self.check(scope)
         await (refusal or self.app)(scope, receive, signed)
 
-    def check(self, headers: dict[bytes, bytes]) -> Response | None:
+    def check(self, scope: MutableMapping[str, Any]) -> Response | None:
         """Return the refusal of a request by its headers, if any."""
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self.loopback and not is_loopback(re.sub(r":\d+$", "", host)):
-            return self.refuse(400, "the request is to another host; ask 127.0.0.1 or localhost")
+        if why := foreign(scope, self.is_own):
+            return self.refuse(403, f"the service {why}")
         if self.digest:
-            kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+            kind, _, token = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
             # Of equal length whatever was sent, so that the time taken tells nothing.
             right = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self.digest)
             if not right or kind.lower() != b"bearer":
-                why = {"WWW-Authenticate": "Bearer"}
-                return self.refuse(401, "a token is needed; send Authorization: Bearer TOKEN", why)
+                how = {"WWW-Authenticate": "Bearer"}
+                return self.refuse(401, "a token is needed; send Authorization: Bearer TOKEN", how)
         return None
+
+    def is_own(self, host: str) -> bool:
+        """Tell whether a Host may be this service: whatever its port, which a tunnel may have changed."""
+        return not self.loopback or is_loopback(re.sub(r":\d+$", "", host))
 
 
 def _kind_of(request: Request) -> str:
@@ -527,6 +573,21 @@ def _kind_of(request: Request) -> str:
     if media not in _KINDS or any(one not in ("utf-8", "utf8", "us-ascii") for one in charsets):
         raise Refusal(415, f"the body is of another kind; send {' or '.join(_KINDS)} in UTF-8")
     return _KINDS[media]
+
+
+def _wish(accept: str, media: str) -> float:
+    """Return how much an Accept header wishes for a kind of answer, 0 to 1.
+
+    >>> _wish("text/csv", "application/json"), _wish("text/*;q=0.5, */*;q=0.1", "text/csv"), _wish("*/*", "text/csv")
+    (0.0, 0.5, 1.0)
+    """
+    wishes = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (one.strip() for one in part.split(";"))
+        weight = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+        wishes[name] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
+    kinds = (media, f"{media.partition('/')[0]}/*", "*/*")
+    return next((wishes[kind] for kind in kinds if kind in wishes), 0.0)
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
@@ -559,6 +620,19 @@ def _answer(content: dict[str, Any], status: int = 200, headers: dict[str, str] 
     return Response(_json(content), status, headers, media_type="application/json")
 
 
+def _csv_answer(found: dict[str, Any]) -> str:
+    """Return predictions as ``mangroves predict`` writes them, without the columns that were sent."""
+    text = io.StringIO()
+    notice = [found["notice"]] if found["notice"] else []
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["probability", "code", "class", *(["notice"] if notice else [])])
+    for one in found["predictions"]:
+        known = one["probability"] is not None
+        shown = [f"{one['probability']:.4f}" if known else "", one["code"], one["class"] if known else ""]
+        lines.writerow([*shown, *notice])
+    return text.getvalue()
+
+
 def _json(content: Any) -> bytes:
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
@@ -570,6 +644,13 @@ _ABOUT: Final = (
     f"{ACCEPTED}. The rows of one request are one table: the scale of its bands, and which satellite numbered them, "
     "are told from all of them, unless ?scale= and ?sensor= say so."
 )
+
+_CSV_TOLD: Final = (
+    "Of ?format=csv or Accept: text/csv: columns probability, code, class, and notice if there is one; no probability "
+    "and class where a band is missing. X-Model, X-Scale and X-Threshold say what JSON says besides."
+)
+
+_STRANGER: Final = {401: "The token is not the service's.", 403: "Asked under another name, or by a page of elsewhere."}
 
 _REFUSALS: Final = {
     400: "The body is not what its kind says.",
@@ -590,7 +671,7 @@ code{{overflow-wrap:anywhere}}</style>
 <ul><li><a href="openapi.json">openapi.json</a>: the schema</li>
 <li><a href="model">model</a>: the model and its card</li>
 <li><a href="health">health</a></li><li><a href="version">version</a></li></ul>
-<p>Model sha256 <code>{model_sha256}</code></p></html>
+<p>Models, sha256:</p><ul>{hashes}</ul></html>
 """
 
 

@@ -33,10 +33,11 @@ from engine.figures import FALSE_COLOUR
 from engine.gdal import open_raster
 from engine.grid import PIXEL_M, Tile, lonlat_of
 from engine.landsat import BANDS
+from engine.origin import foreign
 from engine.overview import CLEAR, Layer, Source, index_of, palette, paletted, stretched
 from engine.page import PAGE
 from engine.ranges import Access
-from engine.rows import row_keys
+from engine.rows import PIXEL_YEAR, row_keys
 from engine.store import open_store
 from engine.trust import Trust
 
@@ -63,6 +64,8 @@ _JUDGED: Final = (
     ("points.other_wrong", False, False, "#cc79a7"),
 )
 """Key, mangrove by its label, mapped as that, colour (Okabe and Ito 2008)."""
+
+_POINT: Final = ("lat", "lon", "region", "probability", *PIXEL_YEAR)
 
 _PLAIN: Final = np.array([[0.0] * 3, [1.0] * 3])
 _WORKERS: Final = 2
@@ -290,13 +293,14 @@ def page_layers(layers: Iterable[Layer], box: list[list[float]]) -> list[dict[st
     ]
 
 
-def judged_points(scores: pd.DataFrame, *, most: int = MOST_POINTS, seed: int = 0) -> list[dict[str, Any]]:
+def judged_points(scores: Iterable[pd.DataFrame], *, most: int = MOST_POINTS, seed: int = 0) -> list[dict[str, Any]]:
     """Return the points that a model judged, right and wrong, of mangrove and of other, as the page takes them.
 
     Parameters
     ----------
-    scores : DataFrame
-        From ``engine.scores``, with lon and lat: of land the model never saw.
+    scores : iterable of DataFrame
+        From ``engine.scores``, with lon and lat: of land the model never saw. Of parts read one by one no more is held
+        than a part and what is shown.
     most : int
         Points of each of the four layers, those that come first in a seeded order; the others are only counted.
     seed : int
@@ -306,15 +310,29 @@ def judged_points(scores: pd.DataFrame, *, most: int = MOST_POINTS, seed: int = 
     list of dict
         key, colour, points ([lat, lon, text]) and total.
     """
-    found = []
-    for key, positive, right, colour in _JUDGED:
-        of = scores[(scores["positive"] == positive) & ((scores["mapped"] == scores["positive"]) == right)]
-        shown = of.iloc[np.argsort(row_keys(of, seed), kind="stable")[:most]]
-        points = [
-            [round(float(row["lat"]), 6), round(float(row["lon"]), 6), _told(row)] for row in shown.to_dict("records")
-        ]
-        found.append({"key": key, "colour": colour, "points": points, "total": len(of)})
-    return found
+    shown: dict[str, list[pd.DataFrame]] = {key: [] for key, *_ in _JUDGED}
+    totals = dict.fromkeys(shown, 0)
+    for part in scores:
+        if not {"lon", "lat"} <= set(part):
+            continue
+        for key, positive, right, _ in _JUDGED:
+            of = part[(part["positive"] == positive) & ((part["mapped"] == part["positive"]) == right)]
+            totals[key] += len(of)
+            held = pd.concat([*shown[key], of])
+            shown[key] = [held.iloc[np.argsort(row_keys(held, seed), kind="stable")[:most]][list(_POINT)]]
+    return [
+        {
+            "key": key,
+            "colour": colour,
+            "points": [
+                [round(float(row["lat"]), 6), round(float(row["lon"]), 6), _told(row)]
+                for part in shown[key]
+                for row in part.to_dict("records")
+            ],
+            "total": totals[key],
+        }
+        for key, _, _, colour in _JUDGED
+    ]
 
 
 def _told(row: Mapping[Any, Any]) -> str:
@@ -478,17 +496,15 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class _Guard:
-    """Lets through what the page itself asks for, before anything looks at it.
+    """Lets through what the page itself asks for, before anything looks at it: see ``engine.origin``.
 
-    A page of elsewhere may make a browser call any address of this machine: under a name of its own that leads here
-    (another Host), or by this one (another Origin, a fetch that is not of the same origin). What writes must also know
-    the token that only the page is told.
+    What writes must also know the token that only the page is told.
     """
 
     def __init__(self, app: Any, port: int, token: str | None) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
-        self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         async def sending(message: dict[str, Any]) -> None:
@@ -510,21 +526,11 @@ class _Guard:
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
         """Return status and reason where a request is refused."""
-        given: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            given.setdefault(name.lower(), []).append(value)
         path = scope["raw_path"]
-        hosts, site = given.get(b"host", []), given.get(b"sec-fetch-site", [])
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 403, "the viewer answers under its own address only"
-        if any(origin.lower().removeprefix(b"http://") != hosts[0].lower() for origin in given.get(b"origin", [])):
-            return 403, "pages of other origins may not ask the viewer"
-        # A link to the page itself may stand anywhere, as in the terminal of a notebook server.
-        opened = path == b"/" and given.get(b"sec-fetch-dest") == [b"document"]
-        if not opened and any(value not in (b"same-origin", b"none") for value in site):
-            return 403, "pages of other origins may not ask the viewer"
+        if why := foreign(scope, self._hosts.__contains__):
+            return 403, f"the viewer {why}"
         if scope["method"] == "POST" and path == b"/edits" and self._token is not None:
-            tokens = given.get(TOKEN.encode(), [])
+            tokens = [value for name, value in scope["headers"] if name.lower() == TOKEN.encode()]
             if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self._token):
                 return 403, "only the viewer's own page may draw; load it again"
         elif scope["method"] not in ("GET", "HEAD"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import shapely
 
-from engine.errors import ConfigError, EngineError
-from engine.grid import EDGE_M, PIXEL_M, Tile, grid_geobox, to_zone, zone_of
+from engine.errors import ConfigError, EngineError, StoreError
+from engine.grid import EDGE_M, PIXEL_M, TILE_PX, Tile, grid_geobox, to_zone, zone_of
 from engine.kernels.quality import clear_mask
 from engine.landsat import BANDS, CLOUD_CONFIDENCE_SHIFT, FILL_DN, OFFSET, QA_BITS, QA_PIXEL, QA_RADSAT, SCALE
 from engine.legend import CHANGES, CLASSES, PROBABILITY_MISSING, PROBABILITY_SCALE, names
@@ -51,20 +52,55 @@ def pixel_at(tiles: Sequence[Tile], lon: float, lat: float) -> Pixel:
     ConfigError
         If the point lies in none of them, or is no place on the UTM grid.
     """
+    zone, row, col = _grid_pixel(lon, lat)
+    for tile in tiles:
+        if found := _pixel_in(tile, zone, row, col):
+            return found
+    raise ConfigError(
+        f"point {lon:g} {lat:g} lies in no tile of the run", fix="give LON LAT inside its area, in that order"
+    )
+
+
+def _grid_pixel(lon: float, lat: float) -> tuple[int, int, int]:
+    """Return zone, row and column of the pixel of the grid that holds a point, degrees."""
     if not (-180 <= lon <= 180 and -80 <= lat <= 80):
         raise ConfigError(
             f"point {lon:g} {lat:g} is not on the grid", fix="give LON -180..180 and LAT -80..80, degrees"
         )
     zone = zone_of(lon)
     easting, northing = to_zone(zone).transform(lon, lat)
-    row, col = math.floor((EDGE_M - northing) / PIXEL_M), math.floor((easting - EDGE_M) / PIXEL_M)
-    for tile in tiles:
-        top, left, height, width = tile.window
-        if tile.zone == zone and top <= row < top + height and left <= col < left + width:
-            return Pixel(tile, row, col)
-    raise ConfigError(
-        f"point {lon:g} {lat:g} lies in no tile of the run", fix="give LON LAT inside its area, in that order"
-    )
+    return zone, math.floor((EDGE_M - northing) / PIXEL_M), math.floor((easting - EDGE_M) / PIXEL_M)
+
+
+def _pixel_in(tile: Tile, zone: int, row: int, col: int) -> Pixel | None:
+    top, left, height, width = tile.window
+    within = tile.zone == zone and top <= row < top + height and left <= col < left + width
+    return Pixel(tile, row, col) if within else None
+
+
+def finished_pixel(outputs: Place, years: Sequence[int], lon: float, lat: float) -> Pixel | None:
+    """Return the pixel that holds a point, degrees, as a finished map or history of its tile has it; else None."""
+    zone, row, col = _grid_pixel(lon, lat)
+    tile = finished_tile(outputs, years, Tile(zone, col // TILE_PX, row // TILE_PX, (row, col, 1, 1)).id)
+    return _pixel_in(tile, zone, row, col) if tile else None
+
+
+def finished_tile(outputs: Place, years: Sequence[int], name: str) -> Tile | None:
+    """Return a tile as the first finished map or history of it has it; None where there is none."""
+    stores = [outputs / "maps" / str(year) / f"{name}.zarr" for year in years]
+    for store in (*stores, outputs / "change" / "history" / f"{name}.zarr"):
+        if read_marker(store) is None:
+            continue
+        with open_store(store) as data:
+            height, width = data["class"].shape[-2:]
+            left, top = float(data["x"][0]) - PIXEL_M / 2, float(data["y"][0]) + PIXEL_M / 2
+        zone, col, row = (int(name[first:last]) for first, last in ((1, 3), (5, 7), (9, None)))
+        try:
+            window = (round((EDGE_M - top) / PIXEL_M), round((left - EDGE_M) / PIXEL_M), height, width)
+            return Tile(zone, col, row, window)
+        except ValueError as error:
+            raise StoreError(f"{store} is not a store of tile {name}", fix="run `mangroves verify`") from error
+    return None
 
 
 def explain_scenes(
@@ -113,9 +149,10 @@ def explain_scenes(
                 failures += 1
                 yield told | {"used": None, "said": [f"cannot be read now: {error.problem}"]}
                 continue
-            used = said == ["clear"] and scene.observation not in clear_of
-            if said == ["clear"] and not used:
-                said = ["clear, as an earlier scene of its pass was"]
+            clear = said[0] == "clear"
+            used = clear and scene.observation not in clear_of
+            if clear and not used:
+                said = ["clear, as an earlier scene of its pass was", *said[1:]]
             clear_of |= {scene.observation} if used else set()
             yield told | {"used": used, "said": said}
 
@@ -137,7 +174,9 @@ def _said_of(scene: Scene, pixel: Pixel, params: CubeParams, access: Access) -> 
     if not usable[0, 0]:
         return flags_of(int(word[0, 0]), int(radsat[0, 0]), scene.sensor.unusable_radsat)
     empty = [band for band in BANDS if read_asset(scene, band, geobox, access)[0, 0] == FILL_DN]
-    return [f"no data in {', '.join(empty)}"] if empty else ["clear"]
+    if empty:
+        return [f"no data in {', '.join(empty)}"]
+    return ["clear", "water"] if word[0, 0] >> QA_BITS["water"] & 1 else ["clear"]
 
 
 def flags_of(word: int, radsat: int, unusable_radsat: int) -> list[str]:
@@ -189,6 +228,16 @@ def explain_map(store: Place, pixel: Pixel) -> dict[str, Any] | None:
             "probability": None if probability == PROBABILITY_MISSING else round(probability / PROBABILITY_SCALE, 4),
             "region": int(data["region"][y, x]),
         }
+
+
+def explain_region(store: Place, pixel: Pixel) -> str | None:
+    """Return the name of the region of a pixel as a finished map has it; None outside the area."""
+    with open_store(store) as data:
+        code = int(data["region"][pixel.at])
+        try:
+            return str(json.loads(str(data.attrs.get("regions")))[code - 1]) if code else None
+        except (ValueError, LookupError, TypeError):
+            return str(code)
 
 
 def explain_history(store: Place, pixel: Pixel, year: int) -> dict[str, Any] | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import re
 import socket
 import stat
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import click
 
@@ -21,14 +19,9 @@ from engine.threads import cores
 from engine.trust import Trust
 from jobs.config import JSON, allowed_place
 from jobs.reporter import Reporter
-
-if TYPE_CHECKING:
-    from uvicorn import Config
+from jobs.server import make_server, serve_on
 
 TOKEN_VARIABLE: Final = "MANGROVES_TOKEN"
-HEAD_SECONDS: Final = 5.0
-"""A connection that has sent no whole head of a request for so long, or for twice as long, is closed."""
-
 _TOKEN: Final = re.compile(r"[!-~]{16,1024}")
 _CONNECTIONS: Final = 1000
 _GRACE_SECONDS: Final = 10  # for the answers under way, when it is stopped
@@ -92,7 +85,8 @@ def command(
         reporter.result(about, f"serving {address}; Ctrl-C ends it")
         sys.stdout.flush()
         app = create_app(served, limits=Limits(threads=threads or cores()), token=token, loopback=is_loopback(host))
-        _run(app, listener, certificate, key)
+        tls = certificate, key
+        serve_on(listener, make_server(app, connections=_CONNECTIONS, grace_seconds=_GRACE_SECONDS, tls=tls))
     reporter.say("stopped; every request that was under way was answered")
 
 
@@ -146,59 +140,4 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}", fix="give another --host or --port"
         ) from None
-    # asyncio does this to its own sockets only: the body of an answer would wait 40 ms for its head to be acknowledged.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def _run(app: Any, listener: socket.socket, certificate: Path | None, key: Path | None) -> None:
-    """Serve until a signal comes; requests under way are answered first."""
-    import uvicorn
-
-    settings: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
-    try:
-        config = uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=_protocol(),
-            ws="none",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            h11_max_incomplete_event_size=16 * 1024,
-            **settings,
-        )
-        config.load()
-    except OSError as error:  # of the TLS library too
-        raise ConfigError(f"--certificate {certificate} cannot be used: {error}", fix="give PEM files") from None
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal once more when all is closed
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _protocol() -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol of HTTP that waits for the head of a request no longer than it should."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class Impatient(H11Protocol):
-        def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
-            super().__init__(config, *args, **kwargs)
-            self.seen: Any = self
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self.loop.call_later(HEAD_SECONDS, self.look)
-
-        def look(self) -> None:
-            """Close the connection if it waits for the same request as when it was last looked at."""
-            waits = self.cycle is None or self.cycle.response_complete
-            if waits and self.seen is self.cycle:
-                self.transport.close()
-            if not self.transport.is_closing():
-                self.seen = self.cycle if waits else self
-                self.loop.call_later(HEAD_SECONDS, self.look)
-
-    return Impatient

@@ -7,13 +7,12 @@ import json
 import secrets
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 
 from engine.classify import as_asked
 from engine.edits import add_edits, as_geojson, read_layer
@@ -25,19 +24,27 @@ from engine.places import ObjectPath
 from engine.ranges import Access
 from engine.rows import PIXEL_YEAR
 from engine.sample import read_sample
-from engine.scores import needed_columns, score_sample
+from engine.scores import needed_columns, score_part
 from engine.trust import Trust
 from engine.viewer import Drawing, Shown, check_inside, create_app, judged_points, page_layers
+from engine.why import pixel_at
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
 from jobs.edit import whoami
 from jobs.reporter import Reporter
+from jobs.server import make_server, serve_on
 from jobs.why import Asked, open_asked
+
+_ROWS_AT_ONCE: Final = 2**16
+_CONNECTIONS: Final = 128
+_GRACE_SECONDS: Final = 2
 
 
 @click.command("view")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Of loopback; 0 a free one.")
-@click.option("--read-only", is_flag=True, help="Take no drawn polygons.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Port of 127.0.0.1; 0 for any."
+)
+@click.option("--read-only", is_flag=True, help="Nothing can be drawn, and drawn polygons are not shown.")
 @ALLOW_HOST
 @ALLOW_ROOT
 @JSON
@@ -46,8 +53,10 @@ def command(
 ) -> None:
     """Show a run in full resolution: print an address for a browser of this machine, and serve it until stopped.
 
-    RUN is the folder of the run. Nobody but this machine reaches the address. The scenes of a pixel are read from their
-    source when a year of it is asked for. Polygons drawn on the page are kept as `mangroves edit` keeps them.
+    RUN is the folder of a run with finished maps; nothing but that folder is needed. Other machines do not reach the
+    address, other users of this one do. A click tells a pixel's story from what the run holds; when the scenes of a
+    year are opened in it, they are read again from their source, of which --allow-host and --allow-root allow more.
+    Polygons drawn on the page become a version of the run's edits; `mangroves edit` writes the maps as edited.
     """
     check_packages()
     reporter = Reporter(as_json=as_json)
@@ -63,7 +72,8 @@ def command(
         port = listener.getsockname()[1]
         address = f"http://127.0.0.1:{port}/"
         reporter.result({"address": address, "layers": list(shown.layers)}, f"{address}  (Ctrl-C ends it)")
-        serve(create_app(shown, port=port), listener)
+        app = create_app(shown, port=port)
+        serve_on(listener, make_server(app, connections=_CONNECTIONS, grace_seconds=_GRACE_SECONDS))
 
 
 def check_packages() -> None:
@@ -125,13 +135,16 @@ def open_shown(
         edits=None if drawing is None else {"url": "edits", "token": drawing.token},
     )
 
+    tiles = {name: tile for group in groups for name in group.tiles if (tile := asked.tile(name))}
+
     def story(lon: float, lat: float, year: int | None) -> dict[str, Any]:
-        return asked.story(lon, lat) if year is None else asked.explain(lon, lat, year)
+        pixel_at(list(tiles.values()), lon, lat)  # of what is mapped: the area's file may be gone
+        return asked.story(lon, lat) if year is None else {"scenes": asked.states(lon, lat, year)}
 
     return Shown(
         files={name: (content, media_type(name)) for name, content in page_files(data).items()},
         layers={layer.id: layer for layer in layers},
-        tiles={tile.id: tile for tile in asked.tiles},
+        tiles=tiles,
         years=tuple(asked.params.years),
         stretches={tile: stretch for tiles, stretch in stretches for tile in tiles},
         access=Access(inside),
@@ -166,50 +179,34 @@ def read_points(asked: Asked, reporter: Reporter) -> list[dict[str, Any]] | None
     """Return the sampled points that the model of a run was judged by, None where there are none; say how many."""
     try:
         model = load_model(asked.outputs / "model")
-        scores = _scores_of_folds(asked, model)
-        if scores is None:
+        model = as_asked(model, asked.params.classify)
+        points = _points_of_folds(asked, model)
+        if points is None:
             sample = read_sample(asked.outputs / "sample")
-            columns = needed_columns(sample.columns, model.features)
-            scores = score_sample(sample[columns], as_asked(model, asked.params.classify))
+            sample = sample[needed_columns(sample.columns, model.features)]
+            scores = (score_part(part.compute(scheduler="synchronous"), model) for part in sample.to_delayed())
+            points = judged_points(scores, seed=asked.params.seed)
     except (ModelError, SampleError) as error:
         reporter.say(f"view      no judged points: {error.problem}")
         return None
-    if not len(scores) or not {"lon", "lat"} <= set(scores):
+    shown, total = (sum(counts) for counts in zip(*((len(of["points"]), of["total"]) for of in points), strict=True))
+    if not total:
         reporter.say("view      no judged points: the model saw all land of the sample; run `mangroves evaluate` first")
         return None
-    points = judged_points(scores, seed=asked.params.seed)
-    shown = sum(len(layer["points"]) for layer in points)
-    reporter.say(f"view      {shown:,} of {len(scores):,} sampled points on land the model never saw")
+    reporter.say(f"view      {shown:,} of {total:,} sampled points on land the model never saw")
     return points
 
 
-def _scores_of_folds(asked: Asked, model: Model) -> pd.DataFrame | None:
-    """Return what the last evaluation of a model said of rows; None where there is none of this model."""
+def _points_of_folds(asked: Asked, model: Model) -> list[dict[str, Any]] | None:
+    """Return the points of the last evaluation of a model, of each what it said; None where there is none of it."""
     folder = asked.folder / "evaluate"
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        if summary["model_sha256"] != as_asked(model, asked.params.classify).sha256():
+        if summary["model_sha256"] != model.sha256():
             return None
         columns = ["region", "positive", "mapped", "probability", "lon", "lat", *PIXEL_YEAR]
-        return pd.read_parquet(folder / "scores.parquet", columns=columns)
+        with pq.ParquetFile(folder / "scores.parquet", pre_buffer=False) as file:
+            parts = (batch.to_pandas() for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns))
+            return judged_points(parts, seed=asked.params.seed)
     except (OSError, ValueError, LookupError, TypeError):  # of arrow's errors each is one of these
         return None
-
-
-def serve(app: Any, listener: socket.socket) -> None:
-    """Serve an application on a socket until interrupted."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=128,
-        timeout_graceful_shutdown=2,
-    )
-    with suppress(KeyboardInterrupt):  # the way it is meant to end
-        uvicorn.Server(config).run(sockets=[listener])

@@ -28,7 +28,17 @@ from engine.scenes import Scene, read_scenes
 from engine.sign import Signer
 from engine.store import read_marker
 from engine.trust import Trust
-from engine.why import Pixel, explain_cube, explain_history, explain_map, explain_scenes, pixel_at
+from engine.why import (
+    Pixel,
+    explain_cube,
+    explain_history,
+    explain_map,
+    explain_region,
+    explain_scenes,
+    finished_pixel,
+    finished_tile,
+    pixel_at,
+)
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
 from jobs.reporter import Reporter
 
@@ -66,12 +76,12 @@ class Asked:
     record: dict[str, Any]
     outputs: Place
     params: RunParams
-    area: Area
     access: Access
 
     @cached_property
-    def tiles(self) -> list[Tile]:
-        return tiles_of(self.area.geometry)
+    def area(self) -> Area:
+        """Of its file, which of finished tiles nothing needs but their labels."""
+        return read_area(self.params.area, self.access.trust)
 
     @cached_property
     def scenes(self) -> list[Scene]:
@@ -90,10 +100,7 @@ class Asked:
         ConfigError
             If the year is none of the run, or the point lies in none of its tiles.
         """
-        if year not in self.params.years:
-            years = ", ".join(map(str, self.params.years))
-            raise ConfigError(f"year {year} is not of the run", fix=f"give one of {years}")
-        pixel = pixel_at(self.tiles, lon, lat)
+        pixel = self._pixel_of(year, lon, lat)
         told = self._of_year(pixel, (lon, lat), year, self.access)
         rows = {scene["path_row"].replace("/", "") for scene in told["scenes"]}
         return self._where(pixel) | {
@@ -103,9 +110,19 @@ class Asked:
                 for refusal in self.record["refused"]
                 if any(f"_{row}_{year}" in str(refusal.get("scene")) for row in rows)
             ],
-            "label": _label(self.params, self.area, pixel, year, self.folder, self.access.trust),
+            "label": self._label(pixel, year),
             "habitat_limit": self.params.habitat is not None,
         }
+
+    def states(self, lon: float, lat: float, year: int) -> list[dict[str, Any]]:
+        """Return the scenes that cover a pixel in a year and the state each found it in; raises as ``explain``."""
+        found = []
+        for scene in self._scenes_of(self._pixel_of(year, lon, lat), (lon, lat), year, self.access):
+            loss = scene.get("lost")
+            state = f"failed: {loss['cause']}" if loss else ", ".join(scene["said"])
+            used = {True: "yes", False: "no", None: "unknown"}[scene["used"]]
+            found.append({key: scene[key] for key in ("date", "platform", "path_row")} | {"state": state, "used": used})
+        return found
 
     def story(self, lon: float, lat: float) -> dict[str, Any]:
         """Return what the run holds of a pixel in all years; no source of a scene is asked.
@@ -115,31 +132,76 @@ class Asked:
         ConfigError
             If the point lies in none of the run's tiles.
         """
-        pixel = pixel_at(self.tiles, lon, lat)
+        pixel = self.pixel(lon, lat)
         told = [self._of_year(pixel, (lon, lat), year, None) for year in self.params.years]
         history = told[-1]["history"] or {}
         of_all = {name: history[name] for name in ("change", "loss_year", "gain_year") if history.get(name)}
         return self._where(pixel) | of_all | {"years": [_brief(year) for year in told]}
 
+    def tile(self, name: str) -> Tile | None:
+        """Return a tile as it was mapped; None where it is not."""
+        return finished_tile(self.outputs, self.params.years, name)
+
+    def pixel(self, lon: float, lat: float) -> Pixel:
+        """Return the pixel that holds a point: of the run as it was mapped, else as its area has it."""
+        found = finished_pixel(self.outputs, self.params.years, lon, lat)
+        return found or pixel_at(tiles_of(self.area.geometry), lon, lat)
+
+    def _pixel_of(self, year: int, lon: float, lat: float) -> Pixel:
+        if year not in self.params.years:
+            years = ", ".join(map(str, self.params.years))
+            raise ConfigError(f"year {year} is not of the run", fix=f"give one of {years}")
+        return self.pixel(lon, lat)
+
     def _where(self, pixel: Pixel) -> dict[str, Any]:
-        region = int(region_codes(self.area, pixel.tile)[pixel.at])
-        return {
-            "tile": pixel.tile.id,
-            "row": pixel.at[0],
-            "col": pixel.at[1],
-            "region": self.area.regions[region - 1].name if region else None,
-        }
+        maps = (self._map(pixel, year) for year in self.params.years)
+        if mapped := next((store for store in maps if read_marker(store) is not None), None):
+            region = explain_region(mapped, pixel)
+        else:
+            code = int(region_codes(self.area, pixel.tile)[pixel.at])
+            region = self.area.regions[code - 1].name if code else None
+        return {"tile": pixel.tile.id, "row": pixel.at[0], "col": pixel.at[1], "region": region}
+
+    def _map(self, pixel: Pixel, year: int) -> Place:
+        return self.outputs / "maps" / str(year) / f"{pixel.tile.id}.zarr"
+
+    def _scenes_of(
+        self, pixel: Pixel, point: tuple[float, float], year: int, access: Access | None
+    ) -> Iterator[dict[str, Any]]:
+        cube = self._cube(pixel, year)
+        about = (self.periods[year], self.params.cube, access, read_marker(cube), read_reads(cube))
+        return explain_scenes(self.scenes, pixel, point, *about)
+
+    def _cube(self, pixel: Pixel, year: int) -> Place:
+        return self.outputs / "cube" / pixel.tile.id / f"{year}.zarr"
 
     def _of_year(self, pixel: Pixel, point: tuple[float, float], year: int, access: Access | None) -> dict[str, Any]:
-        tile, cube = pixel.tile, self.outputs / "cube" / pixel.tile.id / f"{year}.zarr"
-        about = (self.periods[year], self.params.cube, access, read_marker(cube), read_reads(cube))
+        history = self.outputs / "change" / "history" / f"{pixel.tile.id}.zarr"
         return {
             "year": year,
-            "scenes": list(explain_scenes(self.scenes, pixel, point, *about)),
-            "cube": explain_cube(cube, pixel),
-            "map": explain_map(self.outputs / "maps" / str(year) / f"{tile.id}.zarr", pixel),
-            "history": explain_history(self.outputs / "change" / "history" / f"{tile.id}.zarr", pixel, year),
+            "scenes": list(self._scenes_of(pixel, point, year, access)),
+            "cube": explain_cube(self._cube(pixel, year), pixel),
+            "map": explain_map(self._map(pixel, year), pixel),
+            "history": explain_history(history, pixel, year),
         }
+
+    def _label(self, pixel: Pixel, year: int) -> dict[str, Any]:
+        """Return class and year of the mask at a pixel, or why there is none."""
+        masks = [
+            mask.model_copy(update={"path": str(self.folder / "masks" / f"{mask.path}-{mask.year}")})
+            if mask.path in ABOUT
+            else mask
+            for mask in self.params.labels.masks
+        ]
+        labels = self.params.labels.model_copy(update={"masks": tuple(masks)})
+        geobox = grid_geobox(pixel.tile.zone, (pixel.row, pixel.col, 1, 1))
+        try:
+            found = label_tile(open_masks(labels, trust=self.access.trust, area=self.area), geobox, year, labels)
+        except EngineError as error:
+            return {"class": None, "cause": error.problem}
+        code = int(np.asarray(found.labels)[0, 0])
+        edge = {} if found.interior[0, 0] else {"edge": True}
+        return {"class": names(CLASSES)[code] if code else "unknown", "mask_year": found.mask_year, **edge}
 
 
 def _brief(told: dict[str, Any]) -> dict[str, Any]:
@@ -155,14 +217,7 @@ def _brief(told: dict[str, Any]) -> dict[str, Any]:
     if "lost_looks" in cube:
         found["lost_looks"] = cube["lost_looks"]
     found["reflectance"] = cube.get("composite")
-    return found | {"scenes": [_in_a_line(scene) for scene in told["scenes"]]}
-
-
-def _in_a_line(scene: dict[str, Any]) -> str:
-    line = f"{scene['date']} {scene['platform']} {scene['path_row']}"
-    if loss := scene.get("lost"):
-        return f"{line} lost: {loss['cause']}"
-    return line if scene["used"] is None else f"{line}: {', '.join(scene['said'])}"
+    return found | {"scenes": len(told["scenes"])}
 
 
 def open_asked(run: Path, trust: Trust) -> Asked:
@@ -171,33 +226,13 @@ def open_asked(run: Path, trust: Trust) -> Asked:
     Raises
     ------
     EngineError
-        If there is no run, or what its record names may not be read.
+        If there is no run, or its record is none.
     """
     folder, record, outputs = named_run(run, None, trust)
     trust = trust.with_roots(folder)
     params = recorded_config(folder, record)
     access = Access(trust, Signer(trust), params.cube.requests)
-    area = read_area(params.area, trust)
-    return Asked(folder=folder, record=record, outputs=outputs, params=params, area=area, access=access)
-
-
-def _label(params: RunParams, area: Area, pixel: Pixel, year: int, run: Path, trust: Trust) -> dict[str, Any]:
-    """Return class and year of the mask at a pixel, or why there is none."""
-    masks = [
-        mask.model_copy(update={"path": str(run / "masks" / f"{mask.path}-{mask.year}")})
-        if mask.path in ABOUT
-        else mask
-        for mask in params.labels.masks
-    ]
-    labels = params.labels.model_copy(update={"masks": tuple(masks)})
-    geobox = grid_geobox(pixel.tile.zone, (pixel.row, pixel.col, 1, 1))
-    try:
-        found = label_tile(open_masks(labels, trust=trust, area=area), geobox, year, labels)
-    except EngineError as error:
-        return {"class": None, "cause": error.problem}
-    code = int(np.asarray(found.labels)[0, 0])
-    edge = {} if found.interior[0, 0] else {"edge": True}
-    return {"class": names(CLASSES)[code] if code else "unknown", "mask_year": found.mask_year, **edge}
+    return Asked(folder=folder, record=record, outputs=outputs, params=params, access=access)
 
 
 def _lines(content: dict[str, Any]) -> Iterator[str]:

@@ -47,6 +47,7 @@ SUPPORTS = {
     "model",
     "naming",
     "observed",
+    "origin",
     "overview",
     "page",
     "page.folder",

@@ -162,9 +162,10 @@ def legend(kind: str, years: Sequence[int]) -> dict[str, Any]:
     if kind in ("loss_year", "gain_year"):
         colours = palette(kind, years)  # a change is dated by the first year after it, so never by the first of all
         return {"entries": [[str(year), _hex(colours[number])] for number, year in enumerate(years) if number]}
-    entries: tuple[Entry, ...] = {"class": CLASSES, "change": CHANGES}[kind]
+    entries: tuple[Entry, ...]
+    name, entries = ("change", CHANGES) if kind == "change" else ("class", CLASSES)
     shown = [entry for entry in entries if entry.code != OUTSIDE_AREA]
-    return {"entries": [[f"{kind}.{entry.code}", _hex(entry.colour)] for entry in shown]}
+    return {"entries": [[f"{name}.{entry.code}", _hex(entry.colour)] for entry in shown]}
 
 
 def _hex(colour: tuple[int, int, int]) -> str:

@@ -175,6 +175,21 @@
     const more = rest.length ? value.map((one) => el("details", null, el("summary", null, ...(flat.length ? [cell(flat[0], one[flat[0]]), ": "] : []), rest.map(nameOf).join(", ")), told(Object.fromEntries(rest.map((key) => [key, one[key]]))))) : [];
     return el("div", null, table, ...more);
   }
+  // What each scene of a year saw of a pixel, read from its source once it is opened.
+  function scenesOf(of, where, popup) {
+    const wait = el("p", null, text("reading"));
+    const part = el("details", { class: "scenes" }, el("summary", null, year(of), ": ", nameOf("scenes")), wait);
+    part.addEventListener("toggle", async () => {
+      try {
+        const answer = await fetch(`${where}&year=${of}`, { credentials: "same-origin" }), found = await answer.json();
+        wait.replaceWith(told(found.scenes || found));
+      } catch (error) {
+        wait.textContent = text("no_answer");
+      }
+      popup.update();
+    }, { once: true });
+    return part;
+  }
   map.on("click", (event) => { if (sketch.on) addVertex(event.latlng); else tell(event.latlng); });
   // Without a mouse: the arrow keys move the map, Enter asks for its middle, Escape goes back to the map.
   map.getContainer().addEventListener("keydown", (event) => {
@@ -194,8 +209,9 @@
     const lon = L.Util.wrapNum(at.lng, [-180, 180], true);
     const wait = content.appendChild(el("p", null, text("reading")));
     try {
-      const answer = await fetch(`${data.story}?lon=${lon.toFixed(6)}&lat=${at.lat.toFixed(6)}`, { credentials: "same-origin" });
-      wait.replaceWith(told(await answer.json()));
+      const where = `${data.story}?lon=${lon.toFixed(6)}&lat=${at.lat.toFixed(6)}`;
+      const answer = await fetch(where, { credentials: "same-origin" }), found = await answer.json();
+      wait.replaceWith(told(found), ...(found.years || []).map((one) => scenesOf(one.year, where, popup)));
     } catch (error) {
       wait.textContent = text("no_answer");
     }

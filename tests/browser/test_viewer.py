@@ -66,6 +66,9 @@ def test_a_click_tells_the_story_of_a_pixel(opened):
     text = opened.get(".leaflet-popup-content").text
     for word in ("clear looks", "probability", "2015", "2018", "scenes"):
         assert word in text
+    opened.click(".story details.scenes summary")
+    opened.until("return document.querySelectorAll('.story details.scenes td').length > 10")
+    assert any(word in opened.get(".story details.scenes").text for word in ("clear", "cloud", "cirrus"))
     opened.keep("viewer-story")
     assert opened.complaints() == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,23 @@ def test_a_pixel_is_shown_where_it_lies(tmp_path):
         near = {tuple(one) for one in image[max(0, py - 1) : py + 2, max(0, px - 1) : px + 2].reshape(-1, 4).tolist()}
         assert expected in near if expected else all(one[3] == 0 for one in near), (row, col)
     assert picture.pixel_m == pytest.approx(30, abs=0.1)
+
+
+def test_maps_as_edited_are_offered_once_there_are_some(tmp_path):
+    tiles = [Tile(48, 8, -16, (-32768, 18400, 64, 32)), Tile(48, 9, -16, (-32768, 18432, 64, 64))]
+    for tile in tiles:
+        for year in (2020, 2021):
+            write_class(tmp_path, tile, np.full(tile.shape, MANGROVE, np.uint8), year=year)
+    assert not only(find_layers(tmp_path, [2020, 2021]), "edited")
+    plain = tmp_path / "maps" / "2021"
+    shutil.copytree(plain, tmp_path / "maps_edited" / "2021", ignore=lambda _, names: [n for n in names if "c09" in n])
+    found = only(find_layers(tmp_path, [2020, 2021]), "edited")
+    assert [layer.id for layer in found] == ["edited-2020", "edited-2021"]
+    own = [[source.place.parent.parent.name for source in layer.tiles.values()] for layer in found]
+    assert own == [["maps", "maps"], ["maps_edited", "maps"]]
+    assert palette("edited", [2020]) == palette("class", [2020])
+    pictures = write_overviews(tmp_path / "images", found, group_tiles(found), most_bytes=10**6)
+    assert len(pictures) == 2
 
 
 def test_tiles_that_adjoin_share_a_picture_and_others_do_not(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
@@ -303,7 +304,7 @@ def test_points_are_right_and_wrong_of_both_classes_and_counted():
     scores = pd.DataFrame({name: draw.integers(0, 2, rows).astype(bool) for name in ("positive", "mapped")})
     scores = scores.assign(zone=48, grid_row=np.arange(rows), grid_col=7, year=2016, region="a", probability=0.25)
     scores = scores.assign(lon=np.linspace(104, 105, rows), lat=8.5)
-    found = judged_points(scores, most=50)
+    found = judged_points([scores], most=50)
     assert [layer["key"] for layer in found] == [
         f"points.{a}_{b}" for a in ("mangrove", "other") for b in ("right", "wrong")
     ]
@@ -312,7 +313,22 @@ def test_points_are_right_and_wrong_of_both_classes_and_counted():
     assert found[1]["total"] == len(missed)
     assert len(found[1]["points"]) == 50
     assert {lon for _, lon, _ in found[1]["points"]} <= set(missed["lon"].round(6))
-    assert found == judged_points(scores.sample(frac=1, random_state=1), most=50)
+    mixed = scores.sample(frac=1, random_state=1)
+    assert found == judged_points([mixed], most=50)
+
+
+def test_of_points_in_many_parts_no_more_are_held_than_are_shown():
+    held = []
+
+    def parts():
+        for number in range(40):
+            rows = pd.DataFrame({"grid_row": number * 100 + np.arange(100), "grid_col": 7, "zone": 48, "year": 2016})
+            yield rows.assign(positive=True, mapped=True, region="a", probability=0.5, lon=104.0, lat=8.5)
+            held.append(sum(len(of) for of in gc.get_objects() if isinstance(of, pd.DataFrame)))
+
+    found = judged_points(parts(), most=50)
+    assert (len(found[0]["points"]), found[0]["total"]) == (50, 4000)
+    assert max(held[1:]) - held[0] < 500
 
 
 OWN = {"origin": f"http://127.0.0.1:{PORT}", "sec-fetch-site": "same-origin", TOKEN: "only the page"}

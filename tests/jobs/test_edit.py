@@ -18,6 +18,7 @@ from engine.area import read_area
 from engine.edits import add_edits, check_edits
 from engine.grid import pixel_hectares, tiles_of
 from engine.kernels.edits import apply_edits
+from engine.overview import find_layers
 from engine.params import AreaParams
 from engine.sample import read_part
 from engine.splits import block_ids
@@ -66,6 +67,21 @@ def maps(job: Job, year: int, tile: str) -> tuple[np.ndarray, np.ndarray, np.nda
         before = data["class"].values
     with open_store(job.run / "maps_edited" / str(year) / f"{tile}.zarr") as data:
         return before, data["edit"].values, data["class"].values
+
+
+def maps_alone(job: Job, year: int, tile: str) -> np.ndarray:
+    with open_store(job.run / "maps" / str(year) / f"{tile}.zarr") as data:
+        return data["class"].values
+
+
+def test_maps_as_edited_are_a_layer_to_look_at(edited):
+    layers = {layer.id: layer for layer in find_layers(edited.run, [2016, 2017])}
+    for year in (2016, 2017):
+        for tile, source in layers[f"edited-{year}"].tiles.items():
+            store = edited.run / "maps_edited" / str(year) / f"{tile}.zarr"
+            expected = maps(edited, year, tile)[2] if store.exists() else maps_alone(edited, year, tile)
+            with rasterio.open(source.place) as tif:
+                assert np.array_equal(tif.read(source.band), expected)
 
 
 def test_the_map_stays_and_the_edited_one_is_another_product(edited, finished):
