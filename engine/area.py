@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -13,6 +14,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pyogrio
 import shapely
 from rasterio.features import rasterize
@@ -31,6 +33,11 @@ STUDY_HOLD_OUT = ("Vietnam2", "Myanmar3", "Cuba2", "India")
 MOST_REGIONS = 65_535
 """What a uint16 of region codes tells apart."""
 
+MOST_FEATURES = 1_000_000
+"""Of a file of polygons."""
+
+_PARQUETS = (".parquet", ".geoparquet")
+_GIVE = "give a GeoJSON, GeoPackage, shapefile, KML or GeoParquet"
 _KM_PER_DEGREE = 111.32  # WGS84 equator, 2 pi 6378.137 km / 360
 
 
@@ -226,31 +233,68 @@ def _square(longitude: float, latitude: float, size_km: float) -> BaseGeometry:
     return box(longitude - half_lon, latitude - half_lat, longitude + half_lon, latitude + half_lat)
 
 
-def read_degrees(path: Path, *, what: str) -> gpd.GeoDataFrame:
+def read_degrees(path: Path, *, what: str, columns: Sequence[str], most: int = MOST_FEATURES) -> gpd.GeoDataFrame:
     """Read all layers of a vector file, its geometries in degrees.
+
+    Parameters
+    ----------
+    path : Path
+        ``Trust.path`` must have allowed it.
+    what : str
+        Setting that named the file, for messages.
+    columns : sequence of str
+        Those to read, where they are there.
+    most : int
+        Features of all layers.
 
     Raises
     ------
     ConfigError
-        If the file is unreadable, not what its name says, or has no coordinate system.
+        If the file is unreadable, not what its name says, has more features, or no coordinate system.
     """
     if not path.is_file():
         raise ConfigError(f"{what} {path} does not exist", fix="paths start from the folder the command runs in")
     try:
-        if not is_plain_vector(path):
-            raise ValueError("not a file of its kind")
-        if path.suffix.lower() in (".parquet", ".geoparquet"):
-            frames = [gpd.read_parquet(path)]
-        else:  # a folder of a KML is a layer
-            frames = [gpd.read_file(path, layer=layer) for layer, kind in pyogrio.list_layers(path) if kind]
+        plain = is_plain_vector(path)
+        frames = list(_frames(path, columns, most)) if plain else []
     except Exception as error:
         raise ConfigError(
-            f"{what} {path.name} cannot be read as polygons ({type(error).__name__})",
-            fix="give a GeoJSON, GeoPackage, shapefile, KML or GeoParquet",
+            f"{what} {path.name} cannot be read as polygons ({type(error).__name__})", fix=_GIVE
         ) from error
+    if not plain:
+        held = "not what its name says, or holds more than plain tables (views, triggers, computed columns)"
+        raise ConfigError(f"{what} {path.name} cannot be read as polygons: it is {held}", fix=_GIVE)
+    if sum(map(len, frames)) > most:
+        raise ConfigError(f"{what} {path.name} has more than {most:,} features", fix="join or split them")
     if not all(isinstance(frame, gpd.GeoDataFrame) and frame.crs for frame in frames) or not frames:
         raise ConfigError(f"{what} {path.name} has no coordinate system", fix="add a .prj or crs")
     return pd.concat([frame.to_crs(4326) for frame in frames], ignore_index=True)
+
+
+def _frames(path: Path, columns: Sequence[str], most: int) -> Iterator[gpd.GeoDataFrame]:
+    """Yield the layers of a vector file, up to one feature too many."""
+    if path.suffix.lower() in _PARQUETS:
+        about = pq.read_metadata(path)
+        primary = json.loads((about.metadata or {})[b"geo"])["primary_column"]
+        there = about.schema.to_arrow_schema().names
+        if about.num_rows > most:
+            raise ValueError(f"{about.num_rows} rows")
+        yield gpd.read_parquet(path, columns=[primary, *(name for name in columns if name in there)])
+        return
+    for layer, kind in pyogrio.list_layers(path):  # a folder of a KML is one
+        if kind:
+            frame = pyogrio.read_dataframe(path, layer=layer, columns=list(columns), max_features=most + 1)
+            most -= len(frame)
+            yield frame
+            if most < 0:
+                return
+
+
+def _columns_of(path: Path) -> list[str]:
+    if path.suffix.lower() in _PARQUETS:
+        return pq.read_schema(path).names
+    layers = (layer for layer, kind in pyogrio.list_layers(path) if kind)
+    return list(dict.fromkeys(name for layer in layers for name in pyogrio.read_info(path, layer=layer)["fields"]))
 
 
 def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -> dict[str, BaseGeometry]:
@@ -273,11 +317,11 @@ def read_polygons(path: Path, *, name_field: str | None, name: str, what: str) -
         If the file is unreadable, not what its name says, has no coordinate system, no polygon, no such column,
         or more than ``MOST_REGIONS`` parts.
     """
-    frame = read_degrees(path, what=what)
+    frame = read_degrees(path, what=what, columns=[name_field] if name_field is not None else [])
     if name_field is not None and name_field not in frame:
         raise ConfigError(
             f"{what}: column {name_field!r} is not in {path.name}",
-            fix="columns are " + ", ".join(column for column in map(str, frame.columns) if column != "geometry"),
+            fix="columns are " + ", ".join(name for name in _columns_of(path) if name != "geometry"),
         )
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
     if frame.empty:

@@ -39,6 +39,9 @@ KINDS: Final = {"add": ADDED, "remove": REMOVED, "unsure": UNSURE}
 COLUMNS: Final = ("kind", "from_year", "to_year", "note", "author", "version", "added")
 """Of a version, beside the polygons: years are whole numbers, or none where open."""
 
+ASKED: Final = COLUMNS[:5]
+"""Those that people fill in."""
+
 SUFFIXES: Final = (".gpkg", ".geojson", ".json", ".fgb")
 MOST_BYTES: Final = 2**26
 MOST_POLYGONS: Final = 20_000
@@ -123,7 +126,8 @@ def read_edits(path: Path) -> gpd.GeoDataFrame:
     try:
         size = path.stat().st_size
         if path.suffix.lower() not in SUFFIXES or not is_plain_vector(path):
-            raise ConfigError(f"edits {path.name} is no {', '.join(SUFFIXES)}, or not what its name says", fix=_DRAW)
+            held = "not what its name says, or holds views, triggers or computed columns"
+            raise ConfigError(f"edits {path.name} is no {', '.join(SUFFIXES)}, or {held}", fix=_DRAW)
     except OSError as error:
         raise ConfigError(f"edits {path} cannot be read ({error.strerror})", fix="check the path") from error
     if size > MOST_BYTES:
@@ -134,7 +138,7 @@ def read_edits(path: Path) -> gpd.GeoDataFrame:
         raise ConfigError(f"edits {path.name} cannot be read ({type(error).__name__})", fix=_DRAW) from error
     _check_count(sum(counts))
     try:
-        frame = read_degrees(path, what="edits")
+        frame = read_degrees(path, what="edits", columns=ASKED, most=MOST_POLYGONS)
     except EngineError:
         raise
     except Exception as error:  # of PROJ, for a coordinate system that has no place on Earth
@@ -264,7 +268,7 @@ def read_layer(run: Path) -> Layer | None:
     [(name, sha256)] = marker["files"].items()
     if name != path.name or bytes_sha256(path) != sha256:
         raise StoreError(f"{path} is not as it was written", fix="restore it from a copy")
-    frame = read_degrees(path, what="edits")
+    frame = read_degrees(path, what="edits", columns=COLUMNS, most=MOST_POLYGONS)
     checked = check_edits(frame) if len(frame) else frame
     for name in ("version", "added"):
         checked[name] = frame[name].to_numpy()
@@ -339,9 +343,8 @@ def undo_edits(run: Path, *, author: str) -> Layer:
 def _from_geojson(features: Mapping[str, Any]) -> gpd.GeoDataFrame:
     try:
         _check_count(len(features["features"]))
-        asked = (*COLUMNS[:4], "author")
         listed = [
-            {"geometry": one["geometry"], "properties": {name: one["properties"].get(name) for name in asked}}
+            {"geometry": one["geometry"], "properties": {name: one["properties"].get(name) for name in ASKED}}
             for one in features["features"]
         ]
         return gpd.GeoDataFrame.from_features(listed, crs="EPSG:4326")

@@ -16,11 +16,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import batched
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +32,8 @@ from shapely.geometry.base import BaseGeometry
 import engine
 from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item, years_of
 from engine.classify import as_asked
-from engine.files import bytes_sha256, write_bytes, write_text
+from engine.errors import StoreError
+from engine.files import bytes_sha256, replacing, write_text
 from engine.grid import PIXEL_M, Tile
 from engine.history_tasks import HISTORY_LAYERS, change_path, history_paths
 from engine.landsat import BANDS
@@ -60,6 +63,9 @@ from engine.trust import redact, unsigned
 
 CATALOG: Final = "catalog.json"
 TABLE: Final = "items.parquet"
+
+MOST_BYTES: Final = 2**25
+"""Of an item; 40 years of a tile link some 2 000 scenes."""
 
 STAC_VERSION: Final = "1.1.0"
 _SCHEMA: Final = "https://stac-extensions.github.io/{}/schema.json".format
@@ -93,12 +99,19 @@ _MEDIA: Final = {
     ".vrt": "application/xml",
     ".qml": "application/xml",
 }
+_ITEM_FILES: Final = (".json", ".geojson", ".ndjson", ".jsonl", ".parquet", ".geoparquet")
 _LANDSAT: Final = {
     "name": "U.S. Geological Survey",
     "description": "Landsat Collection 2 Level 2 surface reflectance",
     "roles": ["producer", "licensor"],
     "url": "https://www.usgs.gov/landsat-missions/landsat-collection-2",
 }
+
+_AT_ONCE: Final = 256
+"""Items made at a time."""
+
+_ROWS_AT_ONCE: Final = 1024
+_TIMES: Final = ("datetime", "start_datetime", "end_datetime")
 
 Link = dict[str, str]
 Source = tuple[str, str, str]
@@ -177,49 +190,92 @@ class _Output:
     extensions: Sequence[str] = ()
 
 
+class _Told(NamedTuple):
+    """What a collection tells of an item."""
+
+    id: str
+    title: str
+    bbox: Sequence[float] | None
+    start: str
+    end: str
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> _Told:
+        told = item["properties"]
+        return cls(item["id"], told["title"], item.get("bbox"), told["start_datetime"], told["end_datetime"])
+
+
 def write_catalog(run: Finished) -> Path:
     """Write the catalog of a run over that of an earlier command, and return its root.
+
+    Of what lies in the folder already only documents that carry the mark of a run are deleted.
 
     Raises
     ------
     StoreError
-        If it cannot be written, or an output does not answer.
+        If it cannot be written, a folder of it is a link, or an output does not answer.
     """
-    documents = catalog_documents(run)
-    for name, document in documents.items():
+    for folder in (run.stac, *(run.stac / product for product in PRODUCTS)):
+        if folder.is_symlink():
+            raise StoreError(f"{folder} is a link, and no catalog is written through one", fix="remove it")
+    written: dict[str, bool] = {}
+    for name, document in catalog_documents(run):
         write_text(run.stac / name, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    items = [document for document in documents.values() if document["type"] == "Feature"]
-    write_table(items, run.stac / TABLE)
-    for path in run.stac.rglob("*.json"):
-        if path.relative_to(run.stac).as_posix() not in documents:  # of what is there no more
-            path.unlink()
+        written[name] = document["type"] == "Feature"
+    write_table([run.stac / name for name, is_item in written.items() if is_item], run.stac / TABLE)
+    for product in PRODUCTS:
+        for path in (run.stac / product).glob("*.json"):
+            if f"{product}/{path.name}" not in written and _is_ours(path, product):  # of what is there no more
+                path.unlink()
     return run.stac / CATALOG
 
 
-def catalog_documents(run: Finished) -> dict[str, dict[str, Any]]:
-    """Return every document of a run's catalog by its path below ``RUN/stac``."""
-    items: dict[str, list[dict[str, Any]]] = {product: [] for product in PRODUCTS}
-    parts = run.plan.tile_years
-    for item in each(lambda part: _cube(run, part), parts, within=run.outputs):
-        items["cubes"] += [item] if item else []
-    if run.params.train.source == "here":
-        for item in each(lambda part: _sample(run, part), parts, within=run.outputs):
-            items["samples"] += [item] if item else []
-    items["models"] = list(_models(run))
-    for item in each(lambda part: _map(run, part), parts, within=run.outputs):
-        items["maps"] += [item] if item else []
-    for item in each(lambda tile: _history(run, tile), run.plan.tiles, within=run.outputs):
-        items["histories"] += [item] if item else []
-    pairs = [(tile, pair) for tile in run.plan.tiles for pair in run.pairs]
-    for item in each(lambda one: _change(run, *one), pairs, within=run.outputs):
-        items["changes"] += [item] if item else []
-    items["summaries"] = [_summary(run)]
-    documents: dict[str, dict[str, Any]] = {CATALOG: _root(run, [name for name, some in items.items() if some])}
-    for product, some in items.items():
-        if some:
-            documents[f"{product}/collection.json"] = _collection(run, product, some)
-            documents |= {f"{product}/{item['id']}.json": item for item in some}
-    return documents
+def _is_ours(path: Path, product: str) -> bool:
+    """Tell whether a file is a document that some run's catalog left in the folder of a product."""
+    try:
+        if path.is_symlink() or path.stat().st_size > MOST_BYTES:
+            return False
+        content = json.loads(path.read_text(encoding="utf-8"))
+        told = content["properties"] if content["type"] == "Feature" else content
+        named = path.stem == (content["id"] if content["type"] == "Feature" else "collection")
+        return named and told["mangroves:product"] == product and "mangroves:run" in told
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def catalog_documents(run: Finished) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every document of a run's catalog with its path below ``RUN/stac``: a collection after its items."""
+    products = []
+    for product in PRODUCTS:
+        told = []
+        for item in _items(run, product):
+            yield f"{product}/{item['id']}.json", item
+            told.append(_Told.of(item))
+        if told:
+            products.append(product)
+            yield f"{product}/collection.json", _collection(run, product, told)
+    yield CATALOG, _root(run, products)
+
+
+def _items(run: Finished, product: str) -> Iterator[dict[str, Any]]:
+    """Yield the items of a product; few are held at a time."""
+    parts, tiles = run.plan.tile_years, run.plan.tiles
+    sampled = parts if run.params.train.source == "here" else ()
+    made: dict[str, tuple[Callable[[Any], dict[str, Any] | None], Iterable[Any]]] = {
+        "cubes": (partial(_cube, run), parts),
+        "samples": (partial(_sample, run), sampled),
+        "maps": (partial(_map, run), parts),
+        "histories": (partial(_history, run), tiles),
+        "changes": (lambda one: _change(run, *one), ((tile, pair) for tile in tiles for pair in run.pairs)),
+    }
+    if product == "models":
+        yield from _models(run)
+    elif product == "summaries":
+        yield _summary(run)
+    else:
+        make, of = made[product]
+        for some in batched(of, _AT_ONCE):
+            yield from filter(None, each(make, some, within=run.outputs))
 
 
 # --- products ----------------------------------------------------------------------------------------------------
@@ -350,8 +406,9 @@ def _map(run: Finished, part: TileYear) -> dict[str, Any] | None:
                         "assets": ["probability"],
                         "rescale": [[0, PROBABILITY_SCALE]],
                         "nodata": PROBABILITY_MISSING,
+                        # Of every value that rescaling gives: one without a colour is drawn transparent.
                         "colormap": {
-                            str(round(255 * value)): [*colour, 255] for value, colour in PROBABILITY_RAMP.stops
+                            str(value): [*colour, 255] for value, colour in enumerate(PROBABILITY_RAMP.colours(256))
                         },
                         "resampling": "nearest",
                     },
@@ -758,8 +815,9 @@ def _scene_links(run: Finished, scenes: Iterable[Scene]) -> list[Link]:
     if len(search.catalogs) == 1:
         [catalog] = search.catalogs
         plain = unsigned(PLANETARY_COMPUTER if catalog == "planetary-computer" else catalog).rstrip("/")
-        if "://" in plain and not Path(plain).suffix:  # an API, whose items lie there (OGC API - Features)
-            api = f"{plain}/collections/{search.collection}/items/"
+        # An API, whose items lie there (OGC API - Features), unless it is a file: v1.0 and host.example end in none.
+        if "://" in plain and Path(urlsplit(plain).path).suffix.lower() not in _ITEM_FILES:
+            api = f"{plain}/collections/{quote(search.collection, safe='')}/items/"
     return [
         _source_link(
             run,
@@ -815,12 +873,11 @@ def _root(run: Finished, products: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _collection(run: Finished, product: str, items: Sequence[_Told]) -> dict[str, Any]:
     title, about = PRODUCTS[product]
     masks = run.record["masks"]
-    boxes = [item["bbox"] for item in items if item.get("bbox")] or [[-180.0, -90.0, 180.0, 90.0]]
+    boxes = [item.bbox for item in items if item.bbox] or [[-180.0, -90.0, 180.0, 90.0]]
     whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
-    times = [item["properties"] for item in items]
     licence = run.params.about.licence
     owed = "" if licence != "other" else " Their licence is not stated: whoever made them sets about.licence."
     return {
@@ -834,18 +891,17 @@ def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]])
         "providers": _providers(run),
         "sci:citation": citation(run.record, run.params),
         "keywords": ["mangrove", "Landsat", product],
+        "mangroves:product": product,
+        "mangroves:run": run.params.name,
         "extent": {
             "spatial": {"bbox": [whole]},
-            "temporal": {
-                "interval": [[min(t["start_datetime"] for t in times), max(t["end_datetime"] for t in times)]]
-            },
+            "temporal": {"interval": [[min(item.start for item in items), max(item.end for item in items)]]},
         },
         "links": [
             {"rel": "root", "href": f"../{CATALOG}", "type": "application/json"},
             {"rel": "parent", "href": f"../{CATALOG}", "type": "application/json"},
             *(
-                {"rel": "item", "href": f"./{item['id']}.json", "type": "application/geo+json"}
-                | {"title": item["properties"]["title"]}
+                {"rel": "item", "href": f"./{item.id}.json", "type": "application/geo+json", "title": item.title}
                 for item in items
             ),
         ],
@@ -855,52 +911,49 @@ def _collection(run: Finished, product: str, items: Sequence[Mapping[str, Any]])
 # --- stac-geoparquet ---------------------------------------------------------------------------------------------
 
 
-def write_table(items: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write items as one stac-geoparquet file: a row an item, properties as columns.
+def write_table(items: Sequence[Path], path: Path) -> None:
+    """Write the documents of items as one stac-geoparquet file: a row an item, properties as columns.
 
-    Links stay as they are in the items, relative to the folder of the item's collection.
+    Links stay as they are in the items, relative to the folder of the item's collection. Documents are read twice, some
+    at a time: for the columns there are, and to be written.
 
     References
     ----------
     stac-geoparquet 1.1.0, https://github.com/stac-utils/stac-geoparquet/blob/main/spec/stac-geoparquet-spec.md.
     """
-    times = ("datetime", "start_datetime", "end_datetime")
-    rows = []
-    for item in items:
-        properties = {
-            name: dt.datetime.fromisoformat(value) if name in times and value else value
-            for name, value in item["properties"].items()
-        }
-        geometry = item.get("geometry")
-        box = item.get("bbox")
-        rows.append(
-            {name: item[name] for name in ("type", "stac_version", "stac_extensions", "id", "collection")}
-            | {"geometry": None if geometry is None else shapely.to_wkb(shapely.geometry.shape(geometry))}
-            | {"bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) if box else None}
-            | {name: item[name] for name in ("links", "assets")}
-            | properties
-        )
-    table = pa.Table.from_pylist(rows, _schema_of(rows, times))
+    schema = pa.schema([])
+    for some in batched(items, _ROWS_AT_ONCE):
+        found = _schema_of([_row(item) for item in some])
+        schema = pa.unify_schemas([schema, found], promote_options="permissive")
     geo = {
         "version": "1.1.0",
         "primary_column": "geometry",
         "columns": {"geometry": {"encoding": "WKB", "geometry_types": []}},
     }
-    told = {"geo": json.dumps(geo), "stac-geoparquet": json.dumps({"version": "1.1.0"})}
-    content = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(told), content, compression="zstd")
-    write_bytes(path, content.getvalue().to_pybytes())
+    schema = schema.with_metadata({"geo": json.dumps(geo), "stac-geoparquet": json.dumps({"version": "1.1.0"})})
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for some in batched(items, _ROWS_AT_ONCE):
+            writer.write_table(pa.Table.from_pylist([_row(item) for item in some], schema))
 
 
-def _schema_of(rows: Sequence[Mapping[str, Any]], times: Sequence[str]) -> pa.Schema:
+def _row(path: Path) -> dict[str, Any]:
+    item = json.loads(path.read_text(encoding="utf-8"))
+    properties = {
+        name: dt.datetime.fromisoformat(value) if name in _TIMES and value else value
+        for name, value in item["properties"].items()
+    }
+    geometry, box = item.get("geometry"), item.get("bbox")
+    return (
+        {name: item[name] for name in ("type", "stac_version", "stac_extensions", "id", "collection")}
+        | {"geometry": None if geometry is None else shapely.to_wkb(shapely.geometry.shape(geometry))}
+        | {"bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)) if box else None}
+        | {name: item[name] for name in ("links", "assets")}
+        | properties
+    )
+
+
+def _schema_of(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
     """Return the columns that any row has, each of the one type that holds all its values."""
+    fixed = {**dict.fromkeys(_TIMES, pa.timestamp("us", "UTC")), "geometry": pa.binary()}
     names = dict.fromkeys(name for row in rows for name in row)
-    fields = []
-    for name in names:
-        if name in times:
-            fields.append(pa.field(name, pa.timestamp("us", "UTC")))
-        elif name == "geometry":
-            fields.append(pa.field(name, pa.binary()))
-        else:
-            fields.append(pa.field(name, pa.infer_type([row.get(name) for row in rows])))
-    return pa.schema(fields)
+    return pa.schema([(name, fixed.get(name) or pa.infer_type([row.get(name) for row in rows])) for name in names])

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
+import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -52,6 +55,15 @@ _VECTOR_HEADS: Final = {
 _VECTOR_HEAD_BYTES: Final = 2**16  # GDAL looks for its marks in the first 1 to 6 KB
 _POINTS_ELSEWHERE: Final = {b"{": (b"gdal_streamed_alg", b"<OGR"), b"<": (b"<OGR", b"opengis.net/gml")}
 """Marks of JSON that is a command line (GDALG), of virtual and WFS sources, of GML, which fetches its schema."""
+
+_SCHEMA_SECONDS: Final = 5.0
+_MOST_HELD: Final = 10_000
+"""Tables, indexes and triggers of a GeoPackage."""
+
+_NAME: Final = r"(?:\"(?:[^\"]|\"\")*\"|\w+)"
+_TABLE: Final = re.compile(rf"CREATE (?:TABLE |VIRTUAL TABLE {_NAME} USING rtree ?\()")
+_INDEX: Final = re.compile(r"CREATE (?:UNIQUE )?INDEX ")
+_TRIGGER: Final = re.compile(r"CREATE TRIGGER [\"'\[]?(?:rtree_|trigger_(?:insert|delete)_feature_count_|gpkg_)")
 
 _STORE: Final = re.compile(
     r"(?:s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
@@ -188,23 +200,61 @@ def is_plain_vector(path: Path) -> bool:
     """Tell whether a vector file is what its name says, and so can be read without reaching any other file or host.
 
     GDAL goes by content under any name, and some contents only say where to read: a virtual source, a pipeline of
-    commands in JSON, an archive of either. pyogrio takes ``!`` and ``;`` in a path for marks of its own.
+    commands in JSON, an archive of either. A GeoPackage may bring queries, which never need to end: see
+    ``_holds_tables_alone``. pyogrio takes ``!`` and ``;`` in a path for marks of its own.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     """
-    beginning = _VECTOR_HEADS.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    beginning = _VECTOR_HEADS.get(suffix)
     with path.open("rb") as file:
         head = file.read(_VECTOR_HEAD_BYTES)
     if beginning is None or set("!;") & set(str(path)):
         return False
     if len(beginning) > 1:
-        return head.startswith(beginning)
+        return head.startswith(beginning) and (suffix != ".gpkg" or _holds_tables_alone(path))
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     plain = text.startswith(beginning) and not any(mark in text for mark in _POINTS_ELSEWHERE[beginning])
     return plain and (beginning == b"{" or b"<kml" in text)
+
+
+def _holds_tables_alone(path: Path) -> bool:
+    """Tell whether a GeoPackage is rows and nothing that is computed when they are read.
+
+    A view is a query, and one that recurs never ends. Allowed are tables without computed columns, indexes, R-trees and
+    the triggers that keep R-trees and counts, which only writing fires.
+
+    References
+    ----------
+    OGC GeoPackage 1.3, annexes F.3 (R-tree) and D (triggers); SQLite, "Defense Against The Dark Arts".
+    """
+    waiting = path.with_name(f"{path.name}-wal")
+    fixed = "" if waiting.exists() and waiting.stat().st_size else "&immutable=1"
+    end = time.monotonic() + _SCHEMA_SECONDS
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{fixed}", uri=True)) as database:
+            database.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+            asked = "SELECT type, name, substr(sql, 1, 400) FROM sqlite_master LIMIT ?"
+            held = database.execute(asked, (_MOST_HELD + 1,)).fetchall()
+            if len(held) > _MOST_HELD or not all(_is_known(*one) for one in held):
+                return False
+            computed = "SELECT count(*) FROM pragma_table_xinfo(?) WHERE hidden > 1"
+            tables = [name for kind, name, sql in held if kind == "table" and sql.startswith("CREATE TABLE ")]
+            return not any(database.execute(computed, (name,)).fetchone()[0] for name in tables)
+    except sqlite3.Error:
+        return False
+
+
+def _is_known(kind: object, name: object, sql: object) -> bool:
+    # SQLite goes by the text alone, and writes its first words itself; an index that it made has none.
+    if sql is None:
+        return kind == "index"
+    forms = {"table": _TABLE, "index": _INDEX, "trigger": _TRIGGER}
+    form = forms.get(str(kind))
+    return form is not None and isinstance(name, str) and isinstance(sql, str) and form.match(sql) is not None
 
 
 def redact(text: str) -> str:

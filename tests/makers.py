@@ -1,13 +1,16 @@
-"""Small scenes written as real COG-like files, for tests of reading."""
+"""Small scenes written as real COG-like files, and GeoPackages that bring queries, for tests of reading."""
 
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pystac
 import rasterio
@@ -178,3 +181,32 @@ def item_of(scene: Scene) -> pystac.Item:
 
 def utc(year: int, month: int, day: int, hour: int = 3, minute: int = 0, second: int = 0) -> dt.datetime:
     return dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS fid, NULL AS geom FROM n"
+"""A query that never ends."""
+
+QUERIES = {
+    "view": [f"CREATE VIEW more AS {ENDLESS}"],
+    "layer that is a view": ["ALTER TABLE drawn RENAME TO old", f"CREATE VIEW drawn AS {ENDLESS}"],
+    "view that says it is a table": [
+        f"CREATE VIEW more AS {ENDLESS}",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET type = 'table' WHERE name = 'more'",
+    ],
+    "trigger": [f"CREATE TRIGGER mine AFTER INSERT ON drawn BEGIN {ENDLESS}; END"],
+    "computed column": ["ALTER TABLE drawn ADD COLUMN heavy AS (hex(zeroblob(400000000)))"],
+    "other virtual table": ["CREATE VIRTUAL TABLE words USING fts5(a)"],
+}
+"""What a GeoPackage may bring that is computed when it is read -> statements that bring it."""
+
+
+def write_hostile_geopackage(path: Path, what: str) -> None:
+    """Write a layer ``drawn`` of one polygon, and one of ``QUERIES``."""
+    frame = gpd.GeoDataFrame({"kind": ["add"]}, geometry=[box(104.8, 8.6, 104.9, 8.7)], crs=4326)
+    frame.to_file(path, layer="drawn")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA legacy_alter_table = ON")
+        with database:
+            for statement in QUERIES[what]:
+                database.execute(statement)

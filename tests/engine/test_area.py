@@ -14,11 +14,12 @@ from pyproj import Geod
 from rasterio.features import rasterize
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 
-from engine.area import STUDY_HOLD_OUT, Area, Region, read_area, region_codes, study_regions, wrap
+from engine.area import STUDY_HOLD_OUT, Area, Region, read_area, read_degrees, region_codes, study_regions, wrap
 from engine.errors import ConfigError, TrustError
 from engine.grid import Tile, lonlat_of, pixel_hectares, tiles_of, to_zone
 from engine.params import AreaParams
 from engine.trust import Trust
+from tests.makers import write_hostile_geopackage
 
 GEOD = Geod(ellps="WGS84")
 FIJI = (179.9, -16.9, -179.9, -16.7)
@@ -165,7 +166,7 @@ def test_bad_area_files_are_told_in_one_line(tmp_path: Path, frame: gpd.GeoDataF
     virtual += "</OGRVRTLayer></OGRVRTDataSource>"
     command = json.dumps({"type": "gdal_streamed_alg", "command_line": f"gdal vector pipeline ! read {points}"})
     cases = {
-        write(tmp_path / "roads.txt", "no polygons here"): "roads.txt cannot be read as polygons .*GeoPackage",
+        write(tmp_path / "roads.txt", "no polygons here"): "roads.txt cannot be read as polygons: .*GeoPackage",
         write(tmp_path / "empty.geojson", json.dumps({"type": "FeatureCollection", "features": []})): "empty.geojson",
         write(tmp_path / "sly.geojson", virtual): "sly.geojson cannot be read as polygons",
         write(tmp_path / "command.geojson", command): "command.geojson cannot be read as polygons",
@@ -183,6 +184,26 @@ def test_bad_area_files_are_told_in_one_line(tmp_path: Path, frame: gpd.GeoDataF
         read_area(AreaParams(file=str(good), name_field="nmae"), trust)
     with pytest.raises(TrustError, match="outside the allowed folders"):
         read_area(AreaParams(file=str(good)), Trust())
+
+
+@pytest.mark.timeout(20)
+def test_a_geopackage_whose_layer_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "endless.gpkg"
+    write_hostile_geopackage(path, "layer that is a view")
+    with pytest.raises(ConfigError, match="holds more than plain tables"):
+        read_area(AreaParams(file=str(path)), Trust().with_roots(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.parquet"])
+def test_only_so_many_features_and_the_column_asked_for_are_read(
+    tmp_path: Path, frame: gpd.GeoDataFrame, name: str
+) -> None:
+    path = tmp_path / name
+    wide = frame.assign(other="x")
+    wide.to_parquet(path) if name.endswith("parquet") else wide.to_file(path)
+    assert set(read_degrees(path, what="area.file", columns=["site", "none"])) == {"site", "geometry"}
+    with pytest.raises(ConfigError, match=r"more than 2 features|cannot be read as polygons"):
+        read_degrees(path, what="area.file", columns=[], most=2)
 
 
 def named(path: Path, names: list[str]) -> Area:

@@ -27,6 +27,7 @@ from engine.edits import (
 )
 from engine.errors import ConfigError, StoreError
 from engine.grid import Tile, lonlat_of, to_zone
+from tests.makers import write_hostile_geopackage
 
 TILE = Tile(48, 8, -16, (-32600, 16500, 40, 50))
 
@@ -99,6 +100,7 @@ def test_a_polygon_that_crosses_itself_is_repaired_and_the_antimeridian_cut():
     assert found.geometry.iloc[1].bounds[::2] == (-180, 180)
 
 
+@pytest.mark.timeout(20)
 def test_hostile_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plain = tmp_path / "drawn.geojson"
     drawn(SQUARE).to_file(plain)
@@ -106,7 +108,8 @@ def test_hostile_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "b.geojson").write_text('{"type": "gdal_streamed_alg", "command_line": "x"}')
     (tmp_path / "c.gpkg").write_text("<OGRVRTDataSource/>")
     (tmp_path / "d.shp").write_bytes(b"\0\0\x27\x0a")
-    for name in ("a.vrt", "b.geojson", "c.gpkg", "d.shp", "none.gpkg"):
+    write_hostile_geopackage(tmp_path / "e.gpkg", "layer that is a view")
+    for name in ("a.vrt", "b.geojson", "c.gpkg", "d.shp", "e.gpkg", "none.gpkg"):
         with pytest.raises(ConfigError, match=r"not what its name says|cannot be read"):
             read_edits(tmp_path / name)
     for limit, message in (("BYTES", "larger than"), ("POLYGONS", "1 edits, more than 0"), ("VERTICES", "5 vertices")):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pytest
+from shapely.geometry import box
 
 from engine.errors import TrustError
 from engine.trust import Trust, is_plain_vector, redact, safe_name, unsigned
+from tests.makers import ENDLESS, QUERIES, write_hostile_geopackage
 
 BLOB = "https://landsateuwest.blob.core.windows.net/landsat-c2/a.tif"
 
@@ -344,3 +349,32 @@ def test_an_archive_is_no_plain_vector_file_whatever_is_in_it(tmp_path: Path) ->
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr("a.vrt", virtual(tmp_path / "other.geojson"))
         assert not is_plain_vector(tmp_path / name)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("what", QUERIES)
+def test_a_geopackage_that_brings_queries_is_no_plain_vector_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a b#1?.gpkg"
+    write_hostile_geopackage(path, what)
+    assert not is_plain_vector(path)
+
+
+def test_a_geopackage_of_tables_is_plain_also_while_a_gis_has_it_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a b#1?.gpkg"
+    square = gpd.GeoDataFrame({"kind": ["add"]}, geometry=[box(104.8, 8.6, 104.9, 8.7)], crs=4326)
+    for layer in ("drawn", 'it\'s "mine"'):
+        square.to_file(path, layer=layer)
+    content = path.read_bytes()
+    assert is_plain_vector(path)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == content
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE layer_styles (id INTEGER PRIMARY KEY, styleQML TEXT)")
+        assert is_plain_vector(path)
+        database.execute(f"CREATE VIEW more AS {ENDLESS}")
+        assert not is_plain_vector(path)
+    monkeypatch.setattr("engine.trust._MOST_HELD", 9)
+    assert not is_plain_vector(path)

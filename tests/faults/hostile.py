@@ -31,6 +31,7 @@ from engine.train import fit
 from tests.engine.loopback import Call, Loopback, Reply
 from tests.engine.samples import make_sample
 from tests.jobs.calls import Answer, Job, mangroves
+from tests.makers import write_hostile_geopackage
 
 SECRET = "canary-content-7f3a"
 
@@ -400,6 +401,12 @@ CASES |= {
             )
             and None
         ),
+    ),
+    "area: a GeoPackage whose layer never ends": _area(
+        "a.gpkg", lambda path, bait: write_hostile_geopackage(path, "layer that is a view")
+    ),
+    "mask: a GeoPackage whose layer never ends": _mask(
+        "m.gpkg", lambda path, bait: write_hostile_geopackage(path, "layer that is a view")
     ),
     "area: nested without end": _area("a.geojson", lambda path, bait: path.write_text('{"a":' + deep() + "}") and None),
 }

@@ -6,6 +6,8 @@ import asyncio
 import datetime as dt
 import hashlib
 import json
+import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ import rustac
 from pyproj import Geod
 from rio_cogeo.cogeo import cog_validate
 
-from engine.lineage import PRODUCTS, Finished, catalog_documents
+import engine.lineage
+from engine.errors import StoreError
+from engine.legend import PROBABILITY_RAMP
+from engine.lineage import PRODUCTS, Finished, catalog_documents, write_catalog
 from engine.model import load_model
 from engine.page import Result, provenance
 from engine.plan import make_plan
@@ -116,10 +121,10 @@ def test_whatever_is_derived_leads_to_the_frozen_scenes(finished, items):
     assert linked == marker["scenes"]
 
 
-def finished_of(job, **changed: Any) -> Finished:
+def finished_of(job) -> Finished:
     """Return a finished run as its catalog is written from."""
     record = read_record(job.run)
-    params = recorded_config(job.run, record).model_copy(update=changed)
+    params = recorded_config(job.run, record).model_copy(update={"out": str(job.folder / "runs")})
     place = place_run(params, Trust().with_roots(job.folder, job.archive.items.parent))
     periods = {
         year: (dt.datetime(year, 1, 1, tzinfo=dt.UTC), dt.datetime(year + 1, 1, 1, tzinfo=dt.UTC))
@@ -161,7 +166,7 @@ def test_no_signature_leaks_and_remote_scenes_are_linked_by_their_items(finished
         plan=replace(run.plan, tile_years=tuple(signed)),
         habitat=[f"https://c.example/d.tif?{SECRET}"],
     )
-    text = json.dumps(catalog_documents(leaky))
+    text = json.dumps(dict(catalog_documents(leaky)))
     assert "sig=" not in text
     assert "abcdef" not in text
     assert "https://a.example/" in text
@@ -170,7 +175,7 @@ def test_no_signature_leaks_and_remote_scenes_are_linked_by_their_items(finished
     by_api = replace(leaky, params=params.model_copy(update={"search": search}))
     scene = signed[0].scenes[0].id
     href = f"https://planetarycomputer.microsoft.com/api/stac/v1/collections/{search.collection}/items/{scene}"
-    assert href in json.dumps(catalog_documents(by_api))
+    assert href in json.dumps(dict(catalog_documents(by_api)))
 
 
 def test_a_simulated_run_says_so_in_every_item_and_the_maker_is_named(finished):
@@ -179,7 +184,7 @@ def test_a_simulated_run_says_so_in_every_item_and_the_maker_is_named(finished):
     params = run.params.model_copy(
         update={"notice": "SIMULATED world 7", "about": run.params.about.model_copy(update=about)}
     )
-    found = catalog_documents(replace(run, params=params))
+    found = dict(catalog_documents(replace(run, params=params)))
     for path, document in found.items():
         told = document.get("properties", document)
         assert told["description"].startswith("SIMULATED world 7. "), path
@@ -249,14 +254,97 @@ def test_the_table_holds_the_same_items(finished, items):
     assert len(table) == len(items)
 
 
-@pytest.mark.slow
-def test_the_catalog_of_an_earlier_command_is_replaced(finished_copy):
-    gone = finished_copy.run / STAC / "maps" / "map_of_nothing.json"
-    gone.write_text("{}")
-    answer = finished_copy.call("run", "--json")
-    assert answer.code == 0, answer.err
+def test_only_documents_of_a_run_are_deleted_and_links_refused(finished_copy, tmp_path):
+    run = finished_of(finished_copy)
+    item = next((run.stac / "maps").glob("map_*.json"))
+    content = json.loads(item.read_text()) | {"id": "map_of_nothing"}
+    gone = item.with_name("map_of_nothing.json")
+    gone.write_text(json.dumps(content))
+    unmarked = {key: value for key, value in content["properties"].items() if key != "mangroves:run"}
+    kept = {
+        run.stac / "maps" / "mine.json": "{}",
+        run.stac / "maps" / "notes.json": json.dumps(content),  # which is not its name
+        run.stac / "maps" / "theirs.json": json.dumps({**content, "id": "theirs", "properties": unmarked}),
+        run.stac / "broken.json": "{",
+        run.stac / "mine" / "deep" / "item.json": json.dumps({**content, "id": "item"}),
+    }
+    for path, text in kept.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "item.json").write_text(json.dumps({**content, "id": "item"}))
+    (run.stac / "linked").symlink_to(elsewhere)
+    (run.stac / "maps" / "item.json").symlink_to(elsewhere / "item.json")
+    before = {path: path.read_bytes() for path in run.stac.rglob("*.json") if path != gone}
+    write_catalog(run)
     assert not gone.exists()
-    assert Path(json.loads(answer.out)["catalog"]).is_file()
+    assert {path: path.read_text() for path in kept} == kept
+    assert before.keys() == set(run.stac.rglob("*.json"))
+    assert (elsewhere / "item.json").exists()
+    shutil.move(run.stac / "maps", elsewhere / "maps")
+    (run.stac / "maps").symlink_to(elsewhere / "maps")
+    left = sorted(elsewhere.rglob("*"))
+    with pytest.raises(StoreError, match="maps is a link"):
+        write_catalog(run)
+    assert sorted(elsewhere.rglob("*")) == left
+
+
+def test_the_probability_is_drawn_in_every_of_its_colours(items):
+    [*renders] = (item["properties"]["renders"] for path, item in items.items() if path.startswith("maps/"))
+    for render in (one["probability"] for one in renders):
+        assert list(render["colormap"]) == [str(value) for value in range(256)]
+        assert render["colormap"]["255"] == [*PROBABILITY_RAMP.stops[-1][1], 255]
+
+
+def test_false_colour_is_drawn_from_the_bands_it_says(items):
+    for path, item in items.items():
+        if path.startswith("cubes/"):
+            render, bands = item["properties"]["renders"]["false-colour"], item["assets"]["zarr"]["bands"]
+            assert [bands[number - 1]["name"] for number in render["bidx"]] == ["nir08", "red", "green"]
+            assert render["title"].endswith("nir08, red, green")
+
+
+@pytest.mark.parametrize(
+    ("catalog", "root"),
+    [
+        ("https://stac.example", "https://stac.example"),
+        ("https://stac.example/v1.0/?token=abc", "https://stac.example/v1.0"),
+        ("https://stac.example/api/#top", "https://stac.example/api"),
+        ("https://stac.example/catalog.json?sig=abc", ""),
+        ("items.json", ""),
+    ],
+)
+def test_scenes_of_an_api_are_linked_below_its_root(finished, catalog, root):
+    run = finished_of(finished)
+    search = run.params.search.model_copy(update={"catalogs": (catalog,), "collection": "landsat c2"})
+    run = replace(run, params=run.params.model_copy(update={"search": search}))
+    items = (document for path, document in catalog_documents(run) if path.startswith("cubes/cube"))
+    [href, *_] = [link["href"] for link in next(items)["links"] if link["rel"] == "derived_from"]
+    assert href.startswith(f"{root}/collections/landsat%20c2/items/" if root else "../../")
+    assert "abc" not in href
+
+
+def test_no_more_than_some_items_are_held_at_a_time(finished, monkeypatch):
+    monkeypatch.setattr("engine.lineage._AT_ONCE", 1)
+    monkeypatch.setattr("engine.lineage._ROWS_AT_ONCE", 2)
+    run, alive = finished_of(finished), weakref.WeakSet()
+    made = engine.lineage._item
+
+    class Item(dict):
+        """One that says when it is gone."""
+
+        __hash__ = object.__hash__
+
+    def item(*given):
+        alive.add(found := Item(made(*given)))
+        return found
+
+    monkeypatch.setattr("engine.lineage._item", item)
+    most = 0
+    for _ in catalog_documents(run):
+        most = max(most, len(alive))
+    assert most <= 3
 
 
 # What people open ------------------------------------------------------------------------------------------------
