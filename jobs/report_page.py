@@ -352,7 +352,7 @@ def _summary_of(path: Path) -> dict[str, Any] | None:
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
-    fix = "delete it, and run again the command that wrote it"
+    fix = "run again the command that wrote it; `mangroves verify` names what is damaged"
     return StoreError(f"{path} is damaged ({type(error).__name__})", fix=fix)
 
 

@@ -344,6 +344,47 @@ def test_a_picture_that_is_none_is_named_and_not_shown(tmp_path):
     assert "densities.png is no picture of this software" in page.text
 
 
+def test_a_long_list_of_scenes_is_read_by_what_is_wanted_of_it(tmp_path, monkeypatch):
+    run = begun(tmp_path / "run")
+    table = pd.DataFrame(
+        {"platform": "landsat-8", "datetime": pd.Timestamp("2019-07-01", tz="UTC"), "cloud_cover": 7.0},
+        index=range(1000),
+    )
+    table["red"] = [f"https://a/{n:0100d}.tif" for n in range(1000)]
+    table.to_parquet(run / "items.parquet", index=False)
+    monkeypatch.setattr("jobs.report_tables.MOST_BYTES", 50_000)  # the addresses alone take twice as much
+    assert [row["scenes"] for row in page_of(run).table("Scenes of the frozen list")] == ["1,000"]
+    monkeypatch.setattr("jobs.report_tables.MOST_BYTES", 100)
+    error = mangroves("report", run).error
+    assert "items.parquet is larger than a report reads" in error
+    assert "delete" not in error
+
+
+def test_markers_are_added_up_a_few_at_a_time(tmp_path, monkeypatch, reported):
+    run, page = reported
+    held = []
+
+    def each(function, items, *, within):
+        held.append(len(items))
+        return [function(one) for one in items]
+
+    monkeypatch.setattr("jobs.report_tables._AT_ONCE", 1)
+    monkeypatch.setattr("jobs.report_tables.each", each)
+    shutil.copytree(run, tmp_path / "tiny")
+    assert page_of(tmp_path / "tiny").text == page.text
+    assert set(held) == {1}
+
+
+@pytest.mark.parametrize("name", ["report", "explore/densities.png", "series.csv"])
+def test_a_link_out_of_the_run_is_not_followed(tmp_path, name):
+    run, outside = begun(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).symlink_to(outside)
+    assert "outside the allowed folders" in mangroves("report", run).error
+    assert not list(outside.iterdir())
+
+
 def test_a_folder_without_a_run_is_told(tmp_path):
     assert "run.json is not there" in mangroves("report", tmp_path).error
 
