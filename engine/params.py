@@ -193,6 +193,7 @@ class MaskParams(Params):
     """What a pixel is inside the mask's extent where the mask has no mangrove."""
 
     name: str = ""
+    version: str = ""
     licence: str = ""
     citation: str = ""
     definition: str = ""

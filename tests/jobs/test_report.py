@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from engine.files import content_sha256
 from engine.leaderboard import LEADERBOARD_COLUMNS
 from tests.benchmarks.test_report import COMPARISON
 from tests.jobs.calls import Job, mangroves
@@ -165,6 +166,15 @@ def test_the_page_needs_no_script_and_loads_nothing(reported):
     assert "default-src 'none'" in page.text
     assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", page.text)
     assert len(page.text) < 10_000_000
+
+
+def test_figures_name_the_command_that_makes_them_and_masks_their_hash(reported, finished):
+    _, page = reported
+    captions = [one for one in re.findall(r"<figcaption>.*?</figcaption>", page.text, re.DOTALL) if "Figure" in one]
+    assert captions
+    assert all("Made, and made again, by <code>mangroves " in one for one in captions)
+    rows = page.table("Masks that labels come from")
+    assert {row["sha256"] for row in rows} == {content_sha256(path) for path in finished.archive.masks.values()}
 
 
 def test_what_was_not_run_is_listed_with_its_command(reported):
