@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from engine.charts import CLASS_COLOURS, GREY, INK, chart
+from engine.charts import CLASS_COLOURS, GREY, INK, chart, say_cut
 from engine.legend import TRANSITIONS
 
 CHARTED: Final = 6
@@ -60,6 +60,7 @@ def _draw_area(axes: Axes, one: pd.DataFrame, title: str) -> None:
     open_ended = one[one["provisional"]]
     axes.plot(open_ended["year"], open_ended["mangrove_ha"], "o", color=colour, markersize=3.5, markerfacecolor="white")
     axes.set(title=title, ylabel="hectares")
+    say_cut(axes.yaxis)
 
 
 def _draw_change(axes: Axes, one: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import matplotlib
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -53,6 +54,14 @@ _STYLE: Final[Any] = {
 def shorten(name: str) -> str:
     """Return a name as a chart has room for it."""
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
+def say_cut(axis: Axis) -> None:
+    """Say below an axis where it begins, unless it shows zero: what is drawn on it looks larger than it is."""
+    low, high = sorted(axis.get_view_interval())
+    if low > 0 or high < 0:
+        told = f"(axis cut: begins at {low:,.4g})"
+        axis.set_label_text(f"{axis.get_label_text()}\n{told}".strip())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from engine.charts import CLASS_COLOURS, GREY, INK, chart
+from engine.charts import CLASS_COLOURS, GREY, INK, chart, say_cut
 from engine.scores import ALL_REGIONS
 
 _AUC: Final = "#0072b2"
@@ -83,6 +83,7 @@ def regions_chart(path: Path, metrics: pd.DataFrame, *, label: str, notice: str 
             one.set_yticks(y, order)
             one.set_ylim(-0.5, len(order) - 0.5)
             one.set(title=f"{name} of mangrove" if kind == "mangrove" else name, xlim=_span(of, ["value", "low"]))
+            say_cut(one.xaxis)
 
 
 def _by_value(values: pd.Series) -> list[str]:
@@ -319,6 +320,7 @@ def splits_chart(path: Path, splits: pd.DataFrame, *, label: str, notice: str = 
                 one.annotate(f"{value:.3f}", (value, at), (6, -3), textcoords="offset points", size=7)
             low, _ = _span(table, [figure])
             one.set(title=figure.upper(), xlim=(low, 1 + 0.12 * (1 - low)))
+            say_cut(one.xaxis)
             one.set_xticks([tick for tick in one.get_xticks() if low <= tick <= 1.0001])
             one.set_yticks(y, table["split"])
             one.set_ylim(-0.7, len(table) - 0.3)

@@ -50,12 +50,14 @@ ABOUT: Final[dict[str, dict[str, Any]]] = {
     "gmw": {
         "value": list(SOURCE_VALUES["gmw"]),
         "licence": "CC-BY-4.0",
+        "version": "3.0",
         "definition": "Global Mangrove Watch v3.0 mangrove extent, 25 m, by L-band radar change from a 2010 baseline",
         "citation": "Bunting P., Rosenqvist A., Hilarides L. et al. (2022), Global Mangrove Extent Change 1996-2020: "
         "Global Mangrove Watch Version 3.0, Remote Sensing 14(15), 3657, doi 10.3390/rs14153657",
         "homepage": "https://doi.org/10.5281/zenodo.6894273",
     },
 }
+_WORLDCOVER_VERSIONS: Final = {2020: "v100", 2021: "v200"}
 _WORLDCOVER_CITATIONS: Final = {
     2020: "Zanaga D. et al. (2021), ESA WorldCover 10 m 2020 v100, doi 10.5281/zenodo.5571936",
     2021: "Zanaga D. et al. (2022), ESA WorldCover 10 m 2021 v200, doi 10.5281/zenodo.7254221",
@@ -124,7 +126,7 @@ def get_masks(
     about = {"name": folder.name, "source": source, "year": year, **ABOUT[source]}
     with _new_folder(folder) as target:
         if source == "worldcover":
-            about["citation"] = _WORLDCOVER_CITATIONS[year]
+            about |= {"citation": _WORLDCOVER_CITATIONS[year], "version": _WORLDCOVER_VERSIONS[year]}
             files = _get_worldcover(year, area, target, trust, signer, progress, api or PLANETARY_COMPUTER)
         else:
             files = _get_gmw(year, area, target, Path(out), trust, progress, api or GMW_RECORD)

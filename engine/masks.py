@@ -65,6 +65,7 @@ class OpenMask:
     params: MaskParams
     files: tuple[MaskFile, ...]
     name: str
+    version: str
     licence: str
     citation: str
     definition: str
@@ -123,7 +124,8 @@ def open_masks(params: LabelParams, *, trust: Trust, area: Area | None = None) -
                 )
             opened = list(near)
         about = _read_sidecar((root if root.is_dir() else root.parent) / MASK_SIDECAR)
-        texts = {key: getattr(mask, key) or about.get(key, "") for key in ("name", "licence", "citation", "definition")}
+        keys = ("name", "version", "licence", "citation", "definition")
+        texts = {key: getattr(mask, key) or about.get(key, "") for key in keys}
         texts["name"] = texts["name"] or root.stem
         masks.append(OpenMask(params=mask, files=tuple(opened), trust=trust, **texts))
     return masks

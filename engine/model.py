@@ -331,6 +331,8 @@ class _Mask(BaseModel):
     definition: str
     labels_years: list[int]
     stale_years: list[int]
+    version: str = ""
+    sha256: str = ""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -193,6 +193,7 @@ class MaskParams(Params):
     """What a pixel is inside the mask's extent where the mask has no mangrove."""
 
     name: str = ""
+    version: str = ""
     licence: str = ""
     citation: str = ""
     definition: str = ""
@@ -477,7 +478,7 @@ class RunParams(Params):
     """Go on without scenes that cannot be read; each is listed in the record."""
 
     notice: str = ""
-    """Line printed on every output, e.g. that the archive is simulated."""
+    """Line printed on every output; of simulated scenes it is there without being asked for."""
 
     @field_validator("name")
     @classmethod

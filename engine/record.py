@@ -77,6 +77,8 @@ _LIBRARIES: Final = (
     "zarr",
 )
 _SAVE_SECONDS: Final = 2.0
+_MOST_NOTICES: Final = 3
+_LONGEST_NOTICE: Final = 200
 _FIX: Final = "choose another name or pass --fresh, which sets the old run aside"
 
 
@@ -107,6 +109,11 @@ class RunRecord:
     def items_sha256(self) -> str:
         """Of the frozen item list; empty before there is one."""
         return self._data["items"]["sha256"] if self._data["items"] else ""
+
+    @property
+    def notice(self) -> str:
+        """Line on every output: of the configuration, and of scenes that have one."""
+        return self._data["notice"]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -142,8 +149,9 @@ class RunRecord:
         self.save()
 
     def note_items(self, frozen: Path, refused: Sequence[tuple[str, str]] = ()) -> None:
-        """Record the frozen item list (count and sha256) and the scenes refused: ``(id, reason)`` each."""
+        """Record the frozen item list (count, sha256, notice) and the scenes refused: ``(id, reason)`` each."""
         self._data["items"] = _describe_items(frozen)
+        self._data["notice"] = _notice(self._data["config"], frozen)
         self._data["refused"] = [{"scene": redact(scene), "reason": redact(reason)} for scene, reason in refused]
         self.save()
 
@@ -291,6 +299,7 @@ def _open_record(folder: Path, outputs: Place, settings: dict[str, Any], *, fres
     }
     if data["items"] is None and (folder / ITEMS).is_file():
         data["items"] = _describe_items(folder / ITEMS)  # killed between writing the list and noting it
+        data["notice"] = _notice(settings, folder / ITEMS)
     session = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
     data["sessions"].append(session)
     data["status"] = "running"
@@ -443,6 +452,16 @@ def _describe_items(frozen: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StoreError(f"{frozen} is not a readable item list ({type(error).__name__})", fix=_FIX) from error
     return {"file": frozen.name, "count": count, "sha256": digest}
+
+
+def _notice(settings: Mapping[str, Any], frozen: Path) -> str:
+    """Return the line on every output: that scenes are simulated is said of them, whatever a configuration says."""
+    asked = str(settings.get("notice") or "")
+    if asked.upper().startswith("SIMULATED") or "notice" not in pq.read_schema(frozen).names:
+        return asked
+    told = sorted(set(map(str, filter(None, pq.read_table(frozen, columns=["notice"])["notice"].unique().to_pylist()))))
+    more = [f"and {len(told) - _MOST_NOTICES} more"] if len(told) > _MOST_NOTICES else []
+    return redact("; ".join([*(one[:_LONGEST_NOTICE] for one in told[:_MOST_NOTICES]), *more, *filter(None, [asked])]))
 
 
 def _decides(key: str) -> bool:

@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 from shapely.ops import transform as transform_geometry
 
 from engine.area import wrap
-from engine.errors import CatalogError, SceneError, TrustError
+from engine.errors import CatalogError, SceneError, TrustError, printable
 from engine.files import replacing
 from engine.grid import EDGE_M, PIXEL_M, to_zone
 from engine.landsat import BANDS, QA_PIXEL, QA_RADSAT, SENSORS, Sensor
@@ -51,6 +51,7 @@ _FALSE_NORTHING_M: Final = 10_000_000.0
 
 
 _MAX_ID: Final = 128
+_MAX_NOTICE: Final = 120
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class Scene:
 
     processed: str = ""
     """Processing date or version, sortable; the latest of a reprocessed scene wins."""
+
+    notice: str = ""
+    """Line that all that is made of the scene must say: that it is simulated."""
 
     def __post_init__(self) -> None:
         try:
@@ -313,6 +317,7 @@ def _scene(item: Mapping[str, Any], name: str, base: str, grid_from_header: Call
         cloud_cover=_number(properties.get("eo:cloud_cover"), 0, 100),
         sun_elevation=_number(properties.get("view:sun_elevation", properties.get("eo:sun_elevation")), -90, 90),
         processed=_processed(told, assets["red"], properties),
+        notice=_notice(properties.get("simulated")),
     )
 
 
@@ -429,6 +434,12 @@ def _processed(told: Mapping[str, Any], href: str, properties: Mapping[str, Any]
     return told.get("processed") or (inside and inside[1]) or re.sub(r"\D", "", str(date))[:8]
 
 
+def _notice(simulated: Any) -> str:
+    """Return what is to be said of an item whose property ``simulated`` says anything, as in archives of our own."""
+    told = printable(str(simulated))[:_MAX_NOTICE] if simulated else ""
+    return told if not told or told.upper().startswith("SIMULATED") else f"SIMULATED {told}"
+
+
 _SCHEMA: Final = pa.schema(
     [
         ("id", pa.string()),
@@ -445,6 +456,7 @@ _SCHEMA: Final = pa.schema(
         ("processed", pa.string()),
         *((name, pa.string()) for name in ASSETS),
         ("geometry", pa.binary()),
+        ("notice", pa.string()),
     ],
     metadata={
         "mangroves:scenes": "1",
@@ -495,7 +507,8 @@ def read_scenes(path: Path | str) -> list[Scene]:
 
 def is_scene_list(schema: pa.Schema) -> bool:
     """Tell whether a Parquet schema is that of ``write_scenes``."""
-    return bool(schema.equals(_SCHEMA)) and b"mangroves:scenes" in (schema.metadata or {})
+    known = (_SCHEMA, _SCHEMA.remove(_SCHEMA.get_field_index("notice")))  # lists of before had no notice
+    return any(schema.equals(one) for one in known) and b"mangroves:scenes" in (schema.metadata or {})
 
 
 def scenes_from_table(table: pa.Table) -> list[Scene]:

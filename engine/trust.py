@@ -177,6 +177,19 @@ class Trust:
         return plain
 
 
+def check_inside(folder: Path, trust: Trust) -> None:
+    """Refuse a run in which a link leads out of it.
+
+    Raises
+    ------
+    TrustError
+        Naming the file.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            trust.path(str(path), what="run")
+
+
 def is_object(address: str) -> bool:
     """Tell whether an address is one of an object store, which has a client of its own: neither a URL nor a path."""
     return address.startswith(("s3://", "abfs://"))

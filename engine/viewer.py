@@ -39,7 +39,7 @@ from engine.page import PAGE
 from engine.ranges import Access
 from engine.rows import PIXEL_YEAR, row_keys
 from engine.store import open_store
-from engine.trust import Trust
+from engine.trust import check_inside
 
 TILE_PX: Final = 256
 MAX_ZOOM: Final = 14
@@ -131,19 +131,6 @@ class Shown:
 
     drawing: Drawing | None = None
     """None where nothing may be drawn."""
-
-
-def check_inside(folder: Path, trust: Trust) -> None:
-    """Refuse a run in which a link leads out of it.
-
-    Raises
-    ------
-    TrustError
-        Naming the file.
-    """
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            trust.path(str(path), what="run")
 
 
 def tile_bounds(x: int, y: int, z: int) -> Box:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
+import json
 import os
 import signal
 import sys
@@ -105,6 +107,26 @@ EXAMPLES: Final = {
 """Subcommand -> arguments to show below its help."""
 
 
+ANNOUNCED: Final = frozenset(
+    [
+        *("run", "plan", "search", "cube", "sample", "tune", "explore", "train", "evaluate", "classify", "change"),
+        *("assess", "report", "page", "view", "verify"),
+    ]
+)
+"""Subcommands that take seconds to load what they work with, and to find out what there is to do."""
+
+
+def announce(name: str, arguments: list[str]) -> None:
+    """Say what begins before anything is imported for it: a silent command looks like one that hangs."""
+    if name not in ANNOUNCED or {"-h", "--help"} & set(arguments):
+        return
+    what = COMMANDS[name]
+    line = f"{name:<9} {what[0].lower()}{what[1:].rstrip('.')}"
+    in_json = "--progress=json" in " ".join(arguments).replace("--progress ", "--progress=")
+    told = json.dumps({"time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "message": line})
+    click.echo(told if in_json else line, err=True)
+
+
 class LazyGroup(click.Group):
     """A click group that imports a subcommand when it is used, so that ``--help`` is quick."""
 
@@ -119,6 +141,12 @@ class LazyGroup(click.Group):
             lines = (f"\n  mangroves {cmd_name} {arguments}" for arguments in examples)
             command.epilog = f"\b\nExample{'s' * (len(examples) > 1)}:{''.join(lines)}"
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        announce(args[0], args[1:])
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

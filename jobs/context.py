@@ -141,7 +141,7 @@ def run_options(job: Callable[..., None]) -> Callable[..., None]:
 class Run:
     """An open run."""
 
-    params: RunParams
+    configured: RunParams
     area: Area
     folder: Path
     """Of record, list of scenes and tables, on this machine."""
@@ -156,6 +156,14 @@ class Run:
 
     plain_collective: bool = False
     """The command line allows XGBoost's plain sockets."""
+
+    @property
+    def params(self) -> RunParams:
+        """As configured, with the notice that its scenes brought: nobody has to type that they are simulated."""
+        said = self.record.notice
+        return (
+            self.configured if said == self.configured.notice else self.configured.model_copy(update={"notice": said})
+        )
 
     @property
     def trust(self) -> Trust:
@@ -333,7 +341,7 @@ def begin_run(place: PlacedRun, client: Client, reporter: Reporter, *, fresh: bo
     with open_record(place.folder, place.config, outputs=place.outputs, fresh=fresh) as record:
         access = Access(place.trust.with_roots(place.folder), Signer(place.trust), place.params.cube.requests)
         yield Run(
-            params=place.params,
+            configured=place.params,
             area=place.area,
             folder=place.folder,
             outputs=place.outputs,

@@ -36,7 +36,7 @@ from jobs.cube import cube_path
 from jobs.history import history_path
 from jobs.page import page_of
 from jobs.reporter import Reporter
-from jobs.simulate import simulate
+from jobs.simulate import run_config, simulate
 from jobs.steps import run_all
 
 WORLD: Final = WorldParams(
@@ -56,31 +56,6 @@ LEAST_AUC: Final = 0.90
 """The one figure the demo asserts: below it something is broken."""
 
 
-def demo_config(archive: Archive, folder: Path) -> dict[str, Any]:
-    """Return the run configuration of the demo: what a user would write for this archive."""
-    masks = [
-        {
-            "path": str(path),
-            "year": year,
-            "name": "simulated mask",
-            "licence": "CC0-1.0",
-            "citation": f"made by mangroves {engine.__version__} from seed {archive.params.seed}; shows no real place",
-        }
-        for year, path in archive.masks.items()
-    ]
-    return {
-        "name": "run",
-        "out": str(folder),
-        "area": {"file": str(archive.regions), "name_field": "name"},
-        "years": list(archive.params.years),
-        "seed": archive.params.seed,
-        "search": {"catalogs": [str(archive.items)]},
-        "labels": {"masks": masks, "stable_between": sorted(archive.masks)},
-        "train": {"hold_out": list(HOLD_OUT)},
-        "notice": archive.params.notice,
-    }
-
-
 def run_demo(options: Options, folder: Path) -> None:
     """Write the simulated archive, run the main job on it, score the maps, and print the table."""
     started = time.perf_counter()
@@ -90,7 +65,7 @@ def run_demo(options: Options, folder: Path) -> None:
         f"{', '.join(map(str, WORLD.years))}; about {MINUTES} minutes on 2 cores"
     )
     trust = options.trust.with_roots(folder)
-    config = demo_config(Archive(folder / "archive", WORLD), folder)
+    config = run_config(Archive(folder / "archive", WORLD), folder, hold_out=HOLD_OUT)
     skip_bad = ("skip_bad=true",) if options.skip_bad else ()
     params = parse_config(config, (*options.overrides, *skip_bad), source="demo")
     with open_cluster(options.cluster, options.cluster_file) as client:

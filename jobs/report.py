@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from benchmarks.report import read_files
+from engine.trust import check_inside
 from jobs.config import ALLOW_ROOT, JSON, config_options, given_config, named_run, trust_of
 from jobs.report_page import write_report
 from jobs.reporter import Reporter
@@ -39,10 +40,12 @@ def command(
     tables are files of the run, those that no other command writes in RUN/report.
     """
     params, trust = given_config(config, overrides), trust_of(config, roots=allow_root)
+    reporter = Reporter(as_json=as_json)
     run, record, place = named_run(run, params, trust)
+    reporter.say(f"report    reading what {run} holds")
+    check_inside(run, trust.with_roots(run))
     beside = [run / name for name in ("runs.jsonl", "bench.json") if (run / name).is_file()]
     written = write_report(run, record, place, read_files(benches or beside))
-    reporter = Reporter(as_json=as_json)
     if record.get("notice"):
         reporter.say(str(record["notice"]))
     for step, line in written["not_run"].items():

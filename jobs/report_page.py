@@ -84,8 +84,8 @@ class Report:
             caption += f" The first {len(shown)} rows; {left:,} more are in the file."
         return self.captions.table([heading for heading, _ in columns.values()], rows, caption, *files)
 
-    def figure(self, name: str, alt: str, caption: str, *files: str) -> str:
-        """Return a picture of the run's folder, or a word on why it is not shown."""
+    def figure(self, name: str, alt: str, caption: str, *files: str, by: str) -> str:
+        """Return a picture of the run's folder, with the command that makes it, or a word on why it is not shown."""
         path = self.folder / name
         if not path.is_file():
             return ""
@@ -96,7 +96,7 @@ class Report:
         if self.size + len(drawn) > MOST_BYTES:
             return f"<p>Not shown, to keep this page small: {link(name, name)}.</p>"
         self.size += len(drawn)
-        return self.captions.figure(drawn, caption, *files, name)
+        return self.captions.figure(drawn, f"{caption} Made, and made again, by `mangroves {by}`.", *files, name)
 
 
 def _cell(value: Any, form: str) -> str:
@@ -236,13 +236,13 @@ def provenance(report: Report) -> Section:
         ),
     ]
     masks = [mask for mask in record.get("masks", []) if isinstance(mask, dict)]
-    names = ("name", "year", "licence", "citation", "labels_years", "stale_years")
-    heads = ("mask", "year", "licence", "citation", "labels imagery of", "stale years used")
+    names = ("name", "version", "year", "licence", "sha256", "citation", "labels_years", "stale_years")
+    heads = ("mask", "version", "year", "licence", "sha256", "citation", "labels imagery of", "stale years used")
     parts.append(
         report.captions.table(
             heads,
             ([_listed(mask.get(name)) for name in names] for mask in masks[:MOST_ROWS]),
-            f"Masks that labels come from{_left(len(masks))}.",
+            f"Masks that labels come from{_left(len(masks))}; sha256 of the file, of several that of theirs.",
             "run.json",
         )
         or paragraph("No mask was read yet.")
@@ -301,6 +301,7 @@ def clear_looks(report: Report) -> Section | None:
                 f"{found['clear_least'].min():g} to {found['clear_most'].max():g}; and their spread in each year.",
                 "Clear looks: tile-years by sensor, and the spread of tile-years in each year.",
                 f"{TABLES}/looks_histogram.csv",
+                by="report RUN",
             ),
             report.table(
                 found,
@@ -352,7 +353,7 @@ def _summary_of(path: Path) -> dict[str, Any] | None:
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
-    fix = "delete it, and run again the command that wrote it"
+    fix = "run again the command that wrote it; `mangroves verify` names what is damaged"
     return StoreError(f"{path} is damaged ({type(error).__name__})", fix=fix)
 
 
@@ -410,6 +411,7 @@ def sample(report: Report) -> Section | None:
             f"Chart: {words}. Its numbers are in explore/{source}.parquet.",
             f"{words[0].upper()}{words[1:]}; wall to wall.",
             f"explore/{source}.parquet",
+            by="explore RUN",
         )
         for name, (words, source) in figures.items()
     ]
@@ -538,7 +540,8 @@ def evaluation(report: Report) -> Section | None:
     for name, words in figures.items():
         source = f"evaluate/{sources.get(name, name)}.parquet"
         caption = f"{words}." if name in ("confusion", "importance") else f"{words}; wall to wall, against the mask."
-        parts.append(report.figure(f"evaluate/{name}.png", f"{words}. Its numbers are in {source}.", caption, source))
+        alt = f"{words}. Its numbers are in {source}."
+        parts.append(report.figure(f"evaluate/{name}.png", alt, caption, source, by="evaluate CONFIG"))
         if name == "importance":
             parts.append(_importance(report, folder))
         if name == "transfer_auc":
@@ -546,7 +549,7 @@ def evaluation(report: Report) -> Section | None:
         if name in ("roc", "curves", "regions"):
             truth = f"evaluate/{name}_truth.png"
             caption = f"{words}; wall to wall, against the truth of the simulated world."
-            parts.append(report.figure(truth, f"{words}. Its numbers are in {source}.", caption, source))
+            parts.append(report.figure(truth, alt, caption, source, by="evaluate CONFIG --truth WORLD"))
     return Section("How far to trust the model", "evaluation", parts)
 
 
@@ -640,6 +643,7 @@ def areas(report: Report) -> Section | None:
             "most mangrove. Its numbers are in series.csv.",
             "Mangrove by year, and gain and loss between years. Hollow: provisional, the last years may yet turn back.",
             "series.csv",
+            by="change CONFIG",
         )
     )
     columns = {
@@ -859,6 +863,7 @@ def cost(report: Report) -> Section:
             "Seconds of each step, and of the stages of its tasks.",
             f"{TABLES}/steps.csv",
             f"{TABLES}/stages.csv",
+            by="report RUN",
         ),
         report.table(
             steps,
@@ -907,7 +912,10 @@ def not_run(report: Report) -> Section:
         lines.append(f"<li>{about}: not run: <code>{command}</code></li>")
     if not lines:
         return Section("Not run", "not-run", [paragraph("Every step that this report shows was run.")])
-    intro = paragraph("Parts of this report that the run has not come to, and the command for each:")
+    intro = paragraph(
+        "Figures and tables that are missing, and the command that adds them; then `mangroves report RUN` once more. "
+        "RUN is the folder of the run, CONFIG its configuration:"
+    )
     return Section("Not run", "not-run", [intro, f"<ul>{''.join(lines)}</ul>"])
 
 

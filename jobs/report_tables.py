@@ -6,6 +6,8 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import batched, chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +27,12 @@ from engine.store import read_marker
 MOST_BYTES: Final = 2**28
 """Of a table that is read."""
 
-MOST_ROWS_READ: Final = 5_000_000
+MOST_ROWS_READ: Final = 20_000_000
+"""Of a table; all scenes that Landsat has of the tropics are half as many."""
+
+_REPAIR: Final = "run again the command that wrote it; `mangroves verify` names what is damaged"
+_AT_ONCE: Final = 256
+"""Markers that are held; what is kept of them are sums."""
 
 _BINS: Final = 16
 _PAIR: Final = re.compile(r"\d{4}-\d{4}")
@@ -55,10 +62,10 @@ def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) 
         If it is damaged.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError("too large")
         if path.suffix == ".parquet":
             table = _read_parquet(path, columns)
+        elif path.stat().st_size > MOST_BYTES:
+            raise _too_large(path)
         else:  # a place may be called NA, or 12
             words = {name: str for name in columns if name not in numbers}
             table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=dict.fromkeys(numbers, ""))
@@ -68,18 +75,23 @@ def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) 
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        fix = "delete it, and run again the command that wrote it"
-        raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=fix) from error
+        raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_REPAIR) from error
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def _too_large(path: Path) -> StoreError:
+    return StoreError(f"{path} is larger than a report reads", fix="keep it, and take smaller areas for a report each")
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return columns of a Parquet file; a text that stands for a million rows is held once."""
     about = pq.read_metadata(path)
-    unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
-    if about.num_rows > MOST_ROWS_READ or unpacked > MOST_BYTES:
-        raise ValueError("too large")
+    groups = [about.row_group(at) for at in range(about.num_row_groups)]
+    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
+    wanted = sum(one.total_uncompressed_size for one in chunks if one.path_in_schema.split(".")[0] in columns)
+    if about.num_rows > MOST_ROWS_READ or wanted > MOST_BYTES:
+        raise _too_large(path)
     texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type) and field.name in columns]
     table = pq.read_table(path, columns=list(columns), read_dictionary=texts).to_pandas(ignore_metadata=True)
     return table.astype(dict.fromkeys(texts, object))
@@ -93,29 +105,10 @@ def make_tables(record: Mapping[str, Any], folder: Path, outputs: Place) -> dict
     StoreError
         If a table or marker of the run is damaged.
     """
-    cubes = finished_stores(outputs / "cube")
-    try:
-        markers = {
-            "cube": _markers(cubes, outputs),
-            "sample": _markers(finished_stores(outputs / "sample"), outputs),
-            "classify": _markers(finished_stores(outputs / "maps"), outputs),
-            "history": _markers(finished_stores(outputs / "change" / "history"), outputs),
-            "change": _markers(
-                [
-                    store
-                    for pair in entries(outputs / "change")[0]
-                    if _PAIR.fullmatch(pair.name)
-                    for store in finished_stores(pair)
-                ],
-                outputs,
-            ),
-        }
-    except OSError as error:
-        raise cannot_read(outputs, error) from error
-    ledgers = [ledger for ledger in each(read_reads, cubes, within=outputs) if ledger is not None]
     years = read_years(folder)
     try:
-        lost = lost_scenes(markers["cube"], record)
+        told = _told(outputs)
+        lost = lost_scenes(told.lost, record)
         return {
             "scenes": scenes_table(folder),
             "refused": _refused(record["refused"]),
@@ -123,34 +116,93 @@ def make_tables(record: Mapping[str, Any], folder: Path, outputs: Place) -> dict
             "looks_histogram": looks_histogram(years),
             "lost": lost,
             "lost_causes": _lost_causes(lost),
-            "lost_tile_years": _lost_tile_years(lost, markers["cube"]),
-            "requests": _requests(ledgers),
-            "faults": _faults(ledgers),
+            "lost_tile_years": _lost_tile_years(lost, told.lost_px),
+            "requests": _requests(told.requests),
+            "faults": _faults(told.faults),
             "steps": _steps(record["stages"]),
-            "stages": _stages(markers),
+            "stages": _stages(told.stages),
             "change_matrix": change_matrix(folder),
         }
+    except OSError as error:
+        raise cannot_read(outputs, error) from error
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         fix = "run `mangroves verify`, which names what is damaged"
         raise StoreError(f"{outputs} holds a damaged marker or record ({type(error).__name__})", fix=fix) from error
 
 
-def finished_stores(place: Place) -> list[Place]:
-    """Return the stores of tiles and years below a place, in order of their names."""
-    found: list[Place] = []
+def finished_stores(place: Place) -> Iterator[Place]:
+    """Yield the stores of tiles and years below a place, in order of their names."""
     folders, files = entries(place)
-    found += [path for path in files if path.suffix == ".parquet" and not path.name.startswith(".")]
+    yield from (path for path in files if path.suffix == ".parquet" and not path.name.startswith("."))
     for path in folders:
-        if path.suffix == ".zarr":
-            if not path.stem.endswith("-looks"):  # beside a cube that has a marker of its own
-                found.append(path)
-        else:
-            found += finished_stores(path)
-    return found
+        if path.suffix != ".zarr":
+            yield from finished_stores(path)
+        elif not path.stem.endswith("-looks"):  # beside a cube that has a marker of its own
+            yield path
 
 
-def _markers(stores: Sequence[Place], within: Place) -> list[dict[str, Any]]:
-    return [marker for marker in each(read_marker, stores, within=within) if marker is not None]
+@dataclass
+class _Told:
+    """What markers and ledgers of a run tell, added up while they are read."""
+
+    lost: list[dict[str, Any]] = field(default_factory=list)
+    lost_px: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """Tile and year that lost anything -> pixels with fewer looks, most looks lost of one."""
+
+    stages: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0, 0]))
+    """Step and stage -> seconds, bytes, tasks."""
+
+    requests: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    faults: defaultdict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    """Asset and kind of fault -> requests, files."""
+
+    def add_marker(self, step: str, marker: Mapping[str, Any]) -> None:
+        for stage, told in marker.get("stages", {}).items():
+            of = self.stages[step, str(stage)]
+            of[0] += float(told["seconds"])
+            of[1] += int(told["bytes"])
+            of[2] += 1
+        if step == "cube":
+            key = marker["tile"], marker["year"]
+            self.lost += ({"tile": key[0], "year": key[1], **loss} for loss in marker["lost"])
+            found = {int(count): int(px) for count, px in marker.get("lost_px", {}).items()}
+            if marker["lost"] or found:
+                self.lost_px[key] = sum(found.values()), max(found, default=0)
+
+    def add_ledger(self, ledger: Mapping[str, Any]) -> None:
+        for assets in ledger["scenes"].values():
+            for asset, file in assets.items():
+                faults = {str(fault): int(count) for fault, count in file.get("faults", {}).items()}
+                told = self.requests[str(asset)]
+                told["files"] += 1
+                told["failed_requests"] += sum(faults.values())
+                for name in ("ranges", "bytes", "retries"):
+                    told[name] += int(file.get(name, 0))
+                for fault, count in faults.items():
+                    of = self.faults[str(asset), fault]
+                    of[0] += count
+                    of[1] += 1
+
+
+def _told(outputs: Place) -> _Told:
+    told = _Told()
+    pairs = [pair for pair in entries(outputs / "change")[0] if _PAIR.fullmatch(pair.name)]
+    steps = {
+        "cube": [outputs / "cube"],
+        "sample": [outputs / "sample"],
+        "classify": [outputs / "maps"],
+        "history": [outputs / "change" / "history"],
+        "change": pairs,
+    }
+    for step, places in steps.items():
+        for stores in batched(chain.from_iterable(map(finished_stores, places)), _AT_ONCE):
+            for marker in each(read_marker, stores, within=outputs):
+                if marker is not None:
+                    told.add_marker(step, marker)
+            for ledger in each(read_reads, stores, within=outputs) if step == "cube" else ():
+                if ledger is not None:
+                    told.add_ledger(ledger)
+    return told
 
 
 def read_years(folder: Path) -> pd.DataFrame:
@@ -210,10 +262,10 @@ def looks_histogram(years: pd.DataFrame) -> pd.DataFrame:
     return found.assign(clear_to=found["clear_from"] + step)[columns]
 
 
-def lost_scenes(cubes: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> pd.DataFrame:
+def lost_scenes(told: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> pd.DataFrame:
     """Return the scenes that finished cubes went without, and those that the record alone knows of."""
     columns = ["tile", "year", "scene", "asset", "kind", "cause", "attempts", "pixels"]
-    rows = [{"tile": marker["tile"], "year": marker["year"], **loss} for marker in cubes for loss in marker["lost"]]
+    rows = [dict(loss) for loss in told]
     known = {(row["tile"], row["year"], row["scene"]) for row in rows}
     rows += [dict(loss) for loss in record["lost"] if (loss["tile"], loss["year"], loss["scene"]) not in known]
     return pd.DataFrame(rows, columns=columns)
@@ -225,47 +277,23 @@ def _lost_causes(lost: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["tile_years", "asset", "cause"], ascending=[False, True, True], ignore_index=True)
 
 
-def _lost_tile_years(lost: pd.DataFrame, cubes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _lost_tile_years(lost: pd.DataFrame, lost_px: Mapping[tuple[str, int], tuple[int, int]]) -> pd.DataFrame:
     """Return scenes lost of each tile-year, and the pixels that have fewer looks: ``lost_count`` of its cube."""
-    pixels, looks = {}, {}
-    for marker in cubes:
-        found = {int(count): int(px) for count, px in marker.get("lost_px", {}).items()}
-        pixels[marker["tile"], marker["year"]] = sum(found.values())
-        looks[marker["tile"], marker["year"]] = max(found, default=0)
     counts = Counter(zip(lost["tile"], lost["year"], strict=True))
-    rows = [(*key, count, pixels.get(key), looks.get(key)) for key, count in counts.items()]
+    rows = [(*key, count, *lost_px.get(key, (None, None))) for key, count in counts.items()]
     rows.sort(key=lambda row: (-(row[3] or 0), row[0], row[1]))
     return pd.DataFrame(rows, columns=["tile", "year", "scenes_lost", "pixels_with_fewer_looks", "most_looks_lost"])
 
 
-def _files(ledgers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for ledger in ledgers:
-        for assets in ledger["scenes"].values():
-            yield from assets.items()
-
-
-def _requests(ledgers: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _requests(sums: Mapping[str, Counter[str]]) -> pd.DataFrame:
     """Return what was asked of the files of each asset."""
     names = ("files", "ranges", "bytes", "retries", "failed_requests")
-    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for asset, file in _files(ledgers):
-        told = sums[str(asset)]
-        told["files"] += 1
-        for name in names[1:4]:
-            told[name] += int(file.get(name, 0))
-        told["failed_requests"] += sum(int(count) for count in file.get("faults", {}).values())
     rows = [(asset, *(told[name] for name in names)) for asset, told in sorted(sums.items())]
     return pd.DataFrame(rows, columns=["asset", *names])
 
 
-def _faults(ledgers: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _faults(found: Mapping[tuple[str, str], Sequence[int]]) -> pd.DataFrame:
     """Return requests that failed by asset and kind of fault; most were well when sent again."""
-    found: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for asset, file in _files(ledgers):
-        for fault, count in file.get("faults", {}).items():
-            of = found[str(asset), str(fault)]
-            of[0] += int(count)
-            of[1] += 1
     rows = [(*key, *counts) for key, counts in sorted(found.items(), key=lambda one: -one[1][0])]
     return pd.DataFrame(rows, columns=["asset", "fault", "requests", "files"])
 
@@ -278,18 +306,11 @@ def _steps(stages: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "seconds", "commands", "last_command"])
 
 
-def _stages(markers: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+def _stages(found: Mapping[tuple[str, str], Sequence[float]]) -> pd.DataFrame:
     """Return seconds and bytes of what tasks did, by step."""
-    rows = []
-    for step, of_step in markers.items():
-        spent: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0, 0])
-        for marker in of_step:
-            for stage, told in marker.get("stages", {}).items():
-                of = spent[str(stage)]
-                of[0] += float(told["seconds"])
-                of[1] += int(told["bytes"])
-                of[2] += 1
-        rows += [(step, stage, round(of[0], 3), int(of[1]), int(of[2])) for stage, of in sorted(spent.items())]
+    order = list(dict.fromkeys(step for step, _ in found))
+    ordered = sorted(found.items(), key=lambda one: (order.index(one[0][0]), one[0][1]))
+    rows = [(*key, round(of[0], 3), int(of[1]), int(of[2])) for key, of in ordered]
     return pd.DataFrame(rows, columns=["step", "stage", "seconds", "bytes", "tasks"])
 
 

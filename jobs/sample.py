@@ -59,6 +59,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         run.reporter.say(f"sample    stale labels: imagery of {year} by the mask of {mask_year}")
     features = FEATURE_SETS[params.train.features]
     folder = run.outputs / "sample"
+    hashes = [[content_sha256(file.path) for file in mask.files] for mask in masks]
     common = fingerprint_of(
         "sample-2",
         params.sample.model_dump(),
@@ -66,7 +67,7 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         run.habitat_fingerprint,
         params.seed,
         features,
-        [(mask.year, [content_sha256(file.path) for file in mask.files]) for mask in masks],
+        [(mask.year, of_files) for mask, of_files in zip(masks, hashes, strict=True)],
         [region.geometry.wkb_hex for region in run.area.regions],
     )
     parts = [part for part in plan.tile_years if part.year in years]
@@ -119,7 +120,13 @@ def draw_samples(run: Run, plan: Plan) -> pd.DataFrame:
         table = count_by(read_sample(folder))
         rows = {"rows": int(table[["mangrove", "other"]].to_numpy().sum()), "thinned_rows": int(table["thinned"].sum())}
         counts.update(**rows, repaired_polygons=repaired)
-        run.record.note_masks([describe_mask(mask, years, stale) for mask in masks])
+        described = [describe_mask(mask, years, stale) for mask in masks]
+        run.record.note_masks(
+            [
+                {**about, "sha256": of_files[0] if len(of_files) == 1 else fingerprint_of(of_files)}
+                for about, of_files in zip(described, hashes, strict=True)
+            ]
+        )
         if run.habitat is not None:
             counts.update(mask_mangrove_outside_habitat_ha=say_excluded_mangrove(run, parts))
     if any(losses):
@@ -204,6 +211,7 @@ def describe_mask(mask: OpenMask, years: dict[int, int], stale: dict[int, int]) 
     return {
         "name": mask.name,
         "year": mask.year,
+        "version": mask.version,
         "licence": mask.licence,
         "citation": mask.citation,
         "definition": mask.definition,

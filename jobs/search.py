@@ -40,6 +40,8 @@ def find_scenes(run: Run) -> list[Scene]:
         write_scenes(scenes, frozen)
         run.record.note_items(frozen, [(refusal.id, refusal.reason) for refusal in result.refused])
         counts.update(scenes=len(scenes), refused=len(result.refused))
+    if run.params.notice:
+        run.reporter.say(f"search    {run.params.notice}")
     reasons = Counter(refusal.reason for refusal in result.refused)
     run.reporter.say(f"search    {len(scenes)} scenes")
     for reason, count in reasons.most_common(5):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 import click
+import yaml
 from distributed import Client
 from pydantic import BeforeValidator, Field, NonNegativeInt, create_model
 
+import engine
 from engine.cluster import open_cluster, run_bounded
 from engine.errors import ConfigError, StoreError
+from engine.files import write_text
 from engine.params import Params, Year
 from engine.simulate import Archive, WorldParams, write_archive
 from jobs.config import JSON, cluster_options, config_options, parse, read_mapping
@@ -34,6 +37,32 @@ def simulate(params: WorldParams, out: Path, client: Client, reporter: Reporter)
         raise StoreError(
             f"archive {out} cannot be written ({reason})", fix="free space or choose another OUT"
         ) from error
+
+
+def run_config(archive: Archive, out: Path, *, hold_out: Sequence[str]) -> dict[str, Any]:
+    """Return the run configuration of an archive, ``out/run``: what a user would write for it."""
+    masks = [
+        {
+            "path": str(path),
+            "year": year,
+            "name": "simulated mask",
+            "licence": "CC0-1.0",
+            "citation": f"made by mangroves {engine.__version__} from seed {archive.params.seed}; shows no real place",
+        }
+        for year, path in archive.masks.items()
+    ]
+    # One mask alone may be years away from all scenes.
+    between = {"stable_between": sorted(archive.masks)} if len(masks) == 2 else {"allow_stale": True}
+    return {
+        "name": "run",
+        "out": str(out),
+        "area": {"file": str(archive.regions), "name_field": "name"},
+        "years": sorted(set(archive.params.years)),
+        "seed": archive.params.seed,
+        "search": {"catalogs": [str(archive.items)]},
+        "labels": {"masks": masks, **between},
+        "train": {"hold_out": list(hold_out)},
+    }
 
 
 @click.command("simulate")
@@ -66,6 +95,8 @@ def command(
 ) -> None:
     """Write a simulated Landsat archive to OUT: COG scenes, STAC items, reference masks, DEM and truth.
 
+    OUT/config.yaml is a run over it, from the folder where you are; one that is there stays as it is.
+
     The file of --config holds the keys of the flags and a few more, all optional:
 
     \b
@@ -86,13 +117,19 @@ def command(
     reporter = Reporter(as_json=as_json)
     with open_cluster(cluster, cluster_file) as client:
         archive = simulate(params, out, client, reporter)
+    config = out / "config.yaml"
+    if not config.exists():
+        held = [f"sim-{name}" for name in params.regions[1:][-1:]]
+        write_text(config, yaml.safe_dump(run_config(archive, out, hold_out=held), sort_keys=False))
     result = {
+        "config": str(config),
         "items": str(archive.items),
         "regions": str(archive.regions),
         "masks": {str(year): str(path) for year, path in archive.masks.items()},
         "notice": params.notice,
     }
-    reporter.result(result, "\n".join(f"{name}: {value}" for name, value in result.items()))
+    lines = [f"{name}: {value}" for name, value in result.items()]
+    reporter.result(result, "\n".join([*lines, f"map it: mangroves run {config}"]))
 
 
 def parse_names(value: Any) -> Any:

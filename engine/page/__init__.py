@@ -94,7 +94,7 @@ class Result:
 
     @property
     def notice(self) -> str:
-        return self.params.notice or ""
+        return str(self.record.get("notice") or "")
 
 
 def page_data(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
-from engine.charts import chart
+from engine.charts import chart, say_cut
 
 
 def draw(path, notice):
@@ -29,3 +30,12 @@ def test_a_chart_that_fails_leaves_no_file(tmp_path):
     except KeyError:
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("limits", "said"), [((0.8, 1), "begins at 0.8"), ((0, 1), ""), ((-1, 1), "")])
+def test_an_axis_that_does_not_show_zero_says_where_it_begins(tmp_path, limits, said):
+    with chart(tmp_path / "a.png", title="t", size=(3, 2)) as axes:
+        axes[0, 0].set(xlim=limits)
+        say_cut(axes[0, 0].xaxis)
+        label = axes[0, 0].get_xlabel()
+    assert (said in label) if said else label == ""

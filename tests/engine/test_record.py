@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import engine.record
@@ -261,6 +263,20 @@ def test_an_item_list_that_was_frozen_but_not_noted_is_noted_on_resuming(tmp_pat
         _freeze(tmp_path)
     with open_record(tmp_path, CONFIG) as record:
         assert record.data["items"]["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("", "SIMULATED a; SIMULATED b"), ("draft", "SIMULATED a; SIMULATED b; draft"), ("SIMULATED", "SIMULATED")],
+)
+def test_the_notice_comes_from_the_scenes_and_outlives_the_command(tmp_path, asked, said):
+    frozen = tmp_path / "items.parquet"
+    with open_record(tmp_path, {"notice": asked}) as record:
+        pq.write_table(pa.table({"id": list("abc"), "notice": ["SIMULATED b", "", "SIMULATED a"]}), frozen)
+        record.note_items(frozen)
+        assert record.notice == said
+    with open_record(tmp_path, {"notice": asked}) as record:
+        assert record.notice == said
 
 
 def test_a_failed_run_says_so_without_its_secrets(tmp_path):

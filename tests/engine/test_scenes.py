@@ -180,6 +180,18 @@ def test_the_grid_of_an_old_item_comes_from_the_file_when_asked(shared_data: Pat
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "notice"),
+    [("SIMULATED seed=1", "SIMULATED seed=1"), ("by hand", "SIMULATED by hand"), (True, "SIMULATED True"), (None, "")],
+)
+def test_what_is_simulated_says_so_and_keeps_saying_so_in_a_frozen_list(item: Item, tmp_path, said, notice) -> None:
+    item["properties"]["simulated"] = said
+    scene = scene_from_item(item)
+    assert scene.notice == notice
+    write_scenes([scene], tmp_path / "items.parquet")
+    assert read_scenes(tmp_path / "items.parquet") == [scene]
+
+
 def test_the_same_scene_in_three_catalogs_is_the_same_scene(item: Item) -> None:
     expected = scene_from_item(item)
     assert expected.processed == "20220131"

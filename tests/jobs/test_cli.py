@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from shapely.geometry import shape
 
+from engine.errors import ConfigError
 from jobs.cli import COMMANDS, cli
 from tests.jobs.calls import Job, mangroves, trees
 
@@ -63,6 +64,18 @@ def test_every_example_of_the_help_is_a_command_line_that_parses():
                 command.make_context(" ".join(words), arguments[len(words) :])
                 shown += 1
     assert shown > len(COMMANDS)
+
+
+def test_what_begins_is_said_before_anything_is_imported_for_it(monkeypatch, tmp_path):
+    def no_import(name: str) -> None:
+        raise ConfigError(f"{name} is imported")
+
+    monkeypatch.setattr("jobs.cli.importlib.import_module", no_import)
+    assert mangroves("report", tmp_path).err.splitlines()[0].startswith("report    write one HTML file of all")
+    first = mangroves("run", "a.yaml", "--progress", "json").err.splitlines()[0]
+    assert json.loads(first)["message"].startswith("run       map an area")
+    assert mangroves("status", tmp_path).err.startswith("error: jobs.status is imported")
+    assert mangroves("run", "--help").err.startswith("error: ")
 
 
 def test_python_m_jobs_is_mangroves(tmp_path):

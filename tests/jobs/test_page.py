@@ -104,7 +104,7 @@ def test_hostile_names_go_no_further(finished_copy):
     run = finished_copy.run
     evil = "<img src=x onerror=alert(1)></script>"
     record = json.loads((run / "run.json").read_text())
-    record["config"]["notice"] = evil
+    record["notice"] = evil
     record["masks"] = [{"name": evil, "year": 2016, "licence": evil, "citation": evil}, "nonsense"]
     (run / "run.json").write_text(json.dumps(record))
     (run / "series.csv").write_text((run / "series.csv").read_text().replace("sim-India", "<b>India"))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from engine.files import content_sha256
 from engine.leaderboard import LEADERBOARD_COLUMNS
 from tests.benchmarks.test_report import COMPARISON
 from tests.jobs.calls import Job, mangroves
@@ -165,6 +166,15 @@ def test_the_page_needs_no_script_and_loads_nothing(reported):
     assert "default-src 'none'" in page.text
     assert "http://" not in re.sub(r"http://www\.w3\.org/\S+", "", page.text)
     assert len(page.text) < 10_000_000
+
+
+def test_figures_name_the_command_that_makes_them_and_masks_their_hash(reported, finished):
+    _, page = reported
+    captions = [one for one in re.findall(r"<figcaption>.*?</figcaption>", page.text, re.DOTALL) if "Figure" in one]
+    assert captions
+    assert all("Made, and made again, by <code>mangroves " in one for one in captions)
+    rows = page.table("Masks that labels come from")
+    assert {row["sha256"] for row in rows} == {content_sha256(path) for path in finished.archive.masks.values()}
 
 
 def test_what_was_not_run_is_listed_with_its_command(reported):
@@ -342,6 +352,47 @@ def test_a_picture_that_is_none_is_named_and_not_shown(tmp_path):
     (run / "explore" / "densities.png").write_bytes(b"<svg onload=alert(1)>")
     page = page_of(run)
     assert "densities.png is no picture of this software" in page.text
+
+
+def test_a_long_list_of_scenes_is_read_by_what_is_wanted_of_it(tmp_path, monkeypatch):
+    run = begun(tmp_path / "run")
+    table = pd.DataFrame(
+        {"platform": "landsat-8", "datetime": pd.Timestamp("2019-07-01", tz="UTC"), "cloud_cover": 7.0},
+        index=range(1000),
+    )
+    table["red"] = [f"https://a/{n:0100d}.tif" for n in range(1000)]
+    table.to_parquet(run / "items.parquet", index=False)
+    monkeypatch.setattr("jobs.report_tables.MOST_BYTES", 50_000)  # the addresses alone take twice as much
+    assert [row["scenes"] for row in page_of(run).table("Scenes of the frozen list")] == ["1,000"]
+    monkeypatch.setattr("jobs.report_tables.MOST_BYTES", 100)
+    error = mangroves("report", run).error
+    assert "items.parquet is larger than a report reads" in error
+    assert "delete" not in error
+
+
+def test_markers_are_added_up_a_few_at_a_time(tmp_path, monkeypatch, reported):
+    run, page = reported
+    held = []
+
+    def each(function, items, *, within):
+        held.append(len(items))
+        return [function(one) for one in items]
+
+    monkeypatch.setattr("jobs.report_tables._AT_ONCE", 1)
+    monkeypatch.setattr("jobs.report_tables.each", each)
+    shutil.copytree(run, tmp_path / "tiny")
+    assert page_of(tmp_path / "tiny").text == page.text
+    assert set(held) == {1}
+
+
+@pytest.mark.parametrize("name", ["report", "explore/densities.png", "series.csv"])
+def test_a_link_out_of_the_run_is_not_followed(tmp_path, name):
+    run, outside = begun(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).symlink_to(outside)
+    assert "outside the allowed folders" in mangroves("report", run).error
+    assert not list(outside.iterdir())
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):

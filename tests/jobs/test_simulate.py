@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
+import rasterio
 
+from engine.model import load_model
 from engine.simulate import WorldParams, read_archive
 from jobs.simulate import read_world
 from tests.jobs.calls import mangroves
@@ -64,3 +68,42 @@ def test_a_wrong_key_or_value_is_named(tmp_path, text, options, expected):
     answer = mangroves("simulate", tmp_path / "world", "--config", tmp_path / "world.yaml", *options)
     assert expected in answer.error
     assert not (tmp_path / "world").exists()
+
+
+def test_a_run_of_simulated_scenes_says_so_on_every_output_though_its_configuration_does_not(finished):
+    notice = finished.archive.params.notice
+    assert "notice" not in finished.config
+    assert finished.record["notice"] == notice
+    for path in (*finished.run.glob("maps/*/*.tif"), *finished.run.glob("change/*/*.tif")):
+        with rasterio.open(path) as file:
+            assert file.tags()["notice"] == notice, path
+    for name in ("areas", "change", "transitions", "history", "series"):
+        assert set(pd.read_csv(finished.run / f"{name}.csv")["notice"]) == {notice}, name
+    assert load_model(finished.run / "model").metrics["notice"] == notice
+    items = [json.loads(path.read_text()) for path in finished.run.glob("stac/*/*.json")]
+    told = [item["properties"].get("mangroves:notice") for item in items if item["type"] == "Feature"]
+    assert told
+    assert set(told) == {notice}
+
+
+def test_page_and_report_of_simulated_scenes_say_so_too(finished_copy):
+    notice = finished_copy.archive.params.notice
+    for command, written in (("page", "page/index.html"), ("report", "report.html")):
+        answer = mangroves(command, finished_copy.run)
+        assert answer.code == 0, answer.err
+        assert notice in (finished_copy.run / written).read_text(encoding="utf-8"), command
+
+
+def test_the_configuration_beside_an_archive_maps_it_and_is_written_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "world.yaml").write_text(TINY)
+    make = ("simulate", "world", "--config", "world.yaml", "--cluster", "threads", "--json")
+    config = Path(json.loads(mangroves(*make).out)["config"])
+    answer = mangroves("search", config, "--cluster", "threads")
+    assert answer.code == 0, answer.err
+    record = json.loads((tmp_path / "world" / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["notice"].startswith("SIMULATED")
+    assert record["config"]["notice"] == ""
+    config.write_text("years: [2016]")
+    assert mangroves(*make).code == 0
+    assert config.read_text() == "years: [2016]"
