@@ -31,12 +31,30 @@ from engine.files import cannot_read, replacing
 from engine.grid import Tile, pixel_hectares, to_zone
 from engine.kernels.compare import tally
 from engine.kernels.patches import Joins, label_patches
-from engine.legend import CHANGES, GAINED, LOST, names
+from engine.legend import (
+    CHANGES,
+    GAIN,
+    GAIN_THEN_LOSS,
+    GAINED,
+    LOSS,
+    LOSS_THEN_GAIN,
+    LOST,
+    PROVISIONAL_GAIN,
+    PROVISIONAL_LOSS,
+    names,
+)
 from engine.places import ObjectPath, Place
 
 DIRECTIONS: Final = {"gain": GAINED, "loss": LOST}
 """What patches are made of: pixels with a ``gain_year``, pixels with a ``loss_year``; and the bit each has in the layer
 ``large`` of a history."""
+
+_OTHER_WAY: Final = {
+    "gain": {LOSS: LOSS_THEN_GAIN, PROVISIONAL_LOSS: PROVISIONAL_GAIN},
+    "loss": {GAIN: GAIN_THEN_LOSS, PROVISIONAL_GAIN: PROVISIONAL_LOSS},
+}
+"""Kind of a pixel that changed both ways -> what that is of a direction. One whose kind is *gain* was not mangrove at
+first: what it lost it had gained."""
 
 LAYERS: Final = ("kind", "loss_year", "gain_year", "confidence", "looks", "tide_suspect", "region")
 """Layers of a history that patches are told from."""
@@ -164,12 +182,19 @@ def cut_pieces(layers: Mapping[str, np.ndarray], tile: Tile, direction: str) -> 
             "geometry": _outlines(labels, tile.geobox.transform, count),
         }
     )
-    values = {"year": years, **{name: layers[name] for name in COUNTED[1:]}}
+    values = {"year": years, **{name: layers[name] for name in COUNTED[1:]}, "kind": _kinds(layers["kind"], direction)}
     counts = [_count(piece, values[name].ravel()[at], number) for number, name in enumerate(COUNTED)]
     rows, cols = np.divmod(at, width)
     edge = (rows == 0) | (rows == tile.shape[0] - 1) | (cols == 0) | (cols == width - 1)
     border = pd.DataFrame({"piece": piece[edge], "row": top + rows[edge], "col": left + cols[edge]})
     return Pieces(table, pd.concat(counts).sort_values(["piece", "counted", "value"], ignore_index=True), border)
+
+
+def _kinds(kind: np.ndarray, direction: str) -> np.ndarray:
+    """Return what happened to pixels as one direction tells it, uint8."""
+    table = np.arange(256, dtype=np.uint8)
+    table[list(_OTHER_WAY[direction])] = list(_OTHER_WAY[direction].values())
+    return table[kind]
 
 
 def _count(piece: np.ndarray, values: np.ndarray, counted: int) -> pd.DataFrame:
@@ -226,10 +251,10 @@ def patch_areas(
     hectares_of, kinds = pixel_hectares(tile), names(CHANGES)
     rows = []
     for direction, bit in DIRECTIONS.items():
-        changed = layers[f"{direction}_year"] > 0
+        changed, kind = layers[f"{direction}_year"] > 0, _kinds(layers["kind"], direction)
         for which, chosen in (("all", changed), ("large", changed & (large & bit > 0))):
             inside = np.where(chosen, zones, np.uint16(0))
-            pixels, hectares = tally(layers["kind"], inside, hectares_of, zone_count=len(area.regions))
+            pixels, hectares = tally(kind, inside, hectares_of, zone_count=len(area.regions))
             for zone, code in zip(*np.nonzero(pixels), strict=True):
                 counted = int(pixels[zone, code]), float(hectares[zone, code])
                 rows.append((area.regions[zone].name, direction, int(code), kinds[int(code)], which, *counted))
