@@ -652,7 +652,7 @@ def _parquet_batches(
 
 
 def _csv_batches(
-    source: Path | pa.Buffer, columns: int, places: Sequence[int], *, most_bytes: int = MAX_LINE_BYTES
+    source: Path | pa.Buffer, columns: int, places: Sequence[int], *, most_bytes: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Yield columns of a CSV as bytes, so that whatever was in them can be written again, ``most_bytes`` at a time."""
     with io.BytesIO(source) if isinstance(source, pa.Buffer) else source.open("rb") as file:
@@ -662,7 +662,9 @@ def _csv_batches(
     used = [f"f{place}" for place in places]
     reader = pa.csv.open_csv(
         pa.BufferReader(source) if isinstance(source, pa.Buffer) else source,
-        pa.csv.ReadOptions(block_size=most_bytes, skip_rows=1, column_names=[f"f{place}" for place in range(columns)]),
+        pa.csv.ReadOptions(
+            block_size=most_bytes or MAX_LINE_BYTES, skip_rows=1, column_names=[f"f{place}" for place in range(columns)]
+        ),
         pa.csv.ParseOptions(newlines_in_values=True),
         pa.csv.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(used, pa.binary()), include_columns=used),
     )
