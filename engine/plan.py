@@ -66,7 +66,7 @@ WRITE_BYTES_PER_PIXEL: Final = 32
 """Cube, maps, history and change of a tile-year on disk; 23 to 29 on the simulated archive, an estimate elsewhere."""
 
 PROCESS_BYTES: Final = 640 * 2**20
-"""Interpreter, libraries (430 MB), compiled kernels, pixel centres of another grid (134 MB); GDAL's cache, if it reads."""
+"""Interpreter, libraries (430 MB), kernels, pixel centres of another grid (134 MB); GDAL's cache, if it must read."""
 
 
 @dataclass(frozen=True)

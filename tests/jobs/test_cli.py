@@ -206,7 +206,7 @@ def test_a_plan_is_what_one_reckons_by_hand(job):
     assert plan["write_gb_estimated"] == round(32 * 4 * 128 * 128 / 1e9, 3)
     pixels = 128 * 128
     # The process, 32 requests of 3 MB, and the features of a tile, which here take more than its few looks.
-    assert plan["task_memory_gb_bound"] == round(((600 + 32 * 3) * 2**20 + pixels * 200) / 1e9, 2)
+    assert plan["task_memory_gb_bound"] == round(((640 + 32 * 3) * 2**20 + pixels * 200) / 1e9, 2)
     for row in plan["looks"]:
         of_year = [clear for (_, year, name), clear in looks.items() if (year, name) == (row["year"], row["platform"])]
         by_hand = sum(sum(clear.values()) for clear in of_year) / 2
@@ -222,7 +222,7 @@ def test_a_plan_that_does_not_fit_names_the_numbers_and_the_setting(job):
     profiles.write_text("profiles: {small: {kind: threads, workers: 1, memory_limit: 600MB}}")
     for command in ("plan", "run"):
         line = mangroves(*job.arguments(command, "--cluster-file", profiles, cluster="small")).error
-        assert "one task needs 0.73 GB (" in line
+        assert "one task needs 0.78 GB (" in line
         assert "a worker has 0.60 GB" in line
         assert "raise memory_limit in cluster.yaml" in line
     assert not (job.run / "cube").exists()
@@ -231,7 +231,7 @@ def test_a_plan_that_does_not_fit_names_the_numbers_and_the_setting(job):
 def test_a_plan_says_the_same_to_a_person(job):
     answer = job.call("plan")
     assert "2 tiles x 2 years = 4 tile-years, 20 tasks" in answer.out
-    assert "a task holds at most 0.73 GB" in answer.out
+    assert "a task holds at most 0.78 GB" in answer.out
 
 
 def test_overrides_reach_the_run(job):
