@@ -123,8 +123,8 @@ def test_every_raster_says_which_configuration_items_and_trees_made_it(finished)
         assert tags["labels"] == "mask_2015 2015; mask_2018 2018"
 
 
-def test_gmw_codes_are_written_when_asked_for(finished):
-    answer = finished.call("classify", "--as", "gmw", "--json")
+def test_gmw_codes_are_written_when_asked_for(finished_copy):
+    answer = finished_copy.call("classify", "--as", "gmw", "--json")
     written = one_document(answer.out)["gmw"]
     assert len(written) == 4
     assert all(Path(path).name.startswith("gmw_") for path in written)
