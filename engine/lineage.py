@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -106,6 +107,9 @@ _LANDSAT: Final = {
     "roles": ["producer", "licensor"],
     "url": "https://www.usgs.gov/landsat-missions/landsat-collection-2",
 }
+
+_EDITS_NAME: Final = re.compile(r"human edits v(\d{4,6})")
+_EDITS_SHA256: Final = re.compile(r"sha256 ([0-9a-f]{64})")
 
 _AT_ONCE: Final = 256
 """Items made at a time."""
@@ -538,9 +542,19 @@ def _models(run: Finished) -> Iterator[dict[str, Any]]:
             "description": _noted(run, properties["description"]),
             "processing:level": "L4",
             "mangroves:settings": json.dumps(run.params.train.model_dump(mode="json"), sort_keys=True),
+            **({"mangroves:edits": drawn} if (drawn := _edits_of(run.model)) else {}),
         }
         item["stac_extensions"] = sorted({*item["stac_extensions"], *_EVERY, _SCIENTIFIC})
         yield {**item, "collection": _collection_id(run, "models"), "links": _links_of_item(run, links)}
+
+
+def _edits_of(model: Model) -> dict[str, Any]:
+    """Return version and sha256 of the edits that a model was trained on, as its list of masks has them."""
+    for mask in model.masks:
+        version, sha256 = _EDITS_NAME.fullmatch(str(mask.get("name"))), _EDITS_SHA256.search(str(mask.get("citation")))
+        if version and sha256:
+            return {"version": int(version[1]), "sha256": sha256[1]}
+    return {}
 
 
 def _model_item(run: Finished, folder: Place, here: bool) -> dict[str, Any]:

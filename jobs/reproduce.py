@@ -20,6 +20,7 @@ from engine.reproduce import (
     Asked,
     altered_scenes,
     check_lineage,
+    copy_edits,
     differences,
     needed_parts,
     read_item,
@@ -79,6 +80,7 @@ def command(item: Path, out: Path | None, any_code: bool, **given: Any) -> None:
         run.record.note_items(run.folder / ITEMS)
         if record.get("harmonisation"):
             run.record.note_harmonisation(record["harmonisation"])
+        copy_edits(asked, folder, run.folder)
         content = _make(run, asked, outputs)
         content = {"item": asked.id, "made_in": str(run.folder), **content}
         lines = [f"differs   {line}" for line in content["differs"]]

@@ -286,6 +286,14 @@ def test_only_documents_of_a_run_are_deleted_and_links_refused(finished_copy, tm
     assert sorted(elsewhere.rglob("*")) == left
 
 
+def test_the_item_of_a_model_names_the_edits_it_learnt_from(finished):
+    run = finished_of(finished)
+    mask = {"name": "human edits v0003", "citation": f"polygons drawn over the map of this run, sha256 {'ab' * 32}"}
+    run = replace(run, model=replace(run.model, masks=(*run.model.masks, mask)))
+    found = [document["properties"] for path, document in catalog_documents(run) if path.startswith("models/mang")]
+    assert [one["mangroves:edits"] for one in found] == [{"version": 3, "sha256": "ab" * 32}] * 2
+
+
 def test_the_probability_is_drawn_in_every_of_its_colours(items):
     [*renders] = (item["properties"]["renders"] for path, item in items.items() if path.startswith("maps/"))
     for render in (one["probability"] for one in renders):
