@@ -55,7 +55,7 @@ from engine.model import BANDS_MODEL, Model
 from engine.params import RunParams
 from engine.places import ObjectPath, Place, each, entries, relative
 from engine.plan import Plan, TileYear, lonlat_outline
-from engine.record import ITEMS, RECORD, STAC
+from engine.record import ITEMS, RECORD, STAC, made_with
 from engine.sample import part_path
 from engine.scenes import Scene
 from engine.store import fingerprint_of, marker_path, read_marker
@@ -157,7 +157,7 @@ class Finished:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        return self.record["sessions"][-1]["versions"]
+        return made_with(self.record)
 
     @cached_property
     def asked(self) -> Model:

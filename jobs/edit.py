@@ -205,7 +205,7 @@ def command(run: Path, file: Path | None, author: str, undo: bool, listed: bool,
     options = Options(config=None, overrides=(), fresh=False, **given)
     params = recorded_params(run, options.trust)
     found = None if file is None else read_edits(file)
-    with open_run(options, params=params) as opened:
+    with open_run(options, params=params, beside=True) as opened:
         plan, mapped = mapped_plan(opened)
         if found is not None and file is not None:
             layer, added = add_edits(opened.folder, found, author=author or whoami(), source=file.name)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from engine.change import year_pairs
 from engine.lineage import Finished, write_catalog
-from engine.model import Model
+from engine.model import META_FILE, Model
 from engine.places import Place
 from engine.plan import Plan
+from jobs.config import allowed_place
 from jobs.context import Run
 
 
@@ -31,3 +32,14 @@ def write_lineage(run: Run, plan: Plan, model: Model, model_folder: Place) -> Pa
                 pairs=year_pairs(params.years, params.change.pairs),
             )
         )
+
+
+def recorded_model(run: Run, recorded: Place) -> Place:
+    """Return the folder of the model that a run's maps were made by."""
+    source = run.params.train.source
+    if source == "study":
+        return recorded / "study" / "model"
+    own = recorded / "model"  # of a run that writes to a store also one from elsewhere
+    if source == "here" or (own / META_FILE).is_file():
+        return own
+    return allowed_place(source, run.trust, what="train.from")

@@ -19,6 +19,7 @@ from engine.edits import add_edits, check_edits
 from engine.grid import pixel_hectares, tiles_of
 from engine.kernels.edits import apply_edits
 from engine.params import AreaParams
+from engine.record import made_with
 from engine.sample import read_part
 from engine.splits import block_ids
 from engine.store import open_store
@@ -135,6 +136,26 @@ def test_the_same_edits_again_redo_nothing_and_others_only_where_they_lie(edited
         (2, "add", 5),
         (3, "undo", 4),
     ]
+
+
+def test_maps_of_earlier_code_are_edited_and_stay_those_of_that_code(edited):
+    path = edited.run / "run.json"
+    text = path.read_text()
+    record = json.loads(text)
+    for session in record["sessions"]:
+        session["versions"] |= {"mangroves": "0.0.1", "engine_sha256": "0" * 64}
+    del record["config"]["train"]["edits"]  # which that code did not know
+    path.write_text(json.dumps(record))
+    try:
+        answer = call(edited, "edit")
+        assert answer.code == 0, answer.err
+        after = json.loads(path.read_text())
+        assert after["config"] == record["config"]
+        assert after["config_sha256"] == record["config_sha256"]
+        assert made_with(after)["engine_sha256"] == "0" * 64
+        assert "was made with mangroves 0.0.1" in edited.call("search").error
+    finally:
+        path.write_text(text)
 
 
 def test_verify_covers_what_edits_made(edited):
