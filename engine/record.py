@@ -302,7 +302,7 @@ def _open_record(
     }
     if data["items"] is None and (folder / ITEMS).is_file():
         data["items"] = _describe_items(folder / ITEMS)  # killed between writing the list and noting it
-    session = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
+    session: dict[str, Any] = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
     if beside:
         session["beside"] = True
     data["sessions"].append(session)

@@ -26,7 +26,7 @@ from jobs.classify import map_path
 from jobs.context import Options, Run, open_run, work_options
 from jobs.cube import cube_path
 from jobs.edit import AUTHOR, mapped_plan, whoami
-from jobs.lineage import recorded_model
+from jobs.lineage import recorded_model, refresh_lineage
 from jobs.resume import recorded_params
 from jobs.sample import adjoining_cubes
 
@@ -75,6 +75,7 @@ def suggest_labels(run: Run, *, year: int | None, count: int, spacing_m: float) 
     write_points(folder, points, year)
     about = {"year": year, "points": len(points), "spacing_m": spacing_m, "trees_sha256": model.tree_sha256()}
     write_text(folder / "suggest.json", json.dumps({**about, **run.tags}, indent=1))
+    refresh_lineage(run, plan)
     if len(points) < count:
         run.reporter.say(f"suggest   {len(points)} points are {spacing_m:g} m apart and add something, not {count}")
     return {**about, "folder": str(folder)}
