@@ -296,7 +296,8 @@ def add_edits(
     layer : Layer
         As it holds now; the version before, if all polygons were in it.
     added : int
-        Polygons; one that lies there already, of the same kind, years and note, is not added again.
+        Polygons; one that lies there already, of the same kind, years and note, is not added again, unless another of
+        another kind came over it since.
 
     Raises
     ------
@@ -308,9 +309,8 @@ def add_edits(
     found = check_edits(features if isinstance(features, gpd.GeoDataFrame) else _from_geojson(features))
     with locked(edits_folder(run)):
         before = read_layer(run)
-        known = set() if before is None else set(_keys(before.polygons))
-        fresh = [key not in known for key in _keys(found)]
-        found = found[fresh]
+        if before is not None:
+            found = found[_changing(found, before.polygons)]
         if before is not None and found.empty:
             return before, 0
         version = _next(run)
@@ -320,6 +320,25 @@ def add_edits(
         _check_count(len(whole))
         about = {"author": name, "action": "add", "added": len(found), "source": printable(source)[:MOST_NOTE]}
         return _write(run, version, whole, about), len(found)
+
+
+def _changing(found: gpd.GeoDataFrame, before: gpd.GeoDataFrame) -> np.ndarray:
+    """Flag the polygons that change something on top of those there are, bool (polygon,)."""
+    keys, kinds = list(_keys(found)), before["kind"].to_numpy()
+    place = {key: number for number, key in enumerate(_keys(before))}  # of equals the last
+    again = {place[key]: number for number, key in enumerate(keys) if key in place}
+    outlines, other = found.geometry.to_numpy(), before.geometry.to_numpy()
+    fresh = np.array([key not in place for key in keys], dtype=bool)
+    for number, over in zip(*shapely.STRtree(other).query(outlines, predicate="intersects"), strict=True):
+        key = keys[number]
+        buried = key in place and over > place[key] and kinds[over] != key[0]
+        # What follows in the file too lies over it there as well.
+        if buried and again.get(over, -1) < number and not shapely.touches(outlines[number], other[over]):
+            fresh[number] = True
+    put_back = fresh & np.array([key in place for key in keys], dtype=bool)
+    if put_back.any():  # what follows it in the file would be under it
+        fresh[int(np.argmax(put_back)) :] = True
+    return fresh
 
 
 def undo_edits(run: Path, *, author: str) -> Layer:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -38,8 +39,10 @@ from engine.grid import PIXEL_M, Tile
 from engine.history_tasks import HISTORY_LAYERS, change_path, history_paths
 from engine.landsat import BANDS
 from engine.legend import (
+    AS_MAPPED,
     CHANGES,
     CLASSES,
+    EDITS,
     OUTSIDE_AREA,
     PAIRS,
     PROBABILITY_MISSING,
@@ -54,7 +57,7 @@ from engine.model import BANDS_MODEL, Model
 from engine.params import RunParams
 from engine.places import ObjectPath, Place, each, entries, relative
 from engine.plan import Plan, TileYear, lonlat_outline
-from engine.record import ITEMS, RECORD, STAC, citation
+from engine.record import ITEMS, RECORD, STAC, citation, made_with
 from engine.sample import part_path
 from engine.scenes import Scene
 from engine.store import fingerprint_of, marker_path, read_marker
@@ -83,7 +86,11 @@ PRODUCTS: Final = {
     "maps": ("yearly mangrove maps", "Probability and class of mangrove, wall to wall, each year by itself."),
     "histories": ("histories", "All years of a pixel told together: what changed, when, and how surely."),
     "changes": ("change between two years", "Loss and gain between two years, by all years together."),
-    "summaries": ("tables, patches and mosaics", "Areas, series, patches of change and mosaics of the whole run."),
+    "edited": ("maps as edited", "The yearly maps with what people drew over them; nothing else is made from these."),
+    "summaries": (
+        "tables, patches and mosaics",
+        "What a run has once: areas, series, patches of change, mosaics; edits, suggestions, evaluation, assessment.",
+    ),
 }
 """Product -> title and what it is; a collection each."""
 
@@ -93,6 +100,9 @@ _MEDIA: Final = {
     ".zarr": "application/vnd.zarr; version=3",
     ".json": "application/json",
     ".csv": "text/csv",
+    ".geojson": "application/geo+json",
+    ".kml": "application/vnd.google-earth.kml+xml",
+    ".md": "text/markdown",
     ".parquet": "application/vnd.apache.parquet",
     ".gpkg": "application/geopackage+sqlite3",
     ".png": "image/png",
@@ -106,6 +116,9 @@ _LANDSAT: Final = {
     "roles": ["producer", "licensor"],
     "url": "https://www.usgs.gov/landsat-missions/landsat-collection-2",
 }
+
+_EDITS_NAME: Final = re.compile(r"human edits v(\d{4,6})")
+_EDITS_SHA256: Final = re.compile(r"sha256 ([0-9a-f]{64})")
 
 _AT_ONCE: Final = 256
 """Items made at a time."""
@@ -142,6 +155,9 @@ class Finished:
     pairs: Sequence[tuple[int, int]] = ()
     """Years compared."""
 
+    edits: Sequence[Mapping[str, Any]] = ()
+    """What the marker of each version of the edits says, by rising version."""
+
     @property
     def stac(self) -> Path:
         return self.folder / STAC
@@ -153,7 +169,7 @@ class Finished:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        return self.record["sessions"][-1]["versions"]
+        return made_with(self.record)
 
     @cached_property
     def asked(self) -> Model:
@@ -266,12 +282,13 @@ def _items(run: Finished, product: str) -> Iterator[dict[str, Any]]:
         "samples": (partial(_sample, run), sampled),
         "maps": (partial(_map, run), parts),
         "histories": (partial(_history, run), tiles),
+        "edited": (partial(_edited, run), parts if run.edits else ()),
         "changes": (lambda one: _change(run, *one), ((tile, pair) for tile in tiles for pair in run.pairs)),
     }
     if product == "models":
         yield from _models(run)
     elif product == "summaries":
-        yield _summary(run)
+        yield from _summaries(run)
     else:
         make, of = made[product]
         for some in batched(of, _AT_ONCE):
@@ -538,9 +555,19 @@ def _models(run: Finished) -> Iterator[dict[str, Any]]:
             "description": _noted(run, properties["description"]),
             "processing:level": "L4",
             "mangroves:settings": json.dumps(run.params.train.model_dump(mode="json"), sort_keys=True),
+            **({"mangroves:edits": drawn} if (drawn := _edits_of(run.model)) else {}),
         }
         item["stac_extensions"] = sorted({*item["stac_extensions"], *_EVERY, _SCIENTIFIC})
         yield {**item, "collection": _collection_id(run, "models"), "links": _links_of_item(run, links)}
+
+
+def _edits_of(model: Model) -> dict[str, Any]:
+    """Return version and sha256 of the edits that a model was trained on, as its list of masks has them."""
+    for mask in model.masks:
+        version, sha256 = _EDITS_NAME.fullmatch(str(mask.get("name"))), _EDITS_SHA256.search(str(mask.get("citation")))
+        if version and sha256:
+            return {"version": int(version[1]), "sha256": sha256[1]}
+    return {}
 
 
 def _model_item(run: Finished, folder: Place, here: bool) -> dict[str, Any]:
@@ -550,36 +577,121 @@ def _model_item(run: Finished, folder: Place, here: bool) -> dict[str, Any]:
     return stac_item(run.model, facts={"title": run.params.name, "notice": run.params.notice})
 
 
-def _summary(run: Finished) -> dict[str, Any]:
-    """Return the item of what a run has once: tables, patches, charts and mosaics."""
-    change = run.outputs / "change"
+def _edited(run: Finished, part: TileYear) -> dict[str, Any] | None:
+    store = run.outputs / "maps_edited" / str(part.year) / f"{part.tile.id}.zarr"
+    if (marker := read_marker(store)) is None:
+        return None
+    titles = {"class": ("Class as edited (COG)", CLASSES, OUTSIDE_AREA), "edit": ("What was drawn", EDITS, AS_MAPPED)}
+    year = store.parent.name
+    tifs = {kind: store.with_name(f"{kind}_{store.stem}_{year}.tif") for kind in titles}
+    assets: dict[str, dict[str, Any]] = {}
+    for kind, (title, legend, nodata) in titles.items():
+        asset = _file_asset(run, tifs[kind], title, marker["files"][tifs[kind].name])
+        assets[kind] = asset | {"bands": [{"name": kind, **_coded("uint8", nodata)}], **_classes(legend, nodata)}
+    assets |= _styles(run, tifs)
+    assets |= {
+        "zarr": _store_asset(run, store, marker, "Class and edits (zarr)"),
+        "marker": _marker_asset(run, store),
+    }
+    return _item(
+        run,
+        _Output(
+            product="edited",
+            name=f"edited_{part.tile.id}_{part.year}",
+            title=f"Map of {part.year} as edited, tile {part.tile.id}",
+            about="Classes of the map where nobody drew; mangrove, other or not observed where somebody did.",
+            geometry=lonlat_outline(part.tile),
+            years=(part.year,),
+            properties={
+                **_grid(part.tile),
+                "processing:level": "L4",
+                "processing:expression": _settings(edits=run.edits[-1]["version"]),
+                "mangroves:masks": list(run.record["masks"]),
+                "renders": {
+                    "class": _class_render("class", CLASSES, "Class as edited"),
+                    "edit": _class_render("edit", EDITS, "What was drawn", AS_MAPPED),
+                },
+            },
+            assets=assets,
+            links=[_item_link("maps", f"map_{part.tile.id}_{part.year}"), _item_link("summaries", "edits")],
+            sha256=marker["sha256"],
+            extensions=(_PROJECTION, RASTER_SCHEMA, _CLASSIFICATION, _RENDER),
+        ),
+    )
+
+
+_TABLES: Final = (".csv", ".parquet", ".png", ".vrt", ".gpkg")
+_EDITED_AREAS: Final = "areas_edited.csv"
+
+
+def _summaries(run: Finished) -> Iterator[dict[str, Any]]:
+    """Yield the items of what a run has once."""
+    change, edited = run.outputs / "change", run.outputs / "maps_edited"
     folders: list[Place] = [run.folder, change, change / "history", *(change / f"{a}-{b}" for a, b in run.pairs)]
     folders += [run.outputs / "maps" / str(year) for year in run.plan.years]
+    maps = [_item_link("maps", f"map_{p.tile.id}_{p.year}") for p in run.plan.tile_years]
+    histories = [_item_link("histories", f"history_{tile.id}") for tile in run.plan.tiles] if run.pairs else []
+    assets = _tables(run, folders)
+    assets.pop(_EDITED_AREAS, None)
+    assets[ITEMS] = _file_asset(run, run.folder / ITEMS, "Frozen list of scenes", run.record["items"]["sha256"])
+    assets[ITEMS]["roles"] = ["metadata"]
+    about = "Pixels counted by class, region and year, hectares on the ellipsoid; not adjusted for error."
+    yield _summary(run, "summary", f"Areas, series and patches of {run.params.name}", about, assets, histories or maps)
+    whole = _item_link("summaries", "summary")
+    if run.edits:
+        about = f"Polygons that people drew over the maps, in {len(run.edits)} versions; the last holds."
+        yield _summary(run, "edits", "Polygons drawn by hand", about, _versions(run), [whole])
+        about = "The maps with the polygons of the last version of the edits applied, and areas before and after."
+        assets = _tables(run, [edited / str(year) for year in run.plan.years])
+        table = run.folder / _EDITED_AREAS
+        if table.is_file():
+            assets[table.name] = _file_asset(run, table, table.name, bytes_sha256(table))
+        if assets:
+            links = [whole, _item_link("summaries", "edits")]
+            yield _summary(run, "edited", "Mosaics and areas as edited", about, assets, links)
+    for name, title, about in (
+        ("suggest", "Points to label", "Pixels whose label would help the classifier most; no sample of anything."),
+        ("evaluate", "Evaluation of the model", "The model judged on land it never saw."),
+        ("assess", "Assessment of maps and change", "A stratified sample, its labels, and areas estimated from these."),
+    ):
+        assets = _tables(run, [run.folder / name], (*_TABLES, ".geojson", ".kml", ".md"))
+        if assets:
+            yield _summary(run, name, title, about, assets, [whole, *_model_link(run)])
+
+
+def _tables(run: Finished, folders: Iterable[Place], suffixes: Sequence[str] = _TABLES) -> dict[str, dict[str, Any]]:
+    """Describe the tables, charts and mosaics that lie directly in some folders."""
     assets: dict[str, dict[str, Any]] = {}
     for folder in folders:
         files = {path.name: path for path in entries(folder)[1]}
         for name, path in files.items():
-            if (
-                name.startswith(".")
-                or path.suffix not in (".csv", ".parquet", ".png", ".vrt", ".gpkg")
-                or name == ITEMS
-            ):
+            if name.startswith(".") or path.suffix not in suffixes or name == ITEMS:
                 continue
             beside = files.get(f"{name}.json")
             sha256 = json.loads(beside.read_text(encoding="utf-8")).get("sha256") if beside else None
             assets[name] = _file_asset(run, path, name, sha256 or bytes_sha256(path))
-    frozen = run.record["items"]
-    assets[ITEMS] = _file_asset(run, run.folder / ITEMS, "Frozen list of scenes", frozen["sha256"])
-    assets[ITEMS]["roles"] = ["metadata"]
-    histories = [_item_link("histories", f"history_{tile.id}") for tile in run.plan.tiles] if run.pairs else []
-    digest = [asset["file:checksum"] for _, asset in sorted(assets.items())]
+    return assets
+
+
+def _versions(run: Finished) -> dict[str, dict[str, Any]]:
+    """Describe the versions of the edits."""
+    named = [(name, sha256, of) for of in run.edits for name, sha256 in of["files"].items()]
+    return {
+        name: _file_asset(run, run.folder / "edits" / name, f"Version {of['version']}: {of['action']}", sha256)
+        for name, sha256, of in named
+    }
+
+
+def _summary(
+    run: Finished, name: str, title: str, about: str, assets: Mapping[str, dict[str, Any]], links: Sequence[Link]
+) -> dict[str, Any]:
     return _item(
         run,
         _Output(
             product="summaries",
-            name="summary",
-            title=f"Areas, series and patches of {run.params.name}",
-            about="Pixels counted by class, region and year, hectares on the ellipsoid; not adjusted for error.",
+            name=name,
+            title=title,
+            about=about,
             geometry=shapely.union_all([lonlat_outline(tile) for tile in run.plan.tiles]),
             years=run.plan.years,
             properties={
@@ -588,8 +700,8 @@ def _summary(run: Finished) -> dict[str, Any]:
                 "mangroves:masks": list(run.record["masks"]),
             },
             assets=assets,
-            links=histories or [_item_link("maps", f"map_{p.tile.id}_{p.year}") for p in run.plan.tile_years],
-            sha256=fingerprint_of(digest),
+            links=links,
+            sha256=fingerprint_of([asset["file:checksum"] for _, asset in sorted(assets.items())]),
         ),
     )
 
@@ -693,7 +805,7 @@ def _coded(dtype: str, nodata: int) -> dict[str, Any]:
     return {"data_type": dtype, "nodata": nodata, "raster:sampling": "area", "raster:spatial_resolution": PIXEL_M}
 
 
-def _classes(legend: Sequence[Entry]) -> dict[str, Any]:
+def _classes(legend: Sequence[Entry], nodata: int = OUTSIDE_AREA) -> dict[str, Any]:
     return {
         "classification:classes": [
             {
@@ -702,16 +814,16 @@ def _classes(legend: Sequence[Entry]) -> dict[str, Any]:
                 "title": entry.name,
                 "description": entry.name,
                 "color_hint": "".join(f"{channel:02X}" for channel in entry.colour),
-                "nodata": entry.code == OUTSIDE_AREA,
+                "nodata": entry.code == nodata,
             }
             for entry in legend
         ]
     }
 
 
-def _class_render(asset: str, legend: Sequence[Entry], title: str) -> dict[str, Any]:
-    colours = {str(entry.code): [*entry.colour, 0 if entry.code == OUTSIDE_AREA else 255] for entry in legend}
-    return {"title": title, "assets": [asset], "nodata": OUTSIDE_AREA, "colormap": colours, "resampling": "nearest"}
+def _class_render(asset: str, legend: Sequence[Entry], title: str, nodata: int = OUTSIDE_AREA) -> dict[str, Any]:
+    colours = {str(entry.code): [*entry.colour, 0 if entry.code == nodata else 255] for entry in legend}
+    return {"title": title, "assets": [asset], "nodata": nodata, "colormap": colours, "resampling": "nearest"}
 
 
 def _layers(store: Place) -> list[dict[str, Any]]:

@@ -248,7 +248,12 @@ def vouches_for(beside: Place, output: Place) -> bool:
 
 @contextmanager
 def open_record(
-    folder: Path | str, config: Mapping[str, Any], *, outputs: Place | None = None, fresh: bool = False
+    folder: Path | str,
+    config: Mapping[str, Any],
+    *,
+    outputs: Place | None = None,
+    fresh: bool = False,
+    beside: bool = False,
 ) -> Iterator[RunRecord]:
     """Open the record of a run: a new one, or that of an earlier command with the same configuration.
 
@@ -264,6 +269,8 @@ def open_record(
         Where workers write; default the folder.
     fresh : bool
         Set aside what is in the folder and among the outputs, as ``<name>-<UTC time>``, and start anew.
+    beside : bool
+        Nothing that was made is gone on with: other code may add to it, and what made it stays what is recorded.
 
     Raises
     ------
@@ -274,13 +281,18 @@ def open_record(
     """
     folder = Path(folder)
     with locked(folder):
-        yield from _open_record(folder, outputs or folder, _clean(json.loads(json.dumps(config))), fresh=fresh)
+        settings = _clean(json.loads(json.dumps(config)))
+        yield from _open_record(folder, outputs or folder, settings, fresh=fresh, beside=beside)
 
 
-def _open_record(folder: Path, outputs: Place, settings: dict[str, Any], *, fresh: bool) -> Iterator[RunRecord]:
+def _open_record(
+    folder: Path, outputs: Place, settings: dict[str, Any], *, fresh: bool, beside: bool
+) -> Iterator[RunRecord]:
     if fresh:
         set_aside(folder, outputs)
-    old = _earlier(folder, outputs, settings)
+    old = _earlier(folder, outputs, settings, beside=beside)
+    if old is not None and beside:
+        settings = old["config"]
     if old is None:
         (folder / ITEMS).unlink(missing_ok=True)
     data: dict[str, Any] = {
@@ -300,7 +312,9 @@ def _open_record(folder: Path, outputs: Place, settings: dict[str, Any], *, fres
     if data["items"] is None and (folder / ITEMS).is_file():
         data["items"] = _describe_items(folder / ITEMS)  # killed between writing the list and noting it
         data["notice"] = _notice(settings, folder / ITEMS)
-    session = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
+    session: dict[str, Any] = {"started": _now(), "ended": None, "status": "running", "versions": _versions()}
+    if beside:
+        session["beside"] = True
     data["sessions"].append(session)
     data["status"] = "running"
     record = RunRecord(folder, outputs, data, resumed=old is not None)
@@ -319,12 +333,20 @@ def _open_record(folder: Path, outputs: Place, settings: dict[str, Any], *, fres
     record.save()
 
 
-def check_record(folder: Path, config: Mapping[str, Any], *, outputs: Place | None = None) -> None:
+def check_record(
+    folder: Path, config: Mapping[str, Any], *, outputs: Place | None = None, beside: bool = False
+) -> None:
     """Raise what ``open_record`` would of a folder in which this configuration cannot go on; touch nothing."""
-    _earlier(folder, outputs or folder, _clean(json.loads(json.dumps(config))))
+    _earlier(folder, outputs or folder, _clean(json.loads(json.dumps(config))), beside=beside)
 
 
-def _earlier(folder: Path, outputs: Place, settings: dict[str, Any]) -> dict[str, Any] | None:
+def made_with(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions of what made a run's outputs last, without what only added to them."""
+    made = [session["versions"] for session in data["sessions"] if not session.get("beside")]
+    return made[-1] if made else _versions()
+
+
+def _earlier(folder: Path, outputs: Place, settings: dict[str, Any], *, beside: bool = False) -> dict[str, Any] | None:
     """Return the record that a run of these settings goes on with, None where it begins."""
     old = read_record(folder)
     if old is None and _names_in(folder) - _NO_OUTPUT:
@@ -338,26 +360,27 @@ def _earlier(folder: Path, outputs: Place, settings: dict[str, Any]) -> dict[str
         return None
     if _config_sha256(old["config"]) != _config_sha256(settings) and not made | (_names_in(folder) - _NO_OUTPUT):
         return None  # planning is what people repeat: a list nothing was made from binds nobody
-    _check_same(folder, old, settings)
+    _check_same(folder, old, settings, beside=beside)
     return old
 
 
-def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any]) -> None:
+def _check_same(folder: Path, old: dict[str, Any], config: dict[str, Any], *, beside: bool) -> None:
     """Refuse to go on with a run that something else made."""
-    if _config_sha256(old["config"]) != _config_sha256(config):
-        before, after = _flat(old["config"]), _flat(config)
-        keys = [k for k in sorted({*before, *after}) if before.get(k) != after.get(k) and _decides(k)]
+    before, after = _flat(old["config"]), _flat(config)
+    known = before if beside else {**before, **after}  # earlier code may not have known every setting
+    keys = [k for k in sorted(known) if before.get(k) != after.get(k) and _decides(k)]
+    if keys or (not beside and _config_sha256(old["config"]) != _config_sha256(config)):
         named = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
         raise StoreError(f"run {folder} was made with another configuration (differs in: {named})", fix=_FIX)
-    made_with = old["sessions"][-1]["versions"] if old["sessions"] else _versions()
-    if made_with["mangroves"] != engine.__version__:
+    made = made_with(old)
+    if made["mangroves"] != engine.__version__ and not beside:
         raise StoreError(
-            f"run {folder} was made with mangroves {made_with['mangroves']}, this is {engine.__version__}", fix=_FIX
+            f"run {folder} was made with mangroves {made['mangroves']}, this is {engine.__version__}", fix=_FIX
         )
-    if made_with.get("engine_sha256") != code_sha256():
+    if made.get("engine_sha256") != code_sha256() and not beside:
         raise StoreError(
             f"run {folder} was made by other code of mangroves {engine.__version__} "
-            f"(engine {str(made_with.get('engine_sha256', 'not recorded'))[:12]}, this is {code_sha256()[:12]})",
+            f"(engine {str(made.get('engine_sha256', 'not recorded'))[:12]}, this is {code_sha256()[:12]})",
             fix="check out what it was made with, or pass --fresh, which sets the old run aside",
         )
     frozen = folder / ITEMS

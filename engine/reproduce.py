@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.code import code_sha256
 from engine.errors import ConfigError, EngineError, StoreError
-from engine.files import bytes_sha256, cannot_read
+from engine.files import bytes_sha256, cannot_read, write_bytes
 from engine.grid import Tile, is_tile_id
 from engine.places import Place
 from engine.plan import TileYear
@@ -46,6 +46,9 @@ class Asked:
     engine_sha256: str
     files: Mapping[str, str]
     """File name -> sha256 of its bytes, of the assets that have one."""
+
+    edits: tuple[int, str] | None = None
+    """Version and sha256 of the edits that a model was trained on."""
 
 
 def read_item(path: Path) -> Asked:
@@ -97,7 +100,11 @@ def _asked(content: Any) -> Asked:
         # Styles say nothing of the data; a marker holds seconds, which no two runs share.
         if "data" in asset["roles"] and checksum.startswith("1220") and len(checksum) == 4 + _SHA256:
             files[name] = checksum[4:]
-    return Asked(id=str(content["id"]), product=product, tile=tile, years=years, files=files, **hashes)
+    drawn = properties.get("mangroves:edits")
+    edits = (int(drawn["version"]), str(drawn["sha256"])) if drawn else None
+    if edits and not 0 < edits[0] < 10**6:
+        raise ValueError("no version of edits")
+    return Asked(id=str(content["id"]), product=product, tile=tile, years=years, files=files, edits=edits, **hashes)
 
 
 def check_lineage(asked: Asked, record: Mapping[str, Any], frozen: Path, *, any_code: bool) -> None:
@@ -121,6 +128,36 @@ def check_lineage(asked: Asked, record: Mapping[str, Any], frozen: Path, *, any_
             f"item {asked.id} was made by other code (engine {asked.engine_sha256[:12]}, this is {code_sha256()[:12]})",
             fix="check out what it was made with, or pass --any-code to see what differs",
         )
+
+
+def copy_edits(asked: Asked, run: Path, again: Path) -> None:
+    """Give a run that makes a model again the edits that it was trained on.
+
+    Parameters
+    ----------
+    asked : Asked
+    run : Path
+        Folder of the run that the item is of.
+    again : Path
+        Of the one that makes it again.
+
+    Raises
+    ------
+    StoreError
+        If they are not there any more as they were.
+    """
+    if asked.edits is None:
+        return
+    version, sha256 = asked.edits
+    for suffix in (".gpkg", ".json"):
+        name = f"v{version:04d}{suffix}"
+        path = run / "edits" / name
+        if not path.is_file() or (suffix == ".gpkg" and bytes_sha256(path) != sha256):
+            raise StoreError(
+                f"{path} is not there, or not as {asked.id} was trained on it (sha256 {sha256[:12]})",
+                fix="restore it from a copy",
+            )
+        write_bytes(again / "edits" / name, path.read_bytes())
 
 
 def needed_parts(asked: Asked, parts: Sequence[TileYear], *, context: bool) -> list[TileYear]:

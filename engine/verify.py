@@ -42,11 +42,11 @@ class Found:
 def find_vouchers(place: Place) -> Found:
     """List what vouches for something below a place, in order."""
     found = Found([], [])
-    _look(place, found)
+    _look(place, found, catalog=place / STAC)
     return found
 
 
-def _look(place: Place, found: Found) -> None:
+def _look(place: Place, found: Found, catalog: Place) -> None:
     folders, files = entries(place)
     names = {path.name for path in files}
     if META_FILE in names:
@@ -56,10 +56,10 @@ def _look(place: Place, found: Found) -> None:
     else:
         found.vouchers.extend(path for path in files if path.suffix == ".json" and not path.name.startswith("."))
     for folder in folders:
-        if folder.name == STAC:
+        if folder == catalog:
             continue
         if folder.suffix != ".zarr":
-            _look(folder, found)
+            _look(folder, found, catalog)
         elif folder.with_suffix(".json").name not in names:
             found.unfinished.append(folder)
 

@@ -50,6 +50,7 @@ from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import cube_path
 from jobs.evaluate_page import write_parquet
 from jobs.history import adjoining_tiles, history_path
+from jobs.lineage import refresh_lineage
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 
@@ -160,6 +161,7 @@ def design_assessment(run: Run, *, chips: bool) -> dict[str, Any]:
     write_text(folder / "design.json", json.dumps({**about, **run.tags}, indent=1))
     if chips:
         draw_chips(run, plan, points, folder / "chips")
+    refresh_lineage(run, plan)
     show_design(run, strata, halfwidth)
     return {
         "sample": str(folder / "sample.csv"),
@@ -318,6 +320,7 @@ def assess_labels(run: Run, design: Design, labels: np.ndarray, second: np.ndarr
         unsure = float(np.mean(labels == 0))
         counts.update(points=len(points), unsure_share=round(unsure, 4))
     write_series(run, histories, zones=zones, recovery_years=run.params.change.recovery_years)
+    refresh_lineage(run, plan_run(run, find_scenes(run)))
     show_assessment(run, tables, coverage, unsure)
     whole = estimated[estimated["by"] == "total"]
     return {

@@ -269,7 +269,7 @@ class Run:
 
 
 @contextmanager
-def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[Run]:
+def open_run(options: Options, *, params: RunParams | None = None, beside: bool = False) -> Iterator[Run]:
     """Open a run: validate, open its record, start its cluster, check that workers see its folder.
 
     Parameters
@@ -277,13 +277,15 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
     options : Options
     params : RunParams, optional
         Instead of ``options.config``.
+    beside : bool
+        As ``open_record`` has it.
     """
-    place = asked_run(options, params)
+    place = asked_run(options, params, beside=beside)
     check_free(place.folder)
     reporter = Reporter(as_json=options.as_json, json_lines=options.progress == "json")
     with (
         open_cluster(options.cluster, options.cluster_file, say=reporter.say) as client,
-        begin_run(place, client, reporter, fresh=options.fresh) as run,
+        begin_run(place, client, reporter, fresh=options.fresh, beside=beside) as run,
     ):
         context = click.get_current_context(silent=True)
         command = context.command_path.split() if context else []
@@ -294,7 +296,7 @@ def open_run(options: Options, *, params: RunParams | None = None) -> Iterator[R
             yield replace(run, plain_collective=options.allow_plain_collective)
 
 
-def asked_run(options: Options, params: RunParams | None = None) -> PlacedRun:
+def asked_run(options: Options, params: RunParams | None = None, *, beside: bool = False) -> PlacedRun:
     """Return the run that a command line asks for; a mistake is told before a cluster is started for it."""
     if params is None:
         if options.config is None:
@@ -306,7 +308,7 @@ def asked_run(options: Options, params: RunParams | None = None) -> PlacedRun:
         check_performance()
     place = place_run(params, options.trust)
     if not options.fresh:
-        check_record(place.folder, place.config, outputs=place.outputs)
+        check_record(place.folder, place.config, outputs=place.outputs, beside=beside)
     return place
 
 
@@ -335,10 +337,12 @@ def place_run(params: RunParams, trust: Trust) -> PlacedRun:
 
 
 @contextmanager
-def begin_run(place: PlacedRun, client: Client, reporter: Reporter, *, fresh: bool) -> Iterator[Run]:
+def begin_run(
+    place: PlacedRun, client: Client, reporter: Reporter, *, fresh: bool, beside: bool = False
+) -> Iterator[Run]:
     """Open the folder and record of a run."""
     check_visible(client, place.outputs)
-    with open_record(place.folder, place.config, outputs=place.outputs, fresh=fresh) as record:
+    with open_record(place.folder, place.config, outputs=place.outputs, fresh=fresh, beside=beside) as record:
         access = Access(place.trust.with_roots(place.folder), Signer(place.trust), place.params.cube.requests)
         yield Run(
             configured=place.params,

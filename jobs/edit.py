@@ -23,6 +23,7 @@ from engine.store import fingerprint_of, read_marker
 from engine.tasks import map_paths, remove_unlisted
 from jobs.classify import map_path, write_styles
 from jobs.context import Options, Run, open_run, work_options
+from jobs.lineage import refresh_lineage
 from jobs.plan import plan_run
 from jobs.reporter import Reporter
 from jobs.resume import recorded_params
@@ -205,7 +206,7 @@ def command(run: Path, file: Path | None, author: str, undo: bool, listed: bool,
     options = Options(config=None, overrides=(), fresh=False, **given)
     params = recorded_params(run, options.trust)
     found = None if file is None else read_edits(file)
-    with open_run(options, params=params) as opened:
+    with open_run(options, params=params, beside=True) as opened:
         plan, mapped = mapped_plan(opened)
         if found is not None and file is not None:
             layer, added = add_edits(opened.folder, found, author=author or whoami(), source=file.name)
@@ -216,6 +217,7 @@ def command(run: Path, file: Path | None, author: str, undo: bool, listed: bool,
         if last is None:
             raise ConfigError(f"{run} has no edits", fix="give a FILE of polygons")
         told = apply_layer(opened, plan, mapped, last)
+        refresh_lineage(opened, plan)
         opened.reporter.result(told, "\n".join(["edited maps:", *(f"  {path}" for path in told["maps"])]))
 
 

@@ -45,6 +45,7 @@ from engine.trust import safe_name
 from jobs.context import Options, Run, open_run, run_options
 from jobs.cube import build_cubes, cube_path
 from jobs.evaluate_page import FIGURES, Evaluation, with_interval, write_evaluation
+from jobs.lineage import refresh_lineage
 from jobs.plan import plan_run
 from jobs.sample import draw_samples
 from jobs.search import find_scenes
@@ -263,4 +264,5 @@ def command(options: Options, truth: Path | None) -> None:
             maps = draw_maps(run, plan, found, folder)
             summary = write_evaluation(folder, found, tags=run.tags, maps=maps)
             counts.update(rows=summary["rows"], trials=len(found.tables["trials"]))
+        refresh_lineage(run, plan)
         show_evaluation(run, summary, folder)

@@ -12,7 +12,7 @@ import click
 
 from engine.errors import ConfigError, ModelError, StoreError
 from engine.kernels.features import wants_context
-from engine.model import META_FILE, Model, load_model
+from engine.model import Model, load_model
 from engine.places import Place
 from engine.plan import Plan
 from engine.record import ITEMS
@@ -20,6 +20,7 @@ from engine.reproduce import (
     Asked,
     altered_scenes,
     check_lineage,
+    copy_edits,
     differences,
     needed_parts,
     read_item,
@@ -28,9 +29,10 @@ from engine.reproduce import (
 from engine.store import read_marker
 from jobs.change import compare_years
 from jobs.classify import classify_maps
-from jobs.config import allowed_place, named_run, recorded_config
+from jobs.config import named_run, recorded_config
 from jobs.context import Options, Run, open_run, work_options
 from jobs.cube import build_cubes, cube_path
+from jobs.lineage import recorded_model
 from jobs.plan import plan_run
 from jobs.search import find_scenes
 from jobs.train import train_here
@@ -79,6 +81,7 @@ def command(item: Path, out: Path | None, any_code: bool, **given: Any) -> None:
         run.record.note_items(run.folder / ITEMS)
         if record.get("harmonisation"):
             run.record.note_harmonisation(record["harmonisation"])
+        copy_edits(asked, folder, run.folder)
         content = _make(run, asked, outputs)
         content = {"item": asked.id, "made_in": str(run.folder), **content}
         lines = [f"differs   {line}" for line in content["differs"]]
@@ -123,17 +126,6 @@ def _make(run: Run, asked: Asked, recorded: Place) -> dict[str, Any]:
     if differs:
         differs += _cubes(run, plan, recorded)
     return _told(rerun, kept, differs, ", ".join(["arrays", *sorted(asked.files)]))
-
-
-def recorded_model(run: Run, recorded: Place) -> Place:
-    """Return the folder of the model that a run's maps were made by."""
-    source = run.params.train.source
-    if source == "study":
-        return recorded / "study" / "model"
-    own = recorded / "model"  # of a run that writes to a store also one from elsewhere
-    if source == "here" or (own / META_FILE).is_file():
-        return own
-    return allowed_place(source, run.trust, what="train.from")
 
 
 def _cubes(run: Run, plan: Plan, recorded: Place) -> list[str]:

@@ -17,6 +17,7 @@ from engine.edits import add_edits, clip_edits, of_year, read_layer
 from engine.errors import ConfigError, SampleError
 from engine.files import replacing, write_text
 from engine.legend import MANGROVE, OTHER
+from engine.model import load_model
 from engine.sample import part_path
 from engine.suggest import join_pools, pixel_squares, suggest_points
 from engine.train import hold_out_regions
@@ -25,9 +26,9 @@ from jobs.classify import map_path
 from jobs.context import Options, Run, open_run, work_options
 from jobs.cube import cube_path
 from jobs.edit import AUTHOR, mapped_plan, whoami
+from jobs.lineage import recorded_model, refresh_lineage
 from jobs.resume import recorded_params
 from jobs.sample import adjoining_cubes
-from jobs.train import check_training, fit_model
 
 SPACING_M = 300.0
 """Ten pixels: nearer ones are near copies of each other."""
@@ -40,8 +41,7 @@ def suggest_labels(run: Run, *, year: int | None, count: int, spacing_m: float) 
         fix = "years are " + ", ".join(map(str, run.params.years))
         raise ConfigError(f"the run has no map of {year}", fix=fix)
     plan, _ = mapped_plan(run)
-    check_training(run)
-    model, _ = fit_model(run, plan)
+    model = load_model(recorded_model(run, run.outputs))
     layer = read_layer(run.folder)
     pieces = {} if layer is None else clip_edits(layer.polygons, plan.tiles)
     held = hold_out_regions(run.params.train, [region.name for region in run.area.regions])
@@ -75,6 +75,7 @@ def suggest_labels(run: Run, *, year: int | None, count: int, spacing_m: float) 
     write_points(folder, points, year)
     about = {"year": year, "points": len(points), "spacing_m": spacing_m, "trees_sha256": model.tree_sha256()}
     write_text(folder / "suggest.json", json.dumps({**about, **run.tags}, indent=1))
+    refresh_lineage(run, plan)
     if len(points) < count:
         run.reporter.say(f"suggest   {len(points)} points are {spacing_m:g} m apart and add something, not {count}")
     return {**about, "folder": str(folder)}
@@ -156,7 +157,7 @@ def command(
     """
     options = Options(config=None, overrides=(), fresh=False, **given)
     params = recorded_params(run, options.trust)
-    with open_run(options, params=params) as opened:
+    with open_run(options, params=params, beside=True) as opened:
         if labels is None:
             told = suggest_labels(opened, year=year, count=count, spacing_m=spacing)
             opened.reporter.result(told, f"{told['points']} points in {told['folder']}: fill labels_template.csv")

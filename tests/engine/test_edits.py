@@ -147,6 +147,25 @@ def test_versions_grow_and_stay(tmp_path: Path):
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
+def test_an_earlier_edit_is_put_back_on_top_and_the_same_file_changes_nothing(tmp_path: Path):
+    both = drawn(SQUARE, in_pixels(12, 22, 9, 9), kind=["add", "remove"])
+    far = in_pixels(30, 40, 3, 3)
+    add_edits(tmp_path, both, author="ana")
+    assert add_edits(tmp_path, both, author="ana")[1] == 0
+    assert add_edits(tmp_path, drawn(far, kind="unsure"), author="ana")[1] == 1
+    layer, added = add_edits(tmp_path, drawn(SQUARE), author="bo")
+    assert (layer.version, added) == (3, 1)
+    edits, _ = burn_edits(of_year(clip_edits(layer.polygons, [TILE])[TILE], 2019), TILE)
+    assert (edits[10:15, 20:26] == 1).all()
+    assert add_edits(tmp_path, drawn(SQUARE), author="bo")[1] == 0
+    assert add_edits(tmp_path, both, author="bo")[1] == 1  # the one of them that lies under the other now
+    back = undo_edits(tmp_path, author="bo")
+    assert back.polygons["kind"].tolist() == ["add", "remove", "unsure", "add"]
+    beside = in_pixels(10, 26, 5, 5)  # shares an edge alone
+    assert add_edits(tmp_path, drawn(beside, kind="remove"), author="bo")[1] == 1
+    assert add_edits(tmp_path, drawn(SQUARE), author="bo")[1] == 0
+
+
 def test_a_version_that_was_touched_or_cut_off_is_no_version(tmp_path: Path):
     add_edits(tmp_path, drawn(SQUARE), author="ana")
     (tmp_path / "edits" / "v0002.gpkg").write_bytes(b"cut off before its marker")

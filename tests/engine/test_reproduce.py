@@ -7,14 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import geopandas as gpd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely.geometry import box
 
-from engine.errors import ConfigError, EngineError
+from engine.edits import add_edits, read_layer
+from engine.errors import ConfigError, EngineError, StoreError
 from engine.grid import Tile
 from engine.plan import TileYear
-from engine.reproduce import Asked, needed_parts, read_item
+from engine.reproduce import Asked, copy_edits, needed_parts, read_item
 
 TILE = "z48_c08_r-016"
 ITEM: dict[str, Any] = {
@@ -120,3 +123,31 @@ def test_a_history_needs_the_tiles_it_reaches_into_and_a_map_its_own():
             parts,
             context=False,
         )
+
+
+def test_the_edits_of_a_model_go_with_it_and_are_missed_in_one_line(tmp_path):
+    square = gpd.GeoDataFrame({"kind": ["add"]}, geometry=[box(104.8, 8.6, 104.9, 8.7)], crs=4326)
+    layer, _ = add_edits(tmp_path / "run", square, author="ana")
+    add_edits(tmp_path / "run", square.assign(kind="remove"), author="ana")
+    item = {
+        "type": "Feature",
+        "id": "mangroves-1",
+        "assets": {},
+        "properties": {
+            "mangroves:product": "models",
+            "mangroves:edits": {"version": layer.version, "sha256": layer.sha256},
+        },
+    }
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(item))
+    asked = read_item(path)
+    copy_edits(asked, tmp_path / "run", tmp_path / "again")
+    found = read_layer(tmp_path / "again")
+    assert (found.version, found.sha256) == (1, layer.sha256)
+    (tmp_path / "run" / "edits" / "v0001.gpkg").write_bytes(b"another")
+    with pytest.raises(StoreError, match=r"v0001.gpkg is not there, or not as mangroves-1 was trained on it"):
+        copy_edits(asked, tmp_path / "run", tmp_path / "other")
+    item["properties"]["mangroves:edits"] = {"version": "../1", "sha256": ""}
+    path.write_text(json.dumps(item))
+    with pytest.raises(ConfigError, match="is not the item of an output"):
+        read_item(path)

@@ -69,6 +69,13 @@ def test_stores_without_a_marker_are_unfinished(tmp_path):
     assert found.vouchers == []
 
 
+def test_only_the_catalog_of_the_run_is_passed_over(tmp_path):
+    for folder in (tmp_path / "stac", tmp_path / "maps" / "stac"):
+        folder.mkdir(parents=True)
+        store, _ = a_store(folder)
+    assert find_vouchers(tmp_path).vouchers == [marker_path(store)]
+
+
 @pytest.mark.parametrize("key", ["fingerprint", "sha256", "marker_sha256", "files"])
 def test_a_bit_flipped_in_a_key_of_a_marker_is_told(tmp_path, key):
     store, _ = a_store(tmp_path)

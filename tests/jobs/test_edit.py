@@ -20,11 +20,13 @@ from engine.grid import pixel_hectares, tiles_of
 from engine.kernels.edits import apply_edits
 from engine.overview import find_layers
 from engine.params import AreaParams
+from engine.record import made_with
 from engine.sample import read_part
 from engine.splits import block_ids
 from engine.store import open_store
 from engine.trust import Trust
 from tests.jobs.calls import Answer, Job, mangroves, markers
+from tests.stac_schemas import problems
 
 
 def call(job: Job, command: str, *more: str | Path) -> Answer:
@@ -151,6 +153,55 @@ def test_the_same_edits_again_redo_nothing_and_others_only_where_they_lie(edited
         (2, "add", 5),
         (3, "undo", 4),
     ]
+
+
+def test_maps_of_earlier_code_are_edited_and_stay_those_of_that_code(edited):
+    path = edited.run / "run.json"
+    text = path.read_text()
+    record = json.loads(text)
+    for session in record["sessions"]:
+        session["versions"] |= {"mangroves": "0.0.1", "engine_sha256": "0" * 64}
+    del record["config"]["train"]["edits"]  # which that code did not know
+    path.write_text(json.dumps(record))
+    try:
+        answer = call(edited, "edit")
+        assert answer.code == 0, answer.err
+        after = json.loads(path.read_text())
+        assert after["config"] == record["config"]
+        assert after["config_sha256"] == record["config_sha256"]
+        assert made_with(after)["engine_sha256"] == "0" * 64
+        assert "was made with mangroves 0.0.1" in edited.call("search").error
+    finally:
+        path.write_text(text)
+
+
+def test_the_catalog_follows_what_people_edit(edited):
+    def items() -> dict[str, dict]:
+        folder = edited.run / "stac"
+        paths = [*(folder / "edited").glob("edited_*.json"), *(folder / "summaries").glob("*.json")]
+        return {path.stem: json.loads(path.read_text()) for path in paths}
+
+    found = items()
+    versions = json.loads(call(edited, "edit", "--list", "--json").out)["versions"]
+    assert sorted(found["edits"]["assets"]) == [f"v{one['version']:04d}.gpkg" for one in versions]
+    assert {"areas_edited.csv"} < set(found["edited"]["assets"])
+    assert "areas_edited.csv" not in found["summary"]["assets"]
+    stores = {
+        f"edited_{path.stem}_{path.parent.name}"
+        for path in (edited.run / "maps_edited").rglob("*.zarr")
+        if path.is_dir()
+    }
+    assert {name for name in found if name.startswith("edited_")} == stores
+    wrong, _, _ = problems(found.values())
+    assert not wrong, wrong[:5]
+    for item in found.values():
+        for linked in (*item.get("links", ()), *item.get("assets", {}).values()):
+            assert (edited.run / "stac" / "edited" / linked["href"]).exists() or item["type"] == "Collection", linked
+    square(edited, "India", 0.8, 0.1, 0.1, kind="add", from_year=2016, to_year=2016).to_file(edited.folder / "one.gpkg")
+    assert call(edited, "edit", edited.folder / "one.gpkg").code == 0
+    assert sum(name.startswith("edited_") for name in items()) == len(stores) + 1
+    assert call(edited, "edit", "--undo").code == 0
+    assert {name for name in items() if name.startswith("edited_")} == stores
 
 
 def test_verify_covers_what_edits_made(edited):

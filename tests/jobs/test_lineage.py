@@ -54,11 +54,11 @@ def items(documents) -> dict[str, dict[str, Any]]:
 def test_every_output_has_an_item_and_every_product_a_collection(items, documents):
     counts = {name: sum(path.startswith(f"{name}/") for path in items) for name in PRODUCTS}
     assert counts == {
-        **{"cubes": 4, "samples": 4, "models": 2, "maps": 4, "histories": 2, "changes": 2, "summaries": 1},
+        **{"cubes": 4, "samples": 4, "models": 2, "maps": 4, "histories": 2, "changes": 2, "edited": 0, "summaries": 1},
     }
     assert {path for path in documents if path not in items} == {
         "catalog.json",
-        *(f"{name}/collection.json" for name in PRODUCTS),
+        *(f"{name}/collection.json" for name, count in counts.items() if count),
     }
 
 
@@ -82,6 +82,22 @@ def test_pystac_walks_the_catalog_by_relative_links_alone(finished, items):
         for link in item["links"]:
             assert not Path(link["href"]).is_absolute()
             assert (finished.run / STAC / path).parent.joinpath(link["href"]).exists(), link
+
+
+def test_a_moved_run_keeps_its_catalog(finished_copy, tmp_path):
+    moved = tmp_path / "somewhere" / "else" / "run"
+    moved.parent.mkdir(parents=True)
+    shutil.move(finished_copy.run, moved)
+    root = pystac.Catalog.from_file(str(moved / STAC / "catalog.json"))
+    found = list(root.get_items(recursive=True))
+    assert len(found) == 19
+    for item in found:
+        assert all(Path(str(asset.get_absolute_href())).is_relative_to(moved) for asset in item.assets.values())
+        assert all(Path(str(asset.get_absolute_href())).exists() for asset in item.assets.values())
+        for link in item.links:
+            # Of what lies outside the run nothing is promised.
+            target = (Path(item.self_href).parent / link.to_dict()["href"]).resolve()
+            assert target.exists() or not target.is_relative_to(moved), link
 
 
 def test_checksums_are_those_of_the_files(finished, items):
@@ -290,6 +306,14 @@ def test_only_documents_of_a_run_are_deleted_and_links_refused(finished_copy, tm
     assert sorted(elsewhere.rglob("*")) == left
 
 
+def test_the_item_of_a_model_names_the_edits_it_learnt_from(finished):
+    run = finished_of(finished)
+    mask = {"name": "human edits v0003", "citation": f"polygons drawn over the map of this run, sha256 {'ab' * 32}"}
+    run = replace(run, model=replace(run.model, masks=(*run.model.masks, mask)))
+    found = [document["properties"] for path, document in catalog_documents(run) if path.startswith("models/mang")]
+    assert [one["mangroves:edits"] for one in found] == [{"version": 3, "sha256": "ab" * 32}] * 2
+
+
 def test_the_probability_is_drawn_in_every_of_its_colours(items):
     [*renders] = (item["properties"]["renders"] for path, item in items.items() if path.startswith("maps/"))
     for render in (one["probability"] for one in renders):
@@ -345,6 +369,22 @@ def test_no_more_than_some_items_are_held_at_a_time(finished, monkeypatch):
     for _ in catalog_documents(run):
         most = max(most, len(alive))
     assert most <= 3
+
+
+def test_what_later_commands_write_is_in_the_catalog(finished_copy):
+    run = finished_of(finished_copy)
+    for name in ("suggest/points.csv", "evaluate/metrics.parquet", "evaluate/README.md", "assess/areas.csv"):
+        path = run.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    found = {path: document for path, document in catalog_documents(run) if path.startswith("summaries/")}
+    named = {path: sorted(one["assets"]) for path, one in found.items() if one["type"] == "Feature"}
+    assert {path: named[path] for path in named if path != "summaries/summary.json"} == {
+        "summaries/suggest.json": ["points.csv"],
+        "summaries/evaluate.json": ["README.md", "metrics.parquet"],
+        "summaries/assess.json": ["areas.csv"],
+    }
+    assert not problems(found.values())[0]
 
 
 # What people open ------------------------------------------------------------------------------------------------
