@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
@@ -727,11 +728,34 @@ def _item(run: Finished, output: _Output) -> dict[str, Any]:
         "id": output.name,
         "collection": _collection_id(run, output.product),
         "geometry": json.loads(shapely.to_geojson(output.geometry)),
-        "bbox": [float(edge) for edge in output.geometry.bounds],
+        "bbox": whole_box([part.bounds for part in shapely.get_parts(output.geometry)]),
         "properties": dict(sorted(properties.items())),
         "links": _links_of_item(run, output.links),
         "assets": dict(output.assets),
     }
+
+
+def whole_box(boxes: Sequence[Sequence[float]]) -> list[float]:
+    """Return the narrowest box around boxes in degrees: west is east of east where it crosses the antimeridian.
+
+    References
+    ----------
+    RFC 7946, 5.2.
+
+    Examples
+    --------
+    >>> whole_box([(177.0, -18.0, 180.0, -17.0), (-180.0, -17.0, -179.0, -16.0)])
+    [177.0, -18.0, -179.0, -16.0]
+    """
+    west, south, east, north = np.array(boxes, dtype=float).T
+    crosses = west > east
+    plain = np.where(crosses, -180, west).min(), np.where(crosses, 180, east).max()
+    # Longitudes 0..360; what lies on both sides of Greenwich goes all round there.
+    round_it = ~crosses & (west < 0) & (east > 0)
+    turned_west, turned_east = np.where(west < 0, west + 360, west), np.where(east <= 0, east + 360, east)
+    turned = np.where(round_it, 0, turned_west).min(), np.where(round_it, 360, turned_east).max()
+    left, right = (turned[0], turned[1] - 360) if turned[1] - turned[0] < plain[1] - plain[0] else plain
+    return [float(left), float(south.min()), float(right), float(north.max())]
 
 
 def _common(run: Finished, sha256: str, product: str, about: str) -> dict[str, Any]:
@@ -988,8 +1012,7 @@ def _root(run: Finished, products: Sequence[str]) -> dict[str, Any]:
 def _collection(run: Finished, product: str, items: Sequence[_Told]) -> dict[str, Any]:
     title, about = PRODUCTS[product]
     masks = run.record["masks"]
-    boxes = [item.bbox for item in items if item.bbox] or [[-180.0, -90.0, 180.0, 90.0]]
-    whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
+    whole = whole_box([item.bbox for item in items if item.bbox] or [(-180.0, -90.0, 180.0, 90.0)])
     licence = run.params.about.licence
     owed = "" if licence != "other" else " Their licence is not stated: whoever made them sets about.licence."
     return {

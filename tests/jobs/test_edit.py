@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import shapely
 from shapely.geometry import box
 
 from engine.area import read_area
 from engine.edits import add_edits, check_edits
-from engine.grid import pixel_hectares, tiles_of
+from engine.grid import lonlat_of, pixel_hectares, tiles_of
 from engine.kernels.edits import apply_edits
 from engine.overview import find_layers
 from engine.params import AreaParams
@@ -25,6 +26,7 @@ from engine.sample import read_part
 from engine.splits import block_ids
 from engine.store import open_store
 from engine.trust import Trust
+from jobs.suggest import label_pixels
 from tests.jobs.calls import Answer, Job, mangroves, markers
 from tests.stac_schemas import problems
 
@@ -280,6 +282,18 @@ def test_suggested_points_are_labelled_as_edits_and_trained_on(edited, tmp_path)
     assert not set(block_ids(held)) & set(model["blocks"])
     assert name in (edited.run / "model" / "README.md").read_text()
     assert "model finished earlier" in edited.call("train", "--set", "train.edits=true").err
+
+
+def test_the_label_of_a_pixel_on_the_antimeridian_is_a_small_square_on_both_sides():
+    row, col = -60_133, 5978
+    west, east = (lonlat_of(1, row, col + aside)[0] for aside in (-0.25, 0.25))
+    assert west > 179.99
+    assert east < -179.99
+    at = (np.array([number]) for number in (1, row, col))
+    found = check_edits(label_pixels(*at, np.array([2]), year=2019, notes=["a"]))
+    parts = shapely.get_parts(found.geometry.iloc[0])
+    assert len(parts) == 2
+    assert max(shapely.bounds(part)[2] - shapely.bounds(part)[0] for part in parts) < 0.0003
 
 
 def test_the_viewer_adds_the_same_by_its_own_words(edited):
