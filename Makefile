@@ -1,5 +1,5 @@
 # Two doors: `make demo` and `make test`. Each sets up all it needs in .venv.
-.PHONY: help setup demo test test-fast faults cluster-test browser-test bench docs lint lock schema clean
+.PHONY: help setup demo test test-fast long-test faults cluster-test browser-test bench docs lint lock schema clean
 
 help:           ## say what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -10,15 +10,18 @@ setup:          ## make .venv with the locked versions
 demo: setup     ## map a simulated world end to end, about 3 minutes on 2 cores
 	@.venv/bin/mangroves run --demo
 
-test: setup     ## lint, types, fast tests, then slow ones, two files at a time
+test: setup     ## lint, types, fast tests, then slow ones but the longest, two files at a time
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not browser and not network"
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not faults and not cluster and not browser and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not long and not faults and not cluster and not browser and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not long and not faults and not cluster and not browser and not network"
 
 test-fast: setup ## the fast tests alone
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults and not cluster and not browser and not network"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not long and not faults and not cluster and not browser and not network"
+
+long-test: setup ## the tests that take minutes each, about 20 minutes
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m long tests
 
 faults: setup   ## inject every fault that is promised to be survived or refused, under 45 minutes; counts to faults.json
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/faults --faults-json faults.json

@@ -35,7 +35,7 @@ import engine
 from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item, years_of
 from engine.classify import as_asked
 from engine.errors import StoreError
-from engine.files import bytes_sha256, replacing, write_text
+from engine.files import bytes_sha256, write_bytes, write_text
 from engine.grid import PIXEL_M, Tile
 from engine.history_tasks import HISTORY_LAYERS, change_path, history_paths
 from engine.landsat import BANDS
@@ -453,6 +453,8 @@ def _history(run: Finished, tile: Tile) -> dict[str, Any] | None:
     years, legends = tuple(marker["years"]), {"kind": CHANGES, "class": CLASSES}
     assets: dict[str, dict[str, Any]] = {}
     for kind, tif in history_paths(store).items():
+        if tif.name not in marker["files"]:
+            continue
         layer = HISTORY_LAYERS[kind]
         asset = _file_asset(run, tif, f"{layer['long_name'].capitalize()} (COG)", marker["files"][tif.name])
         names = [f"{kind} {year}" for year in years] if kind in ("class", "probability", "uncertainty") else [kind]
@@ -1066,9 +1068,11 @@ def write_table(items: Sequence[Path], path: Path) -> None:
         "columns": {"geometry": {"encoding": "WKB", "geometry_types": []}},
     }
     schema = schema.with_metadata({"geo": json.dumps(geo), "stac-geoparquet": json.dumps({"version": "1.1.0"})})
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    content = pa.BufferOutputStream()  # compressed: a few hundred bytes an item
+    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
         for some in batched(items, _ROWS_AT_ONCE):
             writer.write_table(pa.Table.from_pylist([_row(item) for item in some], schema))
+    write_bytes(path, content.getvalue().to_pybytes())
 
 
 def _row(path: Path) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def test_half_of_the_worlds_change_fast_and_half_span_the_sensors():
     assert {name for names in groups for name in names} == set(GROUPS)
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_the_command_writes_flat_figures_of_all_that_is_asked(tmp_path, monkeypatch):
     small = {"size_px": 96, "scenes": 4}
     monkeypatch.setattr(change_runs, "Setting", lambda **asked: Setting(**asked, **small))

@@ -11,7 +11,8 @@ from benchmarks.compare import COMPARISONS
 from benchmarks.targets import TARGETS, is_met
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_all_comparisons_of_the_tiny_scale(tmp_path, capsys):
     path = tmp_path / "bench.json"
     assert main(["compare", "--scale", "tiny", "--json", str(path)]) == 0

@@ -132,7 +132,7 @@ def test_the_table_says_what_is_simulated_and_what_is_missed():
 # --- a small study --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_small_study_writes_one_flat_object(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.__main__.Setting", lambda **_: SMALL)

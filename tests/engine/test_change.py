@@ -111,7 +111,7 @@ def test_zones_outside_the_allowed_folders_or_without_the_column_are_refused(zon
 def test_a_zones_file_that_points_elsewhere_is_refused(tmp_path, zones_file):
     layer = f'<OGRVRTLayer name="zones"><SrcDataSource>{zones_file}</SrcDataSource></OGRVRTLayer>'
     (tmp_path / "x.geojson").write_text(f"<OGRVRTDataSource>{layer}</OGRVRTDataSource>")
-    with pytest.raises(ConfigError, match=r"x\.geojson cannot be read as polygons \(ValueError\)"):
+    with pytest.raises(ConfigError, match=r"x\.geojson cannot be read as polygons: it is not what its name says"):
         read_zones(str(tmp_path / "x.geojson"), "owner", Trust().with_roots(tmp_path))
 
 

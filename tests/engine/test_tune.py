@@ -188,7 +188,8 @@ def test_the_number_of_threads_does_not_matter(study):
 EVERYTHING = TuneParams(trials=20, batch=8, folds=3, repeats=1, rows=900)
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_one_two_and_four_workers_give_the_same_leaderboard_and_model():
     boards = []
     for workers in (1, 2, 4):

@@ -160,6 +160,8 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
     assert {name: modified(path) for name, path in below(outputs).items()} == times
 
 
+@pytest.mark.timeout(1200)
+@pytest.mark.long
 @pytest.mark.parametrize("home", ["bucket"], indirect=True)
 def test_a_run_killed_while_it_writes_leaves_nothing_that_reads_as_finished(stored, in_folder, home):
     outputs = home / "mangroves" / "tiny"
@@ -194,6 +196,8 @@ def kill_when(job: Job, outputs: ObjectPath, count: int) -> None:
         os.killpg(going.pid, signal.SIGKILL)
 
 
+@pytest.mark.timeout(1200)
+@pytest.mark.long
 @needs_a_view_of_its_own
 @pytest.mark.parametrize("home", ["bucket"], indirect=True)
 def test_workers_that_share_no_folder_with_the_client_map_all_the_same(stored, in_folder, home):

@@ -51,7 +51,8 @@ def test_an_interpreter_is_given_places_and_nothing_of_the_map(truth):
     job, design, _ = truth
     folder = job.run / "assess"
     points = gpd.read_parquet(folder / "sample.parquet")
-    assert list(points.columns) == [*BLIND, "geometry"]
+    assert [name for name in points.columns if name != "notice"] == [*BLIND, "geometry"]
+    assert points["notice"].str.startswith("SIMULATED").all()
     assert len(points) == design["points"] == sum(row["points"] for row in design["strata"]) <= 500
     assert pd.read_csv(folder / "sample.csv")["id"].tolist() == points["id"].tolist()
     assert gpd.read_file(folder / "sample.geojson")["id"].tolist() == points["id"].tolist()
@@ -92,7 +93,7 @@ def test_tables_state_their_method_and_come_by_region(truth):
     total = areas[areas["by"] == "total"]
     assert total["estimated_ha"].tolist() == pytest.approx([row["estimated_ha"] for row in found["areas"]])
     pd.testing.assert_frame_equal(
-        pd.read_parquet(folder / "areas.parquet"), areas.drop(columns="method"), check_dtype=False, rtol=1e-6
+        pd.read_parquet(folder / "areas.parquet"), areas.drop(columns=["method", "notice"]), check_dtype=False, rtol=1e-6
     )
     for name in ("accuracy", "matrix", "strata", "mapped_areas"):
         assert "method" in pd.read_csv(folder / f"{name}.csv")

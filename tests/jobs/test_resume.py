@@ -125,7 +125,8 @@ def test_a_run_killed_again_and_again_ends_as_one_never_disturbed(job, finished)
     assert not [path for path in job.run.rglob("*") if ".part" in path.name and not path.name.startswith(".")]
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_maps_and_trees_do_not_depend_on_cluster_workers_or_blocks(tmp_path):
     archive = write_archive(
         WorldParams(
