@@ -93,7 +93,10 @@ def test_tables_state_their_method_and_come_by_region(truth):
     total = areas[areas["by"] == "total"]
     assert total["estimated_ha"].tolist() == pytest.approx([row["estimated_ha"] for row in found["areas"]])
     pd.testing.assert_frame_equal(
-        pd.read_parquet(folder / "areas.parquet"), areas.drop(columns=["method", "notice"]), check_dtype=False, rtol=1e-6
+        pd.read_parquet(folder / "areas.parquet"),
+        areas.drop(columns=["method", "notice"]),
+        check_dtype=False,
+        rtol=1e-6,
     )
     for name in ("accuracy", "matrix", "strata", "mapped_areas"):
         assert "method" in pd.read_csv(folder / f"{name}.csv")
