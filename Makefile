@@ -49,7 +49,7 @@ lock: setup     ## resolve pyproject.toml anew into requirements.lock
 	.venv/bin/uv pip compile --quiet pyproject.toml --extra test --extra bench --extra dashboard --extra ssh --extra hpc --extra gateway \
 	  --extra view --extra serve --extra notebooks --extra docs --universal \
 	  --python-version 3.12 --no-annotate --no-header --upgrade --no-emit-index-url \
-	  --no-emit-package nvidia-nccl-cu12 --no-emit-package nvidia-nccl-cu13 -o requirements.lock
+	  --no-emit-package rfc3987-syntax --no-emit-package nvidia-nccl-cu12 --no-emit-package nvidia-nccl-cu13 -o requirements.lock
 
 schema: setup   ## write the JSON Schema of run configurations
 	.venv/bin/python -c "from jobs.config import schema; print(schema(), end='')" > docs/config.schema.json

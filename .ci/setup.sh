@@ -37,7 +37,8 @@ else
     echo "error: no Python >= 3.12 found; install Python 3.12 or uv, or set PYTHON=/path/to/python3.12" >&2
     exit 1
 fi
-# The lock is complete, so nothing is resolved: xgboost's NVIDIA wheel (345 MB), of no use on CPUs, stays out.
+# The lock is complete, so nothing is resolved: xgboost's NVIDIA wheel (345 MB), of no use on CPUs, stays out,
+# and rfc3987-syntax, with which every import of jsonschema builds a grammar for 4 seconds, in each worker too.
 # Bytecode is compiled now, else every Dask worker compiles all it imports at every start.
 "$uv" pip install --quiet --python .venv/bin/python --compile-bytecode --no-deps -r requirements.lock
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --editable .
