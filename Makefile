@@ -20,7 +20,7 @@ test: setup     ## lint, types, fast tests, then slow ones but the longest, two 
 test-fast: setup ## the fast tests alone
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not long and not faults and not cluster and not browser and not network"
 
-long-test: setup ## the tests that take minutes each, about 20 minutes
+long-test: setup ## tests of minutes: clusters, stores, kills, studies, notebooks; about 30 minutes
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m long tests
 
 faults: setup   ## inject every fault that is promised to be survived or refused, under 45 minutes; counts to faults.json

@@ -242,7 +242,7 @@ search(FRAME, params=EVERYTHING, folder=Path(sys.argv[1]), **OPTIONS)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_that_was_killed_loses_no_finished_trial(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", STOPPED, str(tmp_path)], cwd=ROOT, start_new_session=True)
     ledger = tmp_path / LEDGER

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORLD = WorldParams(
     regions=("Vietnam2", "India"), years=(2016, 2017), size_px=128, scenes_per_year=4, mask_years=(2015, 2018)
 )
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,6 @@ def test_a_run_into_a_bucket_equals_one_into_a_folder_and_is_resumed(stored, in_
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.long
 @pytest.mark.parametrize("home", ["bucket"], indirect=True)
 def test_a_run_killed_while_it_writes_leaves_nothing_that_reads_as_finished(stored, in_folder, home):
     outputs = home / "mangroves" / "tiny"
@@ -197,7 +196,6 @@ def kill_when(job: Job, outputs: ObjectPath, count: int) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.long
 @needs_a_view_of_its_own
 @pytest.mark.parametrize("home", ["bucket"], indirect=True)
 def test_workers_that_share_no_folder_with_the_client_map_all_the_same(stored, in_folder, home):

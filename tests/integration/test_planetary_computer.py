@@ -21,7 +21,7 @@ from tests.integration.conftest import simulated_config
 from tests.integration.loopback import ACCOUNT, CONTAINER, SECRET, BlobServer, TokenServer, environment, serving
 from tests.stac_api import stac_api
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MANGROVES = Path(sys.executable).parent / "mangroves"
 THREADS = ("--cluster", "threads")
@@ -157,8 +157,8 @@ def test_a_token_revoked_in_mid_run_is_replaced_once(planet: Planet, local_cubes
     revoked: list[str] = []
 
     def revoke(path: str, number: int) -> None:
-        """A file's first request asks for its header, its second for pixels: 112 of each, so both come after 120."""
-        for kind, due, least in (("open", number == 1, 60), ("pixels", number > 1, 120)):
+        """A file's first request asks for its header, its second for pixels: 112 of each, so both come after 180."""
+        for kind, due, least in (("open", number == 1, 60), ("pixels", number > 1, 180)):
             if kind not in revoked and due and planet.blobs.requests.total() >= least:
                 revoked.append(kind)
                 planet.tokens.revoke()

@@ -51,7 +51,7 @@ def plan_of(run: Run) -> Plan:
     return make_plan(run.area, run.periods, read_scenes(run.folder / "items.parquet"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kept_looks_open_placed_and_timed_and_missing_ones_are_made_again(
     archive: Archive, open_run: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +114,7 @@ def damaged(archive: Archive, folder: Path) -> tuple[Archive, str]:
     return Archive(folder, archive.params), victim["id"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_scene_cut_short_stops_the_run_or_is_left_out_of_cube_and_looks(
     archive: Archive, open_run: Opener, tmp_path: Path
 ) -> None:
@@ -145,7 +145,7 @@ def finished(archive: Archive, client: Any, tmp_path_factory: pytest.TempPathFac
         return run_all(run)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_of_another_run_maps_without_masks_or_training(
     archive: Archive, finished: dict[str, Any], open_run: Opener
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_model_of_another_run_maps_without_masks_or_training(
             assert read_marker(map_path(run, part))["sha256"] == read_marker(theirs)["sha256"]  # type: ignore[index]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_on_the_study_opens_a_run_of_its_regions_inside_this_one(
     archive: Archive, open_run: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +191,7 @@ def test_training_on_the_study_opens_a_run_of_its_regions_inside_this_one(
         assert again["trees_sha256"] == result["trees_sha256"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_habitat_limit_is_a_class_of_its_own_and_its_cost_is_told(
     archive: Archive, open_run: Opener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ def tiny(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_are_written_down_one_a_line_and_shown(tiny):
     for workload in ("cube", "scheduler"):
         answer = mangroves("bench", "--cluster", "threads", "--workload", workload, "--scale", "1", "--runs", "1")
@@ -38,7 +38,7 @@ def test_runs_are_written_down_one_a_line_and_shown(tiny):
     assert "(simulated)" in (tiny / "bench.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("workload", ["cube", "classify", "change", "scheduler"])
 def test_every_workload_scales_over_worker_processes(tiny, workload):
     answer = mangroves("bench", "--cluster", "two", "--workload", workload, "--scale", "1", "--runs", "1", "--json")

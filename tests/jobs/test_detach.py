@@ -59,7 +59,7 @@ def slow_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 @pytest.mark.parametrize(
-    "cluster", [pytest.param("threads", marks=pytest.mark.slow), pytest.param("local", marks=pytest.mark.faults)]
+    "cluster", [pytest.param("threads", marks=pytest.mark.long), pytest.param("local", marks=pytest.mark.faults)]
 )
 def test_a_detached_run_is_watched_cancelled_and_resumed_to_the_identical_result(slow_job, finished, cluster):
     job, profiles = slow_job, ("--cluster-file", slow_job.folder / "profiles.yaml")
@@ -102,7 +102,7 @@ def test_a_detached_run_is_watched_cancelled_and_resumed_to_the_identical_result
     assert (job.record["stages"]["cube"]["counts"]) == {"done": 4 - made, "skipped": made}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_detached_driver_that_is_killed_is_told_and_fresh_sets_aside_what_it_left(slow_job):
     job = slow_job
     more = ("--set", "seed=5", "--skip-bad", "--fresh")
@@ -132,7 +132,7 @@ def test_a_mistake_is_told_by_the_command_that_detaches(job):
     assert "is not detached" in mangroves("run", "--demo", "--detach").error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_driver_that_ends_at_once_is_one_line_with_its_own(job):
     job.config["labels"] = {"masks": [{"path": "nix.tif", "year": 2016}]}
     (job.folder / "bad.yaml").write_text("profiles: {there: {kind: address, address: 'tcp://127.0.0.1:9'}}")

@@ -112,7 +112,7 @@ def count_markers(run: Path) -> int:
     return sum(path.name != "zarr.json" and path.name[0] != "." for path in found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_again_and_again_ends_as_one_never_disturbed(job, finished):
     """A few times, between whole stages; R5 of tests/faults kills within each, on a cluster of processes."""
     killed = [kill_after(job, count) for count in (3, 9, 13)]

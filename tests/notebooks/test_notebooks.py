@@ -107,7 +107,7 @@ def execute(path: Path, folder: Path, kernels: Path, patch: pytest.MonkeyPatch) 
     return outputs, json.loads(told[0]["text"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)  # 20 s where nothing else runs
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_says(path, tmp_path, kernels, monkeypatch):
