@@ -118,7 +118,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_page_of_the_site_asks_anybody_outside(site):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 30
@@ -133,7 +133,7 @@ def test_no_page_of_the_site_asks_anybody_outside(site):
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", text), sheet
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_site_is_searched_and_read_from_files(site):
     index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
     assert "Coming from Earth Engine" in index

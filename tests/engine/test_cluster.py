@@ -173,7 +173,7 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket):
         check_visible(client, ObjectPath("s3://no-such-bucket-anywhere/run"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_lacks_the_clients_credentials_or_endpoint_is_named(bucket, s3_server, tmp_path):
     with open_cluster("local", write(tmp_path, "profiles: {local: {kind: local, workers: 1}}")) as client:
         client.run(os.environ.update, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})

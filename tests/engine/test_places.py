@@ -150,7 +150,7 @@ def test_faults_of_azure_are_told_as_those_of_s3(container, monkeypatch):
     places._client.cache_clear()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_store_that_is_away_for_a_while_is_asked_again_and_one_that_stays_away_is_told(monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -39,7 +39,7 @@ def peak_of(part: TileYear, folder: Path, params: CubeParams, block_px: int) -> 
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
 @pytest.mark.parametrize(
     ("keep", "block_px", "tide"),

@@ -475,7 +475,7 @@ def test_what_a_fuzzer_sends_is_answered_as_the_schema_says(served):
     assert fuzz(create_app(served, limits=replace(SMALL, body_seconds=5), loopback=False), 12)[422] > 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_much_that_a_fuzzer_sends_is_answered_as_the_schema_says(served):
     counts = fuzz(create_app(served, limits=replace(SMALL, body_seconds=5), loopback=False), 150)
     assert counts[422] > 100

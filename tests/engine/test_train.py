@@ -90,7 +90,7 @@ def test_a_sample_beyond_a_workers_memory_is_distributed(client, monkeypatch):
     assert used
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_and_three_workers_give_the_trees_of_one_process():
     params = FEW.model_copy(update={"distributed": "yes"})
     spread = dd.from_pandas(SAMPLE.sort_values("red").reset_index(drop=True), npartitions=7)

@@ -151,7 +151,7 @@ def test_an_evaluation_is_recorded_and_repeats(evaluated):
     assert {path.name: path.read_bytes() for path in (job.run / "evaluate").iterdir()} == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_hold_out_regions_are_judged_by_models_of_the_others(job):
     job.config["train"] |= {"hold_out": [], "rounds": 4}
     job.config["years"] = [2016]

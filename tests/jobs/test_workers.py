@@ -112,7 +112,7 @@ def test_ctrl_c_in_a_terminal_ends_every_process_and_prints_one_line(job, wait_f
         await_processes(pids, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_end_with_a_command_that_is_killed(job):
     with in_session(job) as (going, pids):
         await_files(job.run / "cube", 1)
@@ -194,7 +194,7 @@ def test_workers_without_this_software_are_told(job, tmp_path):
     assert "install the same mangroves" in answer.error
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_lost_in_the_middle_is_one_line_and_the_run_goes_on(job, tmp_path):
     with scheduler(tmp_path) as (address, profiles, running), process(*worker(address, tmp_path / "scratch")):
         await_workers(address, 1)
@@ -209,7 +209,7 @@ def test_a_cluster_lost_in_the_middle_is_one_line_and_the_run_goes_on(job, tmp_p
     assert job.call("cube").code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_dies_at_the_same_task_again_is_told(job, tmp_path, monkeypatch):
     profiles = tmp_path / "small.yaml"
     profiles.write_text("profiles: {there: {kind: local, workers: 1}}")
