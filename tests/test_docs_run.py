@@ -49,7 +49,7 @@ def needs_world(path: Path) -> bool:
 
 
 PAGES = [
-    pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if needs_world(path) else [])
+    pytest.param(path, id=name_of(path), marks=[pytest.mark.long] if needs_world(path) else [])
     for path in DOCUMENTS
     if any(block.language in RUN for block in blocks_of(path))
 ]

@@ -184,7 +184,7 @@ def test_fiji_is_mapped_on_both_sides_of_the_antimeridian(tmp_path: Path, open_r
     assert halves["west"] == pytest.approx(halves["east"], rel=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_path_in_the_neighbouring_zone_maps_to_the_same_tiles(tmp_path: Path, open_run: Opener) -> None:
     world = WorldParams(
         regions=("Vietnam2", "India"), years=(2016,), size_px=128, scenes_per_year=6, mask_years=(2016,)
