@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from engine.errors import StoreError
 from engine.files import cannot_read, cannot_write, replacing
@@ -22,6 +19,7 @@ from engine.overview import RAMPS, Layer
 from engine.places import Place, entries, relative
 from engine.raster import write_qml
 from engine.record import ITEMS, RECORD
+from engine.unpacked import bounded_batches, open_packed
 
 FOLDER: Final = "files"
 """Of copies, in the page's folder."""
@@ -46,9 +44,6 @@ _MOST_FILES: Final = 200
 """Of a layer that are copied; of more only the pattern is named."""
 
 _PART_ROWS: Final = 2**13
-_PART_BYTES: Final = 2**26
-_MOST_UNPACKING: Final = 1000
-"""Of texts and outlines over the bytes of their file, beyond ``_PART_BYTES``; as ``engine.predict`` takes tables."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +199,7 @@ def largest_patches(
     wanted = list(dict.fromkeys(["area_ha", "large", *columns]))
     kept, total, counted = pd.DataFrame(columns=wanted), 0, 0
     try:
-        for batch in _bounded_batches(path, wanted):
+        for batch in _some_columns(path, wanted):
             rows = batch.to_pandas()
             total, counted = total + len(rows), counted + int(rows["large"].sum())
             rows = rows[rows["large"].astype(bool)] if large else rows
@@ -217,10 +212,8 @@ def largest_patches(
     return kept, total, counted
 
 
-def _bounded_batches(path: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield some rows at a time of flat columns, texts and outlines unpacked only once it is known how much that is.
-
-    One entry of a dictionary may stand for a million rows, and a file of 14 KB for a terabyte.
+def _some_columns(path: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield flat columns of a Parquet file, some rows at a time.
 
     Raises
     ------
@@ -228,29 +221,10 @@ def _bounded_batches(path: Place, columns: Sequence[str]) -> Iterator[pa.RecordB
         If the file unpacks to too much, or a column is missing.
     """
     source = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
-    about = pq.read_metadata(source)
-    schema = about.schema.to_arrow_schema()
-    texts = [name for name in columns if _is_bytes(schema.field(name).type)]
-    limit, unpacked = _MOST_UNPACKING * _size(path) + _PART_BYTES, 0
-    with pq.ParquetFile(source, pre_buffer=False, read_dictionary=texts) as file:
-        for batch in file.iter_batches(_PART_ROWS, columns=list(columns)):
-            lengths = np.zeros(batch.num_rows, np.int64)
-            for name in texts:
-                column = batch.column(name)
-                sizes = pc.fill_null(pc.binary_length(column.dictionary).take(column.indices), 0)
-                lengths += sizes.to_numpy(zero_copy_only=False)
-            unpacked += int(lengths.sum())
-            if unpacked > limit:
-                raise ValueError(f"unpacks to more than {limit >> 20} MB")
-            begins = np.flatnonzero(np.diff(np.cumsum(lengths) // _PART_BYTES, prepend=-1))
-            for begin, end in zip(begins, [*begins[1:], batch.num_rows], strict=True):
-                some = batch.slice(begin, end - begin)
-                plain = [some.column(name).cast(schema.field(name).type) for name in columns]
-                yield pa.RecordBatch.from_arrays(plain, names=list(columns))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_binary(kind)
+    with open_packed(source) as file:
+        schema = file.metadata.schema.to_arrow_schema()
+        kinds = {name: schema.field(name).type for name in columns}
+        yield from bounded_batches(file, kinds, _PART_ROWS, file_bytes=_size(path), columns=columns)
 
 
 def write_patches(path: Place, folder: Path) -> dict[str, Any] | None:

@@ -35,6 +35,7 @@ from engine.legend import CLASSES, MANGROVE, NOT_OBSERVED, OTHER, PROBABILITY_SC
 from engine.model import BANDS_MODEL, META_FILE, Model, load_model
 from engine.naming import BandColumns, Scale, ScaleTally, find_bands, sensor_of, to_dn
 from engine.places import Place
+from engine.unpacked import TooMuchTextError, bounded_batches, is_text, open_packed
 
 SUFFIXES: Final = (".csv", ".parquet")
 """Kinds of tables; what is written is of the kind that was read."""
@@ -49,12 +50,7 @@ MAX_HELD_LINE_BYTES: Final = 2**18
 MAX_TEXT_BYTES: Final = 2**23
 """Longest text of a Parquet table, as the longest line of a CSV."""
 
-MAX_UNPACKING: Final = 1000
-"""Text of a Parquet table over the bytes of its file, beyond ``_PART_TEXT_BYTES``: one entry of a dictionary may stand
-for a million rows, and a file of 14 KB for a terabyte."""
-
 _PART_ROWS: Final = 2**16
-_PART_TEXT_BYTES: Final = 2**26
 _PART_VALUES: Final = 2**22  # of wide tables fewer rows at a time
 _UNKNOWN: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-nan", "--"})
 _NEEDS_QUOTES: Final = '[",\r\n]'
@@ -488,7 +484,7 @@ def _numbers(column: pa.Array, name: str, first: int) -> np.ndarray:
         column = column.dictionary_decode()
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
-    if _is_text(column.type):
+    if is_text(column.type):
         text = pc.utf8_trim_whitespace(_decoded(column))
         text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(sorted(_UNKNOWN))), None, text)
         try:
@@ -504,11 +500,6 @@ def _numbers(column: pa.Array, name: str, first: int) -> np.ndarray:
         raise ConfigError(f"column {name!r} is {str(column.type)[:40]}, not numbers", fix="give numbers")
     values = column.cast(pa.float64(), safe=False)
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
-    return any(check(kind) for check in (*checks, pa.types.is_large_binary))
 
 
 def _is_number(text: str) -> bool:
@@ -573,7 +564,7 @@ def _parts(table: Table, wanted: Sequence[str]) -> Iterator[Part]:
             for batch in _csv_batches(table.path, len(table.columns), places):
                 yield dict(zip(wanted, batch.columns, strict=True))
         else:
-            with _open_parquet(table) as file:
+            with open_packed(table.path) as file:
                 for batch in _parquet_batches(table, file, _PART_ROWS, list(wanted)):
                     yield {name: batch.column(name) for name in wanted}
 
@@ -585,70 +576,30 @@ def _whole_parts(table: Table, wanted: Sequence[str]) -> Iterator[tuple[pa.Recor
         if table.is_csv:
             batches = _csv_batches(table.path, len(table.columns), range(len(table.columns)))
         else:
-            file = stack.enter_context(_open_parquet(table))
+            file = stack.enter_context(open_packed(table.path))
             batches = _parquet_batches(table, file, max(1, min(_PART_ROWS, _PART_VALUES // len(table.columns))))
         for batch in batches:
             yield batch, {name: batch.column(place) for name, place in places.items()}
 
 
-def _open_parquet(table: Table) -> pa.parquet.ParquetFile:
-    leaves = pa.parquet.read_metadata(table.path).schema
-    texts = [leaf.path for leaf in map(leaves.column, range(len(leaves))) if leaf.physical_type == "BYTE_ARRAY"]
-    # Read ahead, row groups would be held to the end: the whole file (pyarrow 26.0).
-    return pa.parquet.ParquetFile(table.path, pre_buffer=False, read_dictionary=texts)
-
-
-def _text_bytes(column: pa.Array) -> np.ndarray:
-    """Return the bytes of text of each row of a column whose text is still in dictionaries, however deep it lies."""
-    kind = column.type
-    if pa.types.is_dictionary(kind) and _is_text(kind.value_type):
-        return (
-            pc.fill_null(pc.binary_length(column.dictionary).take(column.indices), 0).to_numpy(False).astype(np.int64)
-        )
-    if pa.types.is_struct(kind):
-        return np.sum([_text_bytes(child) for child in column.flatten()], axis=0, dtype=np.int64)
-    if pa.types.is_map(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        values = (
-            pa.StructArray.from_arrays([column.keys, column.items], ["k", "v"])
-            if pa.types.is_map(kind)
-            else column.values
-        )
-        ends = np.concatenate([[0], np.cumsum(_text_bytes(values))])[column.offsets.to_numpy()]
-        return np.diff(ends)
-    return np.zeros(len(column), np.int64)
-
-
 def _parquet_batches(
     table: Table, file: pa.parquet.ParquetFile, rows: int, columns: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield columns of a Parquet table, its text unpacked only once it is known how much that is."""
+    """Yield columns of a Parquet table."""
     kinds = {field.name: field.type for field in pa.parquet.read_schema(table.path)}
-    limit = MAX_UNPACKING * table.path.stat().st_size + _PART_TEXT_BYTES
-    unpacked = 0
-    for batch in file.iter_batches(rows, columns=columns):
-        if not batch.num_rows:
-            continue
-        lengths = np.zeros(batch.num_rows, np.int64)
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            sizes = _text_bytes(column)
-            if sizes.max() > MAX_TEXT_BYTES:
-                raise ConfigError(
-                    f"column {name[:80]!r} of table {table.path} holds a text of {sizes.max() >> 20} MB",
-                    fix=f"drop the column, or keep texts under {MAX_TEXT_BYTES >> 20} MB",
-                )
-            lengths += sizes
-        unpacked += int(lengths.sum())
-        if unpacked > limit:
+    size = table.path.stat().st_size
+    try:
+        yield from bounded_batches(file, kinds, rows, file_bytes=size, columns=columns, most_text_bytes=MAX_TEXT_BYTES)
+    except TooMuchTextError as error:
+        if error.column:
             raise ConfigError(
-                f"table {table.path} of {table.path.stat().st_size >> 10} KB unpacks to over {limit >> 20} MB of text",
-                fix="drop the columns of repeated text",
-            )
-        parts = np.cumsum(lengths) // _PART_TEXT_BYTES
-        begins = np.flatnonzero(np.diff(parts, prepend=-1))
-        for begin, end in zip(begins, [*begins[1:], batch.num_rows], strict=True):
-            some = batch.slice(begin, end - begin)
-            plain = [column.cast(kinds[name]) for name, column in zip(some.schema.names, some.columns, strict=True)]
-            yield pa.RecordBatch.from_arrays(plain, names=some.schema.names)
+                f"column {error.column[:80]!r} of table {table.path} holds a text of {error.size >> 20} MB",
+                fix=f"drop the column, or keep texts under {MAX_TEXT_BYTES >> 20} MB",
+            ) from None
+        raise ConfigError(
+            f"table {table.path} of {size >> 10} KB unpacks to over {error.size >> 20} MB of text",
+            fix="drop the columns of repeated text",
+        ) from None
 
 
 def _csv_batches(

@@ -71,6 +71,7 @@ SUPPORTS = {
     "store",
     "threads",
     "tiff",
+    "unpacked",
     "tune_trials",
     "viewer",
     "web",

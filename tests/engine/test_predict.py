@@ -17,7 +17,7 @@ import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import predict
+from engine import predict, unpacked
 from engine.errors import ConfigError, ModelError
 from engine.kernels.calibrate import Calibration
 from engine.kernels.features import ALL_FEATURES, COMPOSITE_FEATURES, MISSING
@@ -455,10 +455,10 @@ def test_text_is_counted_however_deep_it_lies(tmp_path):
     kind = pa.struct({"a": pa.binary(), "b": pa.map_(pa.string(), pa.list_(pa.string()))})
     rows = [{"a": b"four", "b": [("key", ["one", None]), ("k", None)]}, None, {"a": None, "b": []}]
     pq.write_table(pa.table({"deep": pa.array(rows, kind)}), tmp_path / "t.parquet")
-    with predict._open_parquet(open_table(tmp_path / "t.parquet")) as file:
+    with unpacked.open_packed(tmp_path / "t.parquet") as file:
         [batch] = file.iter_batches()
-    assert predict._text_bytes(batch.column(0)).tolist() == [4 + 3 + 3 + 1, 0, 0]
-    assert predict._text_bytes(batch.column(0).slice(1)).tolist() == [0, 0]
+    assert unpacked.text_bytes(batch.column(0)).tolist() == [4 + 3 + 3 + 1, 0, 0]
+    assert unpacked.text_bytes(batch.column(0).slice(1)).tolist() == [0, 0]
 
 
 @given(
@@ -476,7 +476,7 @@ def test_text_passes_through_in_parts_of_any_size(tmp_path_factory, notes, kind,
     pq.write_table(frame, folder / "t.parquet")
     table = open_table(folder / "t.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict, "_PART_TEXT_BYTES", part)
+        patch.setattr(unpacked, "PART_BYTES", part)
         predict_table(table, folder / "o.parquet", ALONE, survey_table(table))
     found = pq.read_table(folder / "o.parquet")
     assert found.column("note").type == kind
