@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from engine.errors import StoreError
 from engine.files import cannot_read, cannot_write, replacing
-from engine.legend import CHANGES, CLASSES, Entry, Ramp, year_colours
-from engine.overview import RAMPS, Layer
+from engine.legend import Entry, Ramp, year_colours
+from engine.overview import LEGENDS, RAMPS, Layer
 from engine.places import Place, entries, relative
 from engine.raster import write_qml
 from engine.record import ITEMS, RECORD
@@ -115,7 +115,7 @@ def _style(kind: str, years: Sequence[int]) -> tuple[Entry, ...] | Ramp:
     if kind in ("loss_year", "gain_year"):
         rising = sorted(years)
         return tuple(map(Entry, rising, map(str, rising), year_colours(kind, len(rising))))
-    return CLASSES if kind == "class" else CHANGES if kind == "change" else RAMPS[kind]
+    return LEGENDS[kind] if kind in LEGENDS else RAMPS[kind]
 
 
 def take(offers: Iterator[Offer], folder: Path, *, most_bytes: int) -> list[dict[str, Any]]:

@@ -136,13 +136,18 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(folder, error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another command works on {folder}", fix="wait for it, or stop it") from None
-        except OSError:
-            pass  # a file system without locks
+        hold(file.fileno(), StoreError(f"another command works on {folder}", fix="wait for it, or stop it"))
         yield
+
+
+def hold(handle: int, busy: StoreError) -> None:
+    """Keep other processes from holding an open file or folder until it is closed; raise ``busy`` if one does."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def write_text(path: Place | str, text: str) -> None:

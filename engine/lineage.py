@@ -34,6 +34,7 @@ from shapely.geometry.base import BaseGeometry
 import engine
 from engine.card import EO_SCHEMA, ITEM_FILE, RASTER_SCHEMA, describe_band, stac_item, years_of
 from engine.classify import as_asked
+from engine.edit_tasks import edited_paths
 from engine.errors import StoreError
 from engine.files import bytes_sha256, write_bytes, write_text
 from engine.grid import PIXEL_M, Tile
@@ -119,7 +120,7 @@ _LANDSAT: Final = {
 }
 
 _EDITS_NAME: Final = re.compile(r"human edits v(\d{4,6})")
-_EDITS_SHA256: Final = re.compile(r"sha256 ([0-9a-f]{64})")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 _AT_ONCE: Final = 256
 """Items made at a time."""
@@ -395,10 +396,7 @@ def _map(run: Finished, part: TileYear) -> dict[str, Any] | None:
         }
     ]
     assets |= _styles(run, tifs)
-    assets |= {
-        "zarr": _store_asset(run, store, marker, "Class, probability and region (zarr)"),
-        "marker": _marker_asset(run, store),
-    }
+    assets |= _store_assets(run, store, marker, "Class, probability and region (zarr)")
     return _item(
         run,
         _Output(
@@ -453,8 +451,6 @@ def _history(run: Finished, tile: Tile) -> dict[str, Any] | None:
     years, legends = tuple(marker["years"]), {"kind": CHANGES, "class": CLASSES}
     assets: dict[str, dict[str, Any]] = {}
     for kind, tif in history_paths(store).items():
-        if tif.name not in marker["files"]:
-            continue
         layer = HISTORY_LAYERS[kind]
         asset = _file_asset(run, tif, f"{layer['long_name'].capitalize()} (COG)", marker["files"][tif.name])
         names = [f"{kind} {year}" for year in years] if kind in ("class", "probability", "uncertainty") else [kind]
@@ -462,10 +458,7 @@ def _history(run: Finished, tile: Tile) -> dict[str, Any] | None:
         asset["bands"] = [{"name": name, **scaled, **_coded(*_HISTORY_TYPES[kind])} for name in names]
         assets[kind] = asset | (_classes(legends[kind]) if kind in legends else {})
     assets |= _styles(run, {kind: history_paths(store)[kind] for kind in legends})
-    assets |= {
-        "zarr": _store_asset(run, store, marker, "All layers and years (zarr)"),
-        "marker": _marker_asset(run, store),
-    }
+    assets |= _store_assets(run, store, marker, "All layers and years (zarr)")
     return _item(
         run,
         _Output(
@@ -525,8 +518,7 @@ def _change(run: Finished, tile: Tile, pair: tuple[int, int]) -> dict[str, Any] 
             assets={
                 "transition": asset,
                 **_styles(run, {"transition": tif}),
-                "zarr": _store_asset(run, store, marker, "Transition (zarr)"),
-                "marker": _marker_asset(run, store),
+                **_store_assets(run, store, marker, "Transition (zarr)"),
             },
             links=[_item_link("histories", f"history_{tile.id}")],
             sha256=marker["sha256"],
@@ -567,9 +559,9 @@ def _models(run: Finished) -> Iterator[dict[str, Any]]:
 def _edits_of(model: Model) -> dict[str, Any]:
     """Return version and sha256 of the edits that a model was trained on, as its list of masks has them."""
     for mask in model.masks:
-        version, sha256 = _EDITS_NAME.fullmatch(str(mask.get("name"))), _EDITS_SHA256.search(str(mask.get("citation")))
-        if version and sha256:
-            return {"version": int(version[1]), "sha256": sha256[1]}
+        version, sha256 = _EDITS_NAME.fullmatch(str(mask.get("name"))), str(mask.get("sha256"))
+        if version and _SHA256.fullmatch(sha256):
+            return {"version": int(version[1]), "sha256": sha256}
     return {}
 
 
@@ -585,17 +577,13 @@ def _edited(run: Finished, part: TileYear) -> dict[str, Any] | None:
     if (marker := read_marker(store)) is None:
         return None
     titles = {"class": ("Class as edited (COG)", CLASSES, OUTSIDE_AREA), "edit": ("What was drawn", EDITS, AS_MAPPED)}
-    year = store.parent.name
-    tifs = {kind: store.with_name(f"{kind}_{store.stem}_{year}.tif") for kind in titles}
+    tifs = edited_paths(store)
     assets: dict[str, dict[str, Any]] = {}
     for kind, (title, legend, nodata) in titles.items():
         asset = _file_asset(run, tifs[kind], title, marker["files"][tifs[kind].name])
         assets[kind] = asset | {"bands": [{"name": kind, **_coded("uint8", nodata)}], **_classes(legend, nodata)}
     assets |= _styles(run, tifs)
-    assets |= {
-        "zarr": _store_asset(run, store, marker, "Class and edits (zarr)"),
-        "marker": _marker_asset(run, store),
-    }
+    assets |= _store_assets(run, store, marker, "Class and edits (zarr)")
     return _item(
         run,
         _Output(
@@ -884,6 +872,11 @@ def _file_asset(run: Finished, path: Place, title: str, sha256: str, role: str =
 def _store_asset(run: Finished, store: Place, marker: Mapping[str, Any], title: str) -> dict[str, Any]:
     """Describe a zarr store: a folder has no checksum, so that of its decoded arrays is told."""
     return _asset(run, store, title, ["data", "zarr"]) | {"mangroves:sha256": marker["sha256"]}
+
+
+def _store_assets(run: Finished, store: Place, marker: Mapping[str, Any], title: str) -> dict[str, dict[str, Any]]:
+    """Describe a zarr store and its marker."""
+    return {"zarr": _store_asset(run, store, marker, title), "marker": _marker_asset(run, store)}
 
 
 def _marker_asset(run: Finished, store: Place) -> dict[str, Any]:

@@ -55,6 +55,9 @@ KINDS: Final = (
 )
 """Layers in the order they are offered; the first six are of a year."""
 
+LEGENDS: Final = {"class": CLASSES, "edited": CLASSES, "change": CHANGES}
+"""Codes of the layers that have classes."""
+
 RAMPS: Final = {"probability": PROBABILITY_RAMP, "looks": LOOKS_RAMP, "uncertainty": UNCERTAINTY_RAMP}
 
 CLEAR: Final = 255
@@ -397,7 +400,7 @@ def palette(kind: str, years: Sequence[int]) -> dict[int, tuple[int, int, int]]:
         return dict(enumerate(RAMPS[kind].colours(_LEVELS + 1)))
     if kind in ("loss_year", "gain_year"):
         return dict(enumerate(year_colours(kind, len(years))))
-    return {entry.code: entry.colour for entry in {"change": CHANGES}.get(kind, CLASSES) if entry.code != CLEAR}
+    return {entry.code: entry.colour for entry in LEGENDS[kind] if entry.code != CLEAR}
 
 
 def paletted(index: np.ndarray, colours: Mapping[int, tuple[int, int, int]]) -> Image.Image:

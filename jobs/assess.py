@@ -320,7 +320,7 @@ def assess_labels(run: Run, design: Design, labels: np.ndarray, second: np.ndarr
         unsure = float(np.mean(labels == 0))
         counts.update(points=len(points), unsure_share=round(unsure, 4))
     write_series(run, histories, zones=zones, recovery_years=run.params.change.recovery_years)
-    refresh_lineage(run, plan_run(run, find_scenes(run)))
+    refresh_lineage(run)
     show_assessment(run, tables, coverage, unsure)
     whole = estimated[estimated["by"] == "total"]
     return {

@@ -131,6 +131,8 @@ def _describe(version: int, sha256: str, told: dict[str, int], years: list[int])
         "year": years[-1],
         "licence": "",
         "citation": f"polygons drawn over the map of this run, sha256 {sha256}",
+        "version": str(version),
+        "sha256": sha256,
         "definition": "{mangrove} rows mangrove, {other} other, {overruled_rows} of masks overruled".format(**told),
         "labels_years": years,
         "stale_years": [],

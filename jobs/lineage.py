@@ -14,6 +14,8 @@ from engine.plan import Plan
 from engine.record import STAC
 from jobs.config import allowed_place
 from jobs.context import Run
+from jobs.plan import plan_run
+from jobs.search import find_scenes
 
 
 def write_lineage(run: Run, plan: Plan, model: Model, model_folder: Place) -> Path:
@@ -38,13 +40,13 @@ def write_lineage(run: Run, plan: Plan, model: Model, model_folder: Place) -> Pa
         )
 
 
-def refresh_lineage(run: Run, plan: Plan) -> None:
+def refresh_lineage(run: Run, plan: Plan | None = None) -> None:
     """Write the catalog of a run anew, where it has one, after something was added to the run."""
     if not (run.folder / STAC / CATALOG).is_file():
         return
     try:
         folder = recorded_model(run, run.outputs)
-        write_lineage(run, plan, load_model(folder), folder)
+        write_lineage(run, plan or plan_run(run, find_scenes(run)), load_model(folder), folder)
     except EngineError as error:  # what was asked for is done
         run.reporter.say(f"catalog   is as it was: {error.problem}; `mangroves run` writes it anew")
 

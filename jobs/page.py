@@ -17,8 +17,7 @@ from engine.page import PAGE, Result, page_data, write_page
 from engine.page.folder import owned_files, put_folder
 from engine.places import Place
 from engine.record import read_record
-from engine.trust import Trust
-from engine.viewer import check_inside
+from engine.trust import Trust, check_inside
 from jobs.config import ALLOW_ROOT, JSON, named_run, recorded_config, trust_of
 from jobs.reporter import Reporter
 

@@ -25,8 +25,8 @@ from engine.ranges import Access
 from engine.rows import PIXEL_YEAR
 from engine.sample import read_sample
 from engine.scores import needed_columns, score_part
-from engine.trust import Trust
-from engine.viewer import Drawing, Shown, check_inside, create_app, judged_points, page_layers
+from engine.trust import Trust, check_inside
+from engine.viewer import Drawing, Shown, create_app, judged_points, page_layers
 from engine.why import pixel_at
 from jobs.config import ALLOW_HOST, ALLOW_ROOT, JSON, trust_of
 from jobs.edit import whoami

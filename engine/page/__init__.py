@@ -51,8 +51,8 @@ import engine
 from engine.downloads import largest_patches
 from engine.errors import StoreError
 from engine.files import cannot_read, write_text
-from engine.legend import CHANGES, CLASSES, OUTSIDE_AREA, Entry
-from engine.overview import RAMPS, palette
+from engine.legend import CHANGES, OUTSIDE_AREA
+from engine.overview import LEGENDS, RAMPS, palette
 from engine.params import RunParams
 from engine.places import Place
 from engine.record import ITEMS, citation
@@ -162,9 +162,8 @@ def legend(kind: str, years: Sequence[int]) -> dict[str, Any]:
     if kind in ("loss_year", "gain_year"):
         colours = palette(kind, years)  # a change is dated by the first year after it, so never by the first of all
         return {"entries": [[str(year), _hex(colours[number])] for number, year in enumerate(years) if number]}
-    entries: tuple[Entry, ...]
-    name, entries = ("change", CHANGES) if kind == "change" else ("class", CLASSES)
-    shown = [entry for entry in entries if entry.code != OUTSIDE_AREA]
+    name = "change" if kind == "change" else "class"  # by which the page has words for the codes
+    shown = [entry for entry in LEGENDS[kind] if entry.code != OUTSIDE_AREA]
     return {"entries": [[f"{name}.{entry.code}", _hex(entry.colour)] for entry in shown]}
 
 

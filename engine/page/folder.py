@@ -6,7 +6,6 @@ since, is somebody else's.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import ConfigError, StoreError
-from engine.files import cannot_write, content_sha256, replacing
+from engine.files import cannot_write, content_sha256, hold, write_text
 from engine.page import PAGE
 
 LIST: Final = "page-files.txt"
@@ -94,7 +93,7 @@ def put_folder(made: Path, folder: Path) -> None:
                 _check_free(folder, name, old)
             for name in old:
                 (folder / name).unlink(missing_ok=True)
-            _write_list(folder / LIST, files)
+            write_text(folder / LIST, json.dumps({"format": _FORMAT, "files": files}, indent=1) + "\n")
             for name in sorted(names, key=lambda one: one == PAGE):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (made / name).replace(folder / name)
@@ -114,22 +113,12 @@ def _check_free(folder: Path, name: str, old: Mapping[str, str]) -> None:
         raise ConfigError(f"{path} is not of a page, and would be replaced", fix="choose another by --out")
 
 
-def _write_list(path: Path, files: Mapping[str, str]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1) + "\n", encoding="utf-8")
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other commands from putting a page into a folder for the block."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another command puts a page into {folder}", fix="wait for it") from None
-        except OSError:
-            pass  # a file system without locks
+        hold(handle, StoreError(f"another command puts a page into {folder}", fix="wait for it"))
         yield
     finally:
         os.close(handle)

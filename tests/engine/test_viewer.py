@@ -25,14 +25,13 @@ from engine.overview import Layer, Source, palette, stretched
 from engine.ranges import Access
 from engine.raster import write_cog
 from engine.store import write_store
-from engine.trust import Trust
+from engine.trust import Trust, check_inside
 from engine.viewer import (
     HEADERS,
     MOST_DRAWN_BYTES,
     TOKEN,
     Drawing,
     Shown,
-    check_inside,
     create_app,
     draw_tile,
     judged_points,

@@ -11,6 +11,7 @@ import xarray as xr
 
 from engine.area import Area, read_area, region_codes
 from engine.grid import Tile
+from engine.history_tasks import history_paths
 from engine.legend import GAIN, LOSS, MANGROVE, OTHER, OUTSIDE_AREA, STABLE_MANGROVE, STABLE_OTHER
 from engine.params import AreaParams, ChangeParams
 from engine.plan import make_plan
@@ -42,7 +43,8 @@ def write_history(path: Path, tile: Tile, regions: np.ndarray, years: list[int],
         "class": (("year", "y", "x"), np.where(outside, np.uint8(OUTSIDE_AREA), classes)),
     }
     data = xr.Dataset(layers, coords={**grid_coords(tile.geobox), "year": years})
-    write_store(path, data, {"fingerprint": "test", "years": years, "settings": ChangeParams().tracing})
+    tifs = [tif for tif in history_paths(path).values() if tif.is_file()]  # of the run, if it made histories
+    write_store(path, data, {"fingerprint": "test", "years": years, "settings": ChangeParams().tracing}, tifs)
 
 
 def write_histories(job: Job, *, wrong: float = 0.03, seed: int = 1) -> None:

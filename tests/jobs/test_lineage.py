@@ -308,7 +308,7 @@ def test_only_documents_of_a_run_are_deleted_and_links_refused(finished_copy, tm
 
 def test_the_item_of_a_model_names_the_edits_it_learnt_from(finished):
     run = finished_of(finished)
-    mask = {"name": "human edits v0003", "citation": f"polygons drawn over the map of this run, sha256 {'ab' * 32}"}
+    mask = {"name": "human edits v0003", "version": "3", "sha256": "ab" * 32}
     run = replace(run, model=replace(run.model, masks=(*run.model.masks, mask)))
     found = [document["properties"] for path, document in catalog_documents(run) if path.startswith("models/mang")]
     assert [one["mangroves:edits"] for one in found] == [{"version": 3, "sha256": "ab" * 32}] * 2
