@@ -26,9 +26,9 @@ def scratch(shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
     --------
     >>> with scratch((2, 3), "uint16") as array:
     ...     array[:] = 7
-    >>> with scratch((6,), "uint16") as array:
     ...     print(array)
-    [7 7 7 7 7 7]
+    [[7 7 7]
+     [7 7 7]]
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize

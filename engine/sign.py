@@ -116,9 +116,16 @@ class Signer:
         what = _name(service)
         key = Settings.get().subscription_key
         headers = {"Ocp-Apim-Subscription-Key": key} if key else None
+        expired: CatalogError | None = None
         while True:
             web = Web(self.trust, budget_s=max(0.0, deadline - time.monotonic()))
-            answer = web.json(service, what=what, headers=headers)
+            try:
+                answer = web.json(service, what=what, headers=headers)
+            except CatalogError:
+                # The last ask has little time left: that it got no answer is not what is wrong.
+                if expired is not None and time.monotonic() >= deadline:
+                    raise expired from None
+                raise
             try:
                 token = sdk.SASToken(**answer)
             except (TypeError, ValidationError):
@@ -131,8 +138,9 @@ class Signer:
             left = expiry.timestamp() - now
             if left > 0:
                 return _Token(token.token, now + left - min(_MARGIN_S, left * _MARGIN_SHARE))
+            expired = CatalogError(f"{what}: only expired tokens arrive", fix="check this machine's clock")
             if time.monotonic() + _EXPIRED_WAIT_S > deadline:
-                raise CatalogError(f"{what}: only expired tokens arrive", fix="check this machine's clock")
+                raise expired
             time.sleep(_EXPIRED_WAIT_S)
 
 

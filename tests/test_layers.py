@@ -185,6 +185,7 @@ def test_the_simulation_imports_no_step_and_no_job():
         assert not [one for one in imports(path) if one.split(".")[0] in ("jobs", "benchmarks", "tests")], name
 
 
+@pytest.mark.slow
 def test_a_worker_that_imports_the_tasks_holds_no_job_and_no_simulation():
     check = "import sys, engine.tasks, engine.cluster; print([m for m in sys.modules if m.startswith(%r)])"
     done = subprocess.run(

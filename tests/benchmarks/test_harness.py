@@ -11,6 +11,7 @@ from benchmarks.harness import Run, machine, measure_tasks, ratio, seconds, time
 from engine.cluster import open_cluster
 
 
+@pytest.mark.slow
 def test_sides_take_turns_and_the_first_result_is_kept():
     calls = []
 
@@ -24,6 +25,7 @@ def test_sides_take_turns_and_the_first_result_is_kept():
     assert seconds(timings)["a"].keys() == {"wall", "cpu"}
 
 
+@pytest.mark.slow
 def test_without_a_warm_round_the_first_timed_one_gives_the_result():
     calls = []
     timings, results = time_in_turn({"a": lambda: calls.append(1) or calls}, 3, warm=False, keep=len)

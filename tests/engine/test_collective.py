@@ -133,6 +133,7 @@ def wait_for_nobody():
     threading.Event().wait(120)
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_in_a_training_given_up_is_started_again(monkeypatch):
     monkeypatch.setattr(collective, "_LEAVE_SECONDS", 0.5)
     with (

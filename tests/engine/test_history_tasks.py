@@ -137,6 +137,7 @@ def history(maps, tile: Tile, of: Tracing, folder: Path) -> tuple[dict[str, np.n
         return {str(name): layer.values for name, layer in data.data_vars.items()}, marker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["segments", "hmm"])
 def test_seams_between_tiles_do_not_show(maps, area, tmp_path, model):
     whole, _ = history(maps, WHOLE, tracing(area, model), tmp_path)
@@ -148,6 +149,7 @@ def test_seams_between_tiles_do_not_show(maps, area, tmp_path, model):
             np.testing.assert_array_equal(part[name], whole[name][..., *window], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [1, 8 * 44 * 7])
 def test_strips_do_not_change_a_history(maps, area, tmp_path, monkeypatch, values):
     whole, _ = history(maps, WHOLE, tracing(area), tmp_path)
@@ -205,6 +207,7 @@ def test_labels_say_how_well_probabilities_are_calibrated(maps, area, tmp_path, 
     assert np.abs(gap).sum() / land.sum() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_pixels_of_a_region_are_the_first_by_seed_with_their_odds(maps, area, monkeypatch):
     monkeypatch.setattr(history_tasks, "REGION_PIXELS", 30)
     whole = odds_task(maps[WHOLE], (), tracing(area), 7)

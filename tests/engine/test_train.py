@@ -303,6 +303,7 @@ def test_a_model_is_calibrated_on_folds_to_the_prevalence_of_the_map(four_region
     assert model.metrics["wall_to_wall"]["calibration_error"] < 0.03
 
 
+@pytest.mark.slow
 def test_the_threshold_is_that_of_the_rule_on_folds_and_never_of_the_hold_out(four_regions):
     found = {
         rule: train_model(
@@ -379,6 +380,7 @@ def test_thinned_rows_are_trained_on_and_stand_for_no_land():
 # --- tables ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_geoparquet_sample_gives_the_same_trees(tmp_path):
     frame = gpd.GeoDataFrame(SAMPLE, geometry=gpd.points_from_xy(np.zeros(len(SAMPLE)), 0), crs="EPSG:4326")
     for number in range(2):

@@ -58,6 +58,7 @@ def tried() -> Tried:
     return Tried(trials, outcomes, listed, rows, said, trial_figures(listed, rows, said))
 
 
+@pytest.mark.slow
 def test_no_trial_but_the_random_one_shares_a_block_between_its_sides(tried):
     blocks = block_ids(FRAME)
     kinds = set()

@@ -316,6 +316,7 @@ def test_points_are_right_and_wrong_of_both_classes_and_counted():
     assert found == judged_points([mixed], most=50)
 
 
+@pytest.mark.slow
 def test_of_points_in_many_parts_no_more_are_held_than_are_shown():
     held = []
 

@@ -22,7 +22,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The same of 4 tile-years, for the fast tests."""
     return undisturbed_run(SMALL, tmp_path_factory.mktemp("small"))
 

@@ -32,6 +32,7 @@ def test_three(promise):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
 def test_faults_are_counted_by_promise_also_across_processes(pytester, monkeypatch, workers) -> None:
     pytester.makeconftest((ROOT / "tests" / "faults" / "conftest.py").read_text())

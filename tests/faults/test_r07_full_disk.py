@@ -61,12 +61,12 @@ def on_a_small_disk(job: Job, command: str, disk: Path, *, room: int, home: Path
     return line
 
 
-def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, share: float) -> str:
+def fill_and_free(small_run: Undisturbed, stage: str, folder: Path, *, share: float) -> str:
     """Run a stage on a disk with room for a share of what it writes; return the one line, once all is the same."""
-    job = prepared(stage, small, folder)
-    files = [path for path in small.job.run.rglob("*") if path.is_file()]
-    files = [path for path in files if path.relative_to(small.job.run).as_posix().startswith(OUTPUTS[stage])]
-    sizes = [path.stat().st_size for path in files if not (job.run / path.relative_to(small.job.run)).exists()]
+    job = prepared(stage, small_run, folder)
+    files = [path for path in small_run.job.run.rglob("*") if path.is_file()]
+    files = [path for path in files if path.relative_to(small_run.job.run).as_posix().startswith(OUTPUTS[stage])]
+    sizes = [path.stat().st_size for path in files if not (job.run / path.relative_to(small_run.job.run)).exists()]
     room = int(share * sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes))
     home = folder / "kept"
     job.run.parent.rename(home)
@@ -76,7 +76,7 @@ def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, share: float)
     home.rename(job.run.parent)
     assert str(job.run) in line, line
     assert "free space" in line, line
-    check_identical(job, small, through=stage)
+    check_identical(job, small_run, through=stage)
     return line
 
 
@@ -84,17 +84,17 @@ def fill_and_free(small: Undisturbed, stage: str, folder: Path, *, share: float)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_disk_that_fills_up_in_a_stage_is_one_line(
-    small: Undisturbed, tmp_path: Path, promise: Promises, stage: str
+    small_run: Undisturbed, tmp_path: Path, promise: Promises, stage: str
 ) -> None:
     if not MAY_MOUNT:
         promise.cannot("R7", [f"full disk in {stage}"], "needs the right to mount in a namespace")
     with promise("R7", f"full disk in {stage}"):
-        fill_and_free(small, stage, tmp_path, share=0.5)
+        fill_and_free(small_run, stage, tmp_path, share=0.5)
 
 
 @pytest.mark.faults
-def test_a_disk_too_full_to_begin_is_one_line(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
+def test_a_disk_too_full_to_begin_is_one_line(small_run: Undisturbed, tmp_path: Path, promise: Promises) -> None:
     if not MAY_MOUNT:
         promise.cannot("R7", ["full disk at the record"], "needs the right to mount in a namespace")
     with promise("R7", "full disk at the record"):
-        fill_and_free(small, "change", tmp_path, share=0)
+        fill_and_free(small_run, "change", tmp_path, share=0)

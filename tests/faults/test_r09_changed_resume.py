@@ -49,8 +49,11 @@ def edit_record(job: Job, edit: Callable[[dict], object]) -> None:
     (job.run / "run.json").write_text(json.dumps(record))
 
 
-def test_a_resume_with_another_configuration_is_refused(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
-    job = prepared(STAGES[-1], small, tmp_path)
+@pytest.mark.slow
+def test_a_resume_with_another_configuration_is_refused(
+    small_run: Undisturbed, tmp_path: Path, promise: Promises
+) -> None:
+    job = prepared(STAGES[-1], small_run, tmp_path)
     for key, value in SETTINGS.items():
         with promise("R9", f"{key} changed"):
             assert f"made with another configuration (differs in: {key})" in refusal(
@@ -58,8 +61,8 @@ def test_a_resume_with_another_configuration_is_refused(small: Undisturbed, tmp_
             )
 
 
-def test_a_resume_over_another_area_is_refused(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
-    job = prepared(STAGES[-1], small, tmp_path)
+def test_a_resume_over_another_area_is_refused(small_run: Undisturbed, tmp_path: Path, promise: Promises) -> None:
+    job = prepared(STAGES[-1], small_run, tmp_path)
     area = json.loads(job.archive.regions.read_text())
     area["features"] = area["features"][:1]
     (tmp_path / "area.geojson").write_text(json.dumps(area))
@@ -70,9 +73,9 @@ def test_a_resume_over_another_area_is_refused(small: Undisturbed, tmp_path: Pat
 
 @pytest.mark.parametrize("change", ["a scene fewer", "a scene twice"])
 def test_a_resume_with_other_items_is_refused(
-    small: Undisturbed, tmp_path: Path, promise: Promises, change: str
+    small_run: Undisturbed, tmp_path: Path, promise: Promises, change: str
 ) -> None:
-    job = prepared(STAGES[-1], small, tmp_path)
+    job = prepared(STAGES[-1], small_run, tmp_path)
     frozen = job.run / "items.parquet"
     table = pq.read_table(frozen)
     rows = range(1, len(table)) if change == "a scene fewer" else [0, *range(len(table))]
@@ -82,8 +85,8 @@ def test_a_resume_with_other_items_is_refused(
         assert f"{frozen} is not the item list this run froze" in refusal(job)
 
 
-def test_a_resume_under_other_code_is_refused(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
-    job = prepared(STAGES[-1], small, tmp_path)
+def test_a_resume_under_other_code_is_refused(small_run: Undisturbed, tmp_path: Path, promise: Promises) -> None:
+    job = prepared(STAGES[-1], small_run, tmp_path)
     recorded = job.record["sessions"][-1]["versions"]["engine_sha256"]
     faults = {
         "another version": lambda versions: versions.update(mangroves="0.0.1"),
@@ -101,9 +104,9 @@ def test_a_resume_under_other_code_is_refused(small: Undisturbed, tmp_path: Path
 
 
 @pytest.mark.faults
-def test_a_resume_by_an_edited_engine_is_refused(small: Undisturbed, tmp_path: Path, promise: Promises) -> None:
+def test_a_resume_by_an_edited_engine_is_refused(small_run: Undisturbed, tmp_path: Path, promise: Promises) -> None:
     """One character in a kernel, which no version tells."""
-    job = prepared(STAGES[-1], small, tmp_path)
+    job = prepared(STAGES[-1], small_run, tmp_path)
     for package in ("engine", "jobs"):
         shutil.copytree(ROOT / package, tmp_path / "other" / package, ignore=shutil.ignore_patterns("__pycache__"))
     kernel = tmp_path / "other" / "engine" / "kernels" / "indices.py"

@@ -70,6 +70,7 @@ def kill_when(process, reached):
     return False
 
 
+@pytest.mark.slow
 def test_a_fit_whose_process_was_killed_goes_on_to_the_same_trees(promise, expected, tmp_path, monkeypatch):
     with promise("R10", "the process killed at round 20"):
         assert kill_when(start(FIT, tmp_path), lambda: max(training.rounds_kept(tmp_path).values(), default=0) >= 20)

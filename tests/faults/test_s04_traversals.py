@@ -97,9 +97,9 @@ def request(port: int, target: str = "/", method: str = "GET", headers: dict[str
 
 @pytest.mark.faults
 @needs_the_viewer
-def test_the_viewer_answers_its_own_page_alone(promise, small, tmp_path):
-    (small.job.run.parent / "secret.txt").write_bytes(SECRET)
-    with viewing(small.job.run, small.job.archive.items.parent) as (address, going):
+def test_the_viewer_answers_its_own_page_alone(promise, small_run, tmp_path):
+    (small_run.job.run.parent / "secret.txt").write_bytes(SECRET)
+    with viewing(small_run.job.run, small_run.job.archive.items.parent) as (address, going):
         port = urlsplit(address).port
         assert port is not None
         assert ask(port, request(port))[0] == 200
@@ -119,4 +119,4 @@ def test_the_viewer_answers_its_own_page_alone(promise, small, tmp_path):
         # After all of this it still stands.
         assert ask(port, request(port, "/index.html"))[0] == 200
         assert going.poll() is None
-    (small.job.run.parent / "secret.txt").unlink()
+    (small_run.job.run.parent / "secret.txt").unlink()

@@ -43,6 +43,7 @@ def mutate(folder: Path, first: int, last: int) -> tuple[dict[str, int], list[in
     return counts, crashed
 
 
+@pytest.mark.slow
 def test_some_mutated_models_are_refused_or_used(folder: Path) -> None:
     counts, crashed = mutate(folder, 0, 40)
     assert not crashed

@@ -132,6 +132,7 @@ def test_neighbourhoods_reach_across_a_seam_and_a_cube_made_anew_remakes_what_ad
             assert [a == b for a, b in zip(after[key], old, strict=True)] == [key not in anew] * 2, key
 
 
+@pytest.mark.slow
 def test_without_neighbourhoods_no_other_cube_decides_a_sample_or_a_map(
     two_regions: dict, open_run: Opener, tmp_path: Path
 ) -> None:

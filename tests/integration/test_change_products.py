@@ -94,6 +94,7 @@ def test_patches_are_one_file_whose_areas_are_those_of_the_pixels(config, open_r
         assert path.with_name("patches.parquet.json").is_file()
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_or_older_than_its_history_is_told_again(config, open_run: Opener):
     with open_run(config) as run:
         histories, _ = write_histories(run)
@@ -123,6 +124,7 @@ def read_by_hand() -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_the_series_is_counted_over_all_tiles_and_takes_estimates(config, open_run: Opener, capsys):
     with open_run(config) as run:
         histories, layers = write_histories(run)

@@ -67,6 +67,7 @@ def test_a_model_is_trained_calibrated_saved_and_used_on_real_pixels(pixels, sha
     assert found["probability"].notna().sum() > 4000
 
 
+@pytest.mark.slow
 def test_candidates_are_searched_on_real_pixels(pixels):
     sample = as_sample(*pixels)
     params = TuneParams(candidates=("xgboost", "linear/robust"), trials=4, folds=2, repeats=1)

@@ -55,6 +55,7 @@ def test_local_lines_and_what_is_left_are_in_table_and_record(local):
     assert by_method["local"] < by_method["roy"]
 
 
+@pytest.mark.slow
 def test_lines_are_fitted_once_and_are_part_of_what_a_cube_is_made_of(local, sensors, tmp_path):
     answer = local.call("cube")
     assert "1 of 1 tile-years finished earlier" in answer.err

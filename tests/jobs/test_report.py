@@ -205,6 +205,7 @@ def test_measurements_that_are_given_are_shown(reported, tmp_path):
     assert "5.00-7.00" in page.text
 
 
+@pytest.mark.slow
 def test_after_cubes_alone_the_page_says_what_there_is(job):
     assert job.call("cube").code == 0
     page = page_of(job.run)
@@ -215,6 +216,7 @@ def test_after_cubes_alone_the_page_says_what_there_is(job):
     assert "No finished tile-year went without a scene." in page.text
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_scenes_lists_them(own_job):
     path = sorted(own_job.archive.items.parent.rglob("*_SR_B5.TIF"))[0]
     path.write_bytes(b"II*\0")

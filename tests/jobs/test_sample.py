@@ -76,6 +76,7 @@ def test_why_is_stored_once_a_kind(thinned):
     assert frame.sensor.str.fullmatch(r"L\d(\+L\d)*").all()
 
 
+@pytest.mark.slow
 def test_a_scene_that_is_gone_after_the_cube_is_one_line_or_left_out(looks, tmp_path):
     shutil.copytree(looks.items.parent, tmp_path / "archive")
     own_job = job_of(read_archive(tmp_path / "archive"), tmp_path)

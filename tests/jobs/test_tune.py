@@ -71,6 +71,7 @@ def test_what_is_seen_names_population_label_notice_and_the_best_so_far(tuned):
     assert "5/5" in answer.err
 
 
+@pytest.mark.slow
 def test_without_a_hold_out_its_figures_are_null_and_one_batch_is_enough_to_say_the_best(job):
     job.config |= {"years": [2016], "tune": SMALL | {"candidates": ["cart"], "trials": 1}}
     job.config["train"]["hold_out"] = []
