@@ -55,16 +55,24 @@ class UserSettings(BaseModel):
         return tuple(root if "://" in root else str(Path(root).expanduser()) for root in value)
 
 
+_MAX_DEPTH = 32
+"""Levels of a file of ours, which has five: what reads a level takes longer the more are open."""
+
+
 class _ShortYaml(yaml.SafeLoader):
-    """YAML no longer than a file of ours with its aliases written out: a few lines can stand for billions of values."""
+    """YAML of few levels, and no longer than a file of ours with its aliases written out: a few lines can stand for billions of values."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self.length, self.length_of = 0, dict[int, int]()
+        self.length, self.length_of, self.depth = 0, dict[int, int](), 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         before, alias = self.length, self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {_MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
+        self.depth -= 1
         if alias:  # one that is not measured yet holds itself
             self.length += self.length_of.get(id(node), MAX_CONFIG_BYTES)
         else:
