@@ -60,7 +60,7 @@ _MAX_DEPTH = 32
 
 
 class _ShortYaml(yaml.SafeLoader):
-    """YAML of few levels, and no longer than a file of ours with its aliases written out: a few lines can stand for billions of values."""
+    """YAML of few levels, and with its aliases written out no longer than a file of ours: lines can stand for billions."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
