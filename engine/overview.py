@@ -21,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
+from scipy.ndimage import find_objects
 
 from engine.errors import StoreError
 from engine.figures import FALSE_COLOUR
@@ -435,17 +436,26 @@ def region_boxes(outputs: Place, years: Sequence[int], groups: Sequence[Group]) 
             if store is None:
                 continue
             with open_store(store) as data:
-                codes = data["region"][::8, ::8].values
+                codes = data["region"].values
                 names = names or _names(data.attrs.get("regions"))
             grid = group.tiles[tile]
             full = Affine(PIXEL_M, 0, grid.transform.c, 0, -PIXEL_M, grid.transform.f)
-            for code in np.unique(codes[codes > 0]).tolist():
-                rows, cols = np.nonzero(codes == code)
-                shape = (int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
-                corner = full * Affine.translation(8 * cols.min(), 8 * rows.min()) * Affine.scale(8)
+            for code, part in enumerate(find_objects(codes.astype(np.int32)), 1):
+                if part is None:
+                    continue
+                rows, cols = part
+                shape = (rows.stop - rows.start, cols.stop - cols.start)
+                corner = full * Affine.translation(cols.start, rows.start)
                 west, bottom, east, top = _span(GeoBox(shape, corner, grid.crs), group.longitude)
                 old = found.get(code, [west, bottom, east, top])
-                found[code] = [min(old[0], west), min(old[1], bottom), max(old[2], east), max(old[3], top)]
+                # Canvases on both sides of the antimeridian: the way round that is shorter.
+                turn = 360 * round((old[0] + old[2] - west - east) / 720)
+                found[code] = [
+                    min(old[0], west + turn),
+                    min(old[1], bottom),
+                    max(old[2], east + turn),
+                    max(old[3], top),
+                ]
     return [
         {"name": names[code - 1] if code <= len(names) else str(code), "box": _degrees(*found[code])}
         for code in sorted(found)

@@ -60,7 +60,7 @@ _MAX_DEPTH = 32
 
 
 class _ShortYaml(yaml.SafeLoader):
-    """YAML of few levels, and with its aliases written out no longer than a file of ours: lines can stand for billions."""
+    """YAML of few levels, with its aliases written out no longer than a file of ours: lines can stand for billions."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)

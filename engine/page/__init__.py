@@ -51,7 +51,7 @@ import engine
 from engine.downloads import largest_patches
 from engine.errors import StoreError
 from engine.files import cannot_read, write_text
-from engine.legend import CHANGES, OUTSIDE_AREA
+from engine.legend import OUTSIDE_AREA
 from engine.overview import LEGENDS, RAMPS, palette
 from engine.params import RunParams
 from engine.places import Place
@@ -136,6 +136,7 @@ def page_data(
         "regions": list(regions),
         "layers": list(layers),
         "legends": {kind: legend(kind, list(result.params.years)) for kind in {str(one["kind"]) for one in layers}},
+        "words": _WORDS,
         "points": points,
         "story": story,
         "edits": None if edits is None else dict(edits),
@@ -223,7 +224,11 @@ def read_patches(result: Result) -> dict[str, Any]:
     return {"shown": shown, "total": total, "large": large}
 
 
-_KIND_KEYS: Final = {entry.name: f"change.{entry.code}" for entry in CHANGES}
+_WORDS: Final = {
+    kind: {entry.name: f"{kind}.{entry.code}" for entry in LEGENDS[kind] if entry.code != OUTSIDE_AREA}
+    for kind in ("class", "change")
+}
+"""By which the page has words for the names of classes and changes."""
 
 
 def _patch(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -233,7 +238,7 @@ def _patch(row: Mapping[Any, Any]) -> dict[str, Any]:
     rings = [[[round(y, 5), round(x, 5)] for x, y in part.exterior.coords] for part in shapely.get_parts(outline)]
     return {
         "direction": str(row["direction"]),
-        "kind": _KIND_KEYS.get(str(row["kind"]), str(row["kind"])),
+        "kind": _WORDS["change"].get(str(row["kind"]), str(row["kind"])),
         "year": int(row["year"]),
         "area_ha": _number(row["area_ha"]),
         "confidence_pct": _number(row["confidence_pct"]),

@@ -161,16 +161,17 @@
   // A click tells coordinates; with a story, what made the pixel.
   const nested = (value) => value !== null && typeof value === "object";
   const nameOf = (key) => (texts.en[`story.${key}`] ? text(`story.${key}`) : key.replaceAll("_", " "));
-  function told(value) {
+  const wordOf = (key, value) => { const word = (data.words[key.startsWith("class") ? "class" : key] || {})[value]; return word ? text(word).toLocaleLowerCase(state.lang) : value; };
+  function told(value, key = "") {
     if (Array.isArray(value) && value.length > 1 && value.every((one) => nested(one) && Object.keys(one).join() === Object.keys(value[0]).join())) return rowsOf(value);
     if (Array.isArray(value)) return el("ol", null, ...value.map((one) => el("li", null, told(one))));
-    if (nested(value)) return el("dl", null, ...Object.entries(value).flatMap(([key, one]) => [el("dt", null, nameOf(key)), el("dd", null, told(one))]));
-    return document.createTextNode(typeof value === "number" && !Number.isInteger(value) ? number(value, 4) : value ?? "–");
+    if (nested(value)) return el("dl", null, ...Object.entries(value).flatMap(([key, one]) => [el("dt", null, nameOf(key)), el("dd", null, told(one, key))]));
+    return document.createTextNode(typeof value === "number" && !Number.isInteger(value) ? number(value, 4) : wordOf(key, value) ?? "–");
   }
   // Objects of the same keys are a row each; what does not fit a cell is below, to be opened.
   function rowsOf(value) {
     const keys = Object.keys(value[0]), flat = keys.filter((key) => !value.some((one) => nested(one[key]))), rest = keys.filter((key) => !flat.includes(key));
-    const cell = (key, one) => (key === "year" ? year(one) : told(one));
+    const cell = (key, one) => (key === "year" ? year(one) : told(one, key));
     const table = el("table", null, el("thead", null, el("tr", null, ...flat.map((key) => el("th", { scope: "col" }, nameOf(key))))), el("tbody", null, ...value.map((one) => el("tr", null, ...flat.map((key) => el("td", null, cell(key, one[key])))))));
     const more = rest.length ? value.map((one) => el("details", null, el("summary", null, ...(flat.length ? [cell(flat[0], one[flat[0]]), ": "] : []), rest.map(nameOf).join(", ")), told(Object.fromEntries(rest.map((key) => [key, one[key]]))))) : [];
     return el("div", null, table, ...more);

@@ -78,7 +78,10 @@ def test_the_story_is_reached_without_a_mouse_and_in_the_reader_s_language(opene
     opened.run("document.getElementById('map').focus()")
     press(opened, Keys.ENTER)
     opened.until("return document.querySelectorAll('.leaflet-popup-content dt').length > 10")
-    assert "probabilité" in opened.get(".leaflet-popup-content").text
+    said = opened.get(".leaflet-popup-content").text
+    assert "probabilité" in said
+    assert any(word in said for word in ("autre couverture", "mangrove", "hors de la limite", "non observé"))
+    assert not any(word in said for word in ("other", "not observed", "outside the habitat"))
     assert opened.run("return document.activeElement.closest('.leaflet-popup') !== null")
     press(opened, Keys.ESCAPE)
     opened.until("return document.querySelectorAll('.leaflet-popup').length === 0")

@@ -117,6 +117,27 @@ def test_a_run_across_the_antimeridian_stays_together(tmp_path):
     assert right - left < 12
 
 
+def test_a_region_of_canvases_on_both_sides_of_the_antimeridian_has_the_small_box(tmp_path):
+    for tile in (FIJI_WEST, FIJI_EAST):
+        write_class(tmp_path, tile, np.full(tile.shape, MANGROVE, np.uint8))
+    layers = only(find_layers(tmp_path, [2020]), "class")
+    apart = [Layer("class", 2020, {tile: source}) for tile, source in layers[0].tiles.items()]
+    groups = [group for layer in apart for group in group_tiles([layer])]
+    assert abs(groups[0].longitude - groups[1].longitude) > 350
+    (_, left), (_, right) = region_boxes(tmp_path, [2020], groups)[0]["box"]
+    assert right - left < 12
+
+
+def test_a_region_of_one_pixel_has_a_box(tmp_path):
+    codes = np.full(SOUTH_OF_CA_MAU.shape, OUTSIDE_AREA, np.uint8)
+    codes[101, 67] = MANGROVE
+    write_class(tmp_path, SOUTH_OF_CA_MAU, codes)
+    groups = group_tiles(only(find_layers(tmp_path, [2020]), "class"))
+    [[south, west], [north, east]] = region_boxes(tmp_path, [2020], groups)[0]["box"]
+    assert north - south == pytest.approx(30 / 110_600, rel=0.1)
+    assert east - west == pytest.approx(30 / 110_000, rel=0.1)
+
+
 def test_pictures_get_coarser_until_they_fit(tmp_path):
     tile = SOUTH_OF_CA_MAU
     noise = np.random.default_rng(1).integers(1, 3, tile.shape, dtype=np.uint8)
