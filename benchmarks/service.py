@@ -193,8 +193,9 @@ def serve_peer(folder: Path) -> None:
 
     predict.__annotations__ = {"body": Rows}  # which are texts in this module, of names it does not have
     app.post("/predict")(predict)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as uvicorn's own would have
+    # With its protocol named, as uvicorn's own is, or asyncio would not send what is small at once.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         print(json.dumps({"address": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", http="h11", loop="asyncio")).run(sockets=[listener])
 

@@ -32,8 +32,6 @@ class Loop(asyncio.SelectorEventLoop):
 
 def serve_on(listener: socket.socket, server: uvicorn.Server) -> None:
     """Serve on a socket until a signal comes; requests under way are answered first."""
-    # asyncio does this to its own sockets only: the body of an answer would wait 40 ms for its head to be acknowledged.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal once more when all is closed
         server.run(sockets=[listener])
 
@@ -96,6 +94,9 @@ def _protocol() -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # asyncio does this where it made the listener, and not every system hands it down from one of ours: the
+            # body of an answer would wait 40 ms for its head to be acknowledged.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.loop.call_later(HEAD_SECONDS, self.look)
 
         def look(self) -> None:

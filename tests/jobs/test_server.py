@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,3 +85,16 @@ def test_an_answer_that_is_not_taken_is_not_kept(monkeypatch):
     with served(much) as address, socket.create_connection(address, timeout=10) as silent:
         silent.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert ended.wait(10)
+
+
+def test_the_body_of_an_answer_does_not_wait_for_its_head_to_be_acknowledged():
+    taken = []
+    with served(plain) as address, socket.create_connection(address, timeout=10) as client:
+        for _ in range(20):
+            begin = time.monotonic()
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"ok"):
+                answer += client.recv(4096)
+            taken.append(time.monotonic() - begin)
+    assert min(taken[1:]) < 0.03  # an acknowledgement is delayed by 40 ms
