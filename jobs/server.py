@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,9 @@ class Loop(asyncio.SelectorEventLoop):
 
 def serve_on(listener: socket.socket, server: uvicorn.Server) -> None:
     """Serve on a socket until a signal comes; requests under way are answered first."""
+    # What was imported and loaded, some million objects, stays: each search for garbage would stop an answer over it.
+    gc.collect()
+    gc.freeze()
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal once more when all is closed
         server.run(sockets=[listener])
 
