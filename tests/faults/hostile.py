@@ -516,6 +516,16 @@ CASES |= {
 }
 
 
+@case("table: one text in every row")
+def _(bait: Bait, folder: Path) -> Answer:
+    """A hundred gigabytes from a few KB."""
+    params = TrainParams(rounds=2, max_depth=2)
+    fit(make_sample(300), features=COMPOSITE_FEATURES, params=params).save(folder / "model")
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, "int32")), pa.array(["9" * 1_000_000]))
+    pq.write_table(pa.table(dict.fromkeys(BANDS, column)), folder / "t.parquet", store_schema=False)
+    return mangroves("predict", folder / "model", folder / "t.parquet")
+
+
 def attempt(name: str, bait: Bait, folder: Path) -> dict[str, Any]:
     """Give one input to its command; return what came of it."""
     folder.mkdir()
@@ -567,13 +577,3 @@ def main(archive: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
-
-
-@case("table: one text in every row")
-def _(bait: Bait, folder: Path) -> Answer:
-    """A hundred gigabytes from a few KB."""
-    params = TrainParams(rounds=2, max_depth=2)
-    fit(make_sample(300), features=COMPOSITE_FEATURES, params=params).save(folder / "model")
-    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, "int32")), pa.array(["9" * 1_000_000]))
-    pq.write_table(pa.table(dict.fromkeys(BANDS, column)), folder / "t.parquet", store_schema=False)
-    return mangroves("predict", folder / "model", folder / "t.parquet")

@@ -23,8 +23,9 @@ from tests.jobs.calls import Job
 
 KILLS = 20
 HANGS_SECONDS = 240
-EVERY = 3
-"""Tile-years that are finished between two kills: no task is hit as often as dask gives it up, four times."""
+EVERY = 5
+"""Tile-years that are finished between two kills, more than two workers have in hand: no task is hit as often as dask
+gives it up, four times."""
 
 
 def kill_workers(job: Job, stage: str, most: int, *, every: int = EVERY) -> int:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import dask
 import dask.dataframe as dd
 from distributed import Client, LocalCluster
 
 from engine.kernels.features import ALL_FEATURES
+from engine.launch import settings_of
 from engine.model import Model
 from engine.params import TrainParams
+from engine.profiles import LocalProfile
 from engine.train import fit
 from tests.engine.samples import make_sample
 
@@ -36,8 +39,10 @@ def fitted(client: Client | None = None, *, distributed: str = "no", checkpoints
 
 @contextmanager
 def workers(count: int) -> Iterator[Client]:
-    """Open a cluster of worker processes that are started again when they die."""
+    """Open a cluster of worker processes that are started again when they die, as the engine's own on this machine."""
     with (
+        # Or a worker killed again 15 s after it was killed first is not started any more.
+        dask.config.set(settings_of(LocalProfile(kind="local"))),
         LocalCluster(
             n_workers=count, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
         ) as cluster,
