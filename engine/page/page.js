@@ -202,7 +202,8 @@
   function tell(at) {
     const region = data.regions.find((one) => box(one.box).contains(at));
     const content = el("div", { class: "story", tabindex: "-1", "aria-live": "polite" }, el("h3", null, region ? region.name : text("point")), el("div", null, degrees(at)));
-    const popup = L.popup({ maxWidth: Math.min(340, map.getSize().x - 70) }).setLatLng(at).setContent(content).openOn(map);
+    const width = Math.min(460, map.getSize().x - 70);
+    const popup = L.popup({ minWidth: data.story ? width : 50, maxWidth: width }).setLatLng(at).setContent(content).openOn(map);
     if (data.story) readStory(at, content, popup);
     return content;
   }
