@@ -92,8 +92,8 @@ def one_document(text: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("command", ["search", "plan", "cube", "sample", "train", "classify", "change", "run"])
-def test_json_is_one_document_on_standard_output(finished, command):
-    answer = finished.call(command, "--json")
+def test_json_is_one_document_on_standard_output(finished_copy, command):
+    answer = finished_copy.call(command, "--json")
     assert answer.code == 0, answer.err
     assert one_document(answer.out)
 
