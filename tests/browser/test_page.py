@@ -122,7 +122,7 @@ def test_one_map_holds_regions_far_apart_and_the_list_flies_there(opened):
 
 def test_a_click_says_where_it_was(opened):
     opened.get("#map").click()
-    assert re.search(r"\d\.\d{5}° N", opened.get(".leaflet-popup-content").text)
+    opened.until(r"return /\d\.\d{5}° N/.test(document.querySelector('.leaflet-popup-content')?.innerText)")
 
 
 def test_every_language_says_everything(opened):

@@ -147,7 +147,7 @@ def test_a_polygon_that_is_drawn_is_saved_and_shown(opened, run):
     opened.keep("viewer-edits")
     opened.run("window.scrollTo(0, 0)")  # or the middle of what is seen of the map is not that of the map
     click_at(opened, (0, 0))
-    assert "a pond <b>" in opened.get(".leaflet-popup-content").text
+    opened.until("return document.querySelector('.leaflet-popup-content')?.innerText.includes('a pond <b>')")
     assert opened.complaints() == []
 
 
