@@ -440,7 +440,7 @@ def region_boxes(outputs: Place, years: Sequence[int], groups: Sequence[Group]) 
                 names = names or _names(data.attrs.get("regions"))
             grid = group.tiles[tile]
             full = Affine(PIXEL_M, 0, grid.transform.c, 0, -PIXEL_M, grid.transform.f)
-            for code, part in enumerate(find_objects(codes.astype(np.int32)), 1):
+            for code, part in enumerate(find_objects(codes), 1):
                 if part is None:
                     continue
                 rows, cols = part

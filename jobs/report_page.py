@@ -16,8 +16,8 @@ from engine.places import Place
 from engine.report_charts import cost_chart, looks_chart
 from jobs.report_maps import areas, assessment, clear_looks
 from jobs.report_model import evaluation, leaderboard, sample, trained
-from jobs.report_parts import MOST_ROWS, TABLES, Report, cell, left, listed
-from jobs.report_tables import make_tables, read_table, write_tables
+from jobs.report_parts import MOST_ROWS, TABLES, Report, cell
+from jobs.report_tables import REPAIR, make_tables, read_table, write_tables
 
 _COMMANDS: Final = {
     "cube": ("annual composites and clear looks", "mangroves cube CONFIG"),
@@ -66,7 +66,7 @@ def write_report(folder: Path, record: Mapping[str, Any], outputs: Place, measur
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
             raise StoreError(
                 f"what {folder} holds for the section {build.__name__!r} is damaged ({type(error).__name__})",
-                fix="run again the command that wrote it; `mangroves verify` names what is damaged",
+                fix=REPAIR,
             ) from error
         if section is not None:
             sections.append(section)
@@ -164,8 +164,8 @@ def provenance(report: Report) -> Section:
     parts.append(
         report.captions.table(
             heads,
-            ([listed(mask.get(name)) for name in names] for mask in masks[:MOST_ROWS]),
-            f"Masks that labels come from{left(len(masks))}; sha256 of the file, of several that of theirs.",
+            ([_listed(mask.get(name)) for name in names] for mask in masks[:MOST_ROWS]),
+            f"Masks that labels come from{_left(len(masks))}; sha256 of the file, of several that of theirs.",
             "run.json",
         )
         or paragraph("No mask was read yet.")
@@ -187,11 +187,19 @@ def provenance(report: Report) -> Section:
             report.captions.table(
                 ("started", "ended", "ended as", "error"),
                 rows,
-                f"Commands on this run{left(len(sessions), 15)}.",
+                f"Commands on this run{_left(len(sessions), 15)}.",
                 "run.json",
             )
         )
     return Section("Provenance", "provenance", parts)
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value[:30])) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _left(total: int, most: int = MOST_ROWS) -> str:
+    return f", {most} of {total:,}" if total > most else ""
 
 
 def losses(report: Report) -> Section:
@@ -345,7 +353,7 @@ def configuration(report: Report) -> Section:
     rows = [(key, "" if value is None else json.dumps(value)) for key, value in _flat(report.record["config"])]
     most = 200
     told = report.captions.table(
-        ("key", "value"), rows[:most], f"The configuration as recorded{left(len(rows), most)}.", "run.json"
+        ("key", "value"), rows[:most], f"The configuration as recorded{_left(len(rows), most)}.", "run.json"
     )
     return Section("Configuration", "configuration", [told])
 

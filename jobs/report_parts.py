@@ -15,6 +15,7 @@ from benchmarks.report import Measured
 from engine.errors import StoreError
 from engine.html import Captions, link, paragraph, png
 from engine.places import Place
+from jobs.report_tables import REPAIR
 
 MOST_ROWS: Final = 40
 """Of a table on the page; its file holds all."""
@@ -88,14 +89,6 @@ def cell(value: Any, form: str) -> str:
         return str(value)
 
 
-def listed(value: Any) -> str:
-    return ", ".join(map(str, value[:30])) if isinstance(value, list) else "" if value is None else str(value)
-
-
-def left(total: int, most: int = MOST_ROWS) -> str:
-    return f", {most} of {total:,}" if total > most else ""
-
-
 def summary_of(path: Path) -> dict[str, Any] | None:
     """Return a summary that a command wrote as JSON, None where there is none."""
     try:
@@ -103,12 +96,11 @@ def summary_of(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from error
+        raise _damaged(path, error) from error
     if not isinstance(found, dict):
-        raise damaged(path, TypeError())
+        raise _damaged(path, TypeError())
     return found
 
 
-def damaged(path: Path, error: Exception) -> StoreError:
-    fix = "run again the command that wrote it; `mangroves verify` names what is damaged"
-    return StoreError(f"{path} is damaged ({type(error).__name__})", fix=fix)
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged ({type(error).__name__})", fix=REPAIR)

@@ -30,7 +30,9 @@ MOST_BYTES: Final = 2**28
 MOST_ROWS_READ: Final = 20_000_000
 """Of a table; all scenes that Landsat has of the tropics are half as many."""
 
-_REPAIR: Final = "run again the command that wrote it; `mangroves verify` names what is damaged"
+REPAIR: Final = "run again the command that wrote it; `mangroves verify` names what is damaged"
+"""What to do about a damaged file of a run."""
+
 _AT_ONCE: Final = 256
 """Markers that are held; what is kept of them are sums."""
 
@@ -75,7 +77,7 @@ def read_table(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) 
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=_REPAIR) from error
+        raise StoreError(f"{path} is damaged ({type(error).__name__})", fix=REPAIR) from error
     except OSError as error:
         raise cannot_read(path, error) from error
 

@@ -85,7 +85,6 @@ def test_a_training_killed_in_its_middle_goes_on(wide: Undisturbed, tmp_path: Pa
             check_identical(job, wide, through="train")
 
 
-@pytest.mark.slow
 def test_a_small_run_killed_in_its_middle_goes_on(small_run: Undisturbed, tmp_path: Path, promise: Promises) -> None:
     with promise("R5", "classify of a small run, killed at 50 %"):
         kill_and_resume("classify", 0.5, small_run, tmp_path, "threads")

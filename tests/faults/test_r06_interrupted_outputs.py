@@ -113,6 +113,5 @@ def test_no_interrupted_output_reads_as_finished(wide: Undisturbed, tmp_path: Pa
     interrupt(wide, tmp_path, promise, KILLS, STAGES)
 
 
-@pytest.mark.slow
 def test_an_interrupted_map_is_whole_or_refused(small_run: Undisturbed, tmp_path: Path, promise: Promises) -> None:
     interrupt(small_run, tmp_path, promise, 3, ("classify",))

@@ -49,7 +49,6 @@ def edit_record(job: Job, edit: Callable[[dict], object]) -> None:
     (job.run / "run.json").write_text(json.dumps(record))
 
 
-@pytest.mark.slow
 def test_a_resume_with_another_configuration_is_refused(
     small_run: Undisturbed, tmp_path: Path, promise: Promises
 ) -> None:
